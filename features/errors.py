@@ -1,0 +1,17 @@
+"""Errors meant for the person at the keyboard: one sentence with what, which file, why and what to do.
+
+The command line prints the message without a traceback and leaves with `exit_code`; anything else that
+is raised is a defect of ours and keeps its traceback.
+"""
+
+
+class AffuseError(Exception):
+    """Work failed for some input. The message is complete: nothing needs to be added by the caller."""
+
+    exit_code = 1
+
+
+class UsageError(AffuseError):
+    """The request itself was wrong: an unknown name, a bad option, settings that contradict each other."""
+
+    exit_code = 2

@@ -1,0 +1,149 @@
+"""What a video's features are. This is the contract between extraction and fusion.
+
+    VideoFeatures ── visual: VisualFeatures   one row per video frame
+                  ├─ audio:  AudioFeatures    one row per video frame
+                  └─ text:   TextFeatures     one row per word
+    Provenance    how a store's features were made: settings, backbones, library versions
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+
+import numpy as np
+
+MODALITIES = ("visual", "audio", "text")
+
+
+class Status(str, Enum):
+    """Why a modality of a video has features, or has none."""
+
+    OK = "ok"
+    NO_VIDEO = "no_video"
+    NO_FACE = "no_face"
+    NO_AUDIO = "no_audio"
+    NO_SPEECH = "no_speech"
+    TOO_SHORT = "too_short"
+    UNDECODABLE = "undecodable"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class VisualFeatures:
+    """Face embeddings, one row per video frame. A frame without a face is a row of zeros with valid False.
+
+    embedding (T, D) float16; time (T,) float64, seconds; valid (T,) bool;
+    box (T, 4) float32, left, top, right, bottom in pixels, NaN without a face; confidence (T,) float32 in [0, 1].
+    """
+
+    embedding: np.ndarray
+    time: np.ndarray
+    valid: np.ndarray
+    box: np.ndarray
+    confidence: np.ndarray
+    status: Status = Status.OK
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AudioFeatures:
+    """Sound embeddings, one row per video frame (25 a second where there is no video).
+
+    embedding (T, D) float16; time (T,) float64, seconds. No rows unless status is ok.
+    """
+
+    embedding: np.ndarray
+    time: np.ndarray
+    status: Status = Status.OK
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Word embeddings, one row per spoken word.
+
+    embedding (W, D) float16; start, end (W,) float64, seconds; word (W,) of str;
+    confidence (W,) float32 in [0, 1]. No rows unless status is ok.
+    """
+
+    embedding: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    word: np.ndarray
+    confidence: np.ndarray
+    status: Status = Status.OK
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file a record was made from: its name below the video folder, bytes, sha256, and mtime in ns."""
+
+    name: str
+    size: int
+    sha256: str
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """Everything kept of one video. `fps` is the mean rate (0 without video); `duration` is in seconds."""
+
+    id: str
+    source: Source
+    fps: float
+    duration: float
+    frames: int
+    visual: VisualFeatures
+    audio: AudioFeatures
+    text: TextFeatures
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def transcript(self) -> str:
+        """The spoken words in order, joined by spaces."""
+        return " ".join(self.text.word)
+
+    @property
+    def failed(self) -> bool:
+        """True where nothing at all could be decoded."""
+        return all(getattr(self, m).status is Status.UNDECODABLE for m in MODALITIES)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Where a frozen network came from. `sha256` is empty for an untrained one; `width` is its embedding's."""
+
+    name: str
+    source: str
+    sha256: str
+    trained: bool
+    width: int
+    precision: str = "float32"
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How features were made. Two videos belong in one store only if their `settings_hash` is the same.
+
+    backbones: by part, "visual", "audio", "speech" (the transcriber; width 0) and "text".
+    """
+
+    settings: dict
+    settings_hash: str
+    backbones: dict[str, Backbone]
+    versions: dict[str, str]
+
+    @property
+    def untrained(self) -> list[str]:
+        """The backbones with seeded, untrained weights, as "part (name)"."""
+        return [f"{part} ({b.name})" for part, b in self.backbones.items() if not b.trained]
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Provenance:
+        return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
