@@ -22,11 +22,7 @@ import torch
 from features.errors import AffuseError
 
 VERSION = 6
-ELEMENT_TYPES = {
-    0: np.dtype("<f4"),
-    3: np.dtype("<i4"),
-    4: np.dtype("<f2"),
-}  # quantised integers are not for us
+ELEMENT_TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 HEAD_WIDTH = 64  # channels per attention head in every Whisper
 
 
