@@ -1,0 +1,125 @@
+"""The joint cross-attention block: the one idea that RCMA, RJCMA, RJCA, DCA, GRJCA and HGRJCA share.
+
+Every modality is correlated with a joint of several modalities, and the correlation decides how the modality
+is updated. No softmax, no layer norm. One block is one recursion; a model chains l of them.
+
+Sources. RJCMA: Praveen, Alam, "Recursive Joint Cross-Modal Attention for Multimodal Fusion in Dimensional
+Emotion Recognition", CVPRW 2024 (arXiv 2403.13659), and its release; RCMA is that release's first version.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fuse.masks import Valid, any_valid, zero_invalid
+
+
+@dataclass(frozen=True)
+class Equations:
+    """The terms in which release and paper differ. True is the released side."""
+
+    biases: bool  # of W_j, W_c and W_h
+    inner_tanh: bool  # H = ReLU(tanh(·)) rather than ReLU(·)
+    rectified_update: bool  # X + Dropout(ReLU(H W_h)) rather than X + H W_h
+    dropout: float  # on C and on the update
+
+
+RELEASED = Equations(biases=True, inner_tanh=True, rectified_update=True, dropout=0.6)
+PAPER = Equations(biases=False, inner_tanh=False, rectified_update=False, dropout=0.0)
+
+
+def xavier(linear: nn.Linear) -> nn.Linear:
+    """Xavier-uniform weight, zero bias: how every attention and gate layer starts."""
+    nn.init.xavier_uniform_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+class JointCrossAttention(nn.Module):
+    """One recursion of joint cross-attention over every modality: {m: (batch, time, d_m)} → the same shapes.
+
+    joint       'all': one J of all modalities; 'others': J_m of all but m.
+    fc          'used': J' = FC(J); 'unused': FC exists and is counted, the raw J is used (RJCMA as released);
+                'none'.
+    attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
+    """
+
+    def __init__(
+        self,
+        widths: dict[str, int],
+        window: int,
+        *,
+        joint: str,
+        fc: str,
+        attention: str,
+        equations: Equations,
+        dropout: float,
+    ):
+        super().__init__()
+        self.members = {m: [o for o in widths if joint == "all" or o != m] for m in widths}
+        self.joint, self.use_fc, self.attention, self.equations = joint, fc == "used", attention, equations
+        self.dropout = dropout
+        joint_width = {m: sum(widths[o] for o in self.members[m]) for m in widths}
+        keys = list(widths) if joint == "others" else ["all"]
+        self.fc = nn.ModuleDict()
+        if fc != "none":
+            width_of = {"all": sum(widths.values()), **(joint_width if joint == "others" else {})}
+            self.fc.update({k: xavier(nn.Linear(width_of[k], width_of[k])) for k in keys})
+        bias, channel = equations.biases, attention == "channel"
+        shape_j, shape_c, shape_h = {}, {}, {}
+        for m, d in widths.items():
+            shape_j[m] = (window, window) if channel else (d, joint_width[m])
+            shape_c[m] = (d, d) if channel else (window, window)
+            shape_h[m] = (joint_width[m], d) if channel else (window, window)
+        self.W_j, self.W_c, self.W_h = (
+            nn.ModuleDict({m: xavier(nn.Linear(*shapes[m], bias=bias)) for m in widths})
+            for shapes in (shape_j, shape_c, shape_h)
+        )
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
+        joints = self._joints(x, valid)
+        step = self._channel if self.attention == "channel" else self._frame
+        updated = {}
+        for m in x:
+            update = step(m, x[m], joints[m], None if valid is None else valid[m])
+            if self.equations.rectified_update:
+                update = self._dropout(F.relu(update))
+            updated[m] = zero_invalid(x[m] + update, None if valid is None else valid[m])
+        return updated
+
+    def _joints(self, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
+        """J'_m (batch, time, d_J) of every modality; zero where none of its members is valid."""
+
+        def build(members, key):
+            joint = torch.cat([x[o] for o in members], -1)  # J = [X_o ; …]
+            if not self.use_fc:
+                return joint
+            return zero_invalid(self.fc[key](joint), any_valid(valid, members))  # J' = FC(J)
+
+        if self.joint == "all":
+            return dict.fromkeys(x, build(list(x), "all"))
+        return {m: build(self.members[m], m) for m in x}
+
+    def _channel(self, m: str, x: Tensor, joint: Tensor, valid: Tensor | None) -> Tensor:
+        """Channel × channel: C = tanh(Xᵀ W_j J / √d_J), H = ReLU(X W_c C), update H W_h."""
+        K = self.W_j[m](x.mT)  # (batch, d_m, time): W_j mixes time
+        C = self._dropout(torch.tanh(K @ joint / math.sqrt(joint.shape[-1])))  # (batch, d_m, d_J)
+        return self.W_h[m](self._hidden(self.W_c[m](x) @ C))  # (batch, time, d_J) → (batch, time, d_m)
+
+    def _frame(self, m: str, x: Tensor, joint: Tensor, valid: Tensor | None) -> Tensor:
+        """Frame × frame, X and J read feature-major: the same equations with W_c and W_h over time."""
+        K = zero_invalid(self.W_j[m](x), valid)  # (batch, time, d_J); the bias must not revive a masked frame
+        C = self._dropout(torch.tanh(K @ joint.mT / math.sqrt(joint.shape[-1])))  # (batch, time, time)
+        return self.W_h[m](self._hidden(self.W_c[m](x.mT) @ C)).mT  # (batch, d_m, time) → (batch, time, d_m)
+
+    def _hidden(self, product: Tensor) -> Tensor:
+        return F.relu(torch.tanh(product) if self.equations.inner_tanh else product)
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)

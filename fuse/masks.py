@@ -1,0 +1,72 @@
+"""What a mask means to a model: which frames of which modality count, and how the others are kept out.
+
+A frame of modality m is valid when it is neither padding nor missing. Everywhere in `fuse`, `valid` is None
+(every frame counts) or a dictionary modality → (batch, time) bool. An invalid frame
+
+  - enters its temporal encoder as zeros, whatever it held (NaN included);
+  - takes no part in the statistics of a BatchNorm;
+  - is zero in X_m before every recursion, and zero in the joint J when no member of J is valid there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Valid = dict[str, Tensor] | None
+
+
+def zero_invalid(x: Tensor, valid: Tensor | None) -> Tensor:
+    """x (batch, time, width) with the frames outside valid (batch, time) set to zero; NaN does not survive."""
+    return x if valid is None else x.masked_fill(~valid[..., None], 0)
+
+
+def any_valid(valid: Valid, modalities) -> Tensor | None:
+    """(batch, time) bool: at least one of `modalities` is valid there. None when every frame counts."""
+    if valid is None:
+        return None
+    return torch.stack([valid[m] for m in modalities]).any(0)
+
+
+def drop_modalities(valid: dict[str, Tensor], probability: float) -> dict[str, Tensor]:
+    """Drop whole modalities of each sample at random, never the last one a sample has.
+
+    Each present modality goes with `probability`, independently; a sample that would lose all of them keeps one
+    of its own, drawn evenly.
+    """
+    modalities = list(valid)
+    present = torch.stack([valid[m].any(1) for m in modalities], 1)  # (batch, modalities)
+    keep = present & (torch.rand(present.shape, device=present.device) >= probability)
+    draw = torch.rand(present.shape, device=present.device).masked_fill(~present, -1)
+    spared = F.one_hot(draw.argmax(1), len(modalities)).bool()
+    keep = torch.where(keep.any(1, keepdim=True), keep, spared)
+    return {m: valid[m] & keep[:, i, None] for i, m in enumerate(modalities)}
+
+
+class MaskedBatchNorm1d(nn.BatchNorm1d):
+    """BatchNorm1d over the channels of (batch, time, width), its statistics taken over the valid frames only.
+
+    With every frame valid it is torch's own. The state dictionary is that of nn.BatchNorm1d.
+    """
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        if valid is None or not self.training:
+            return super().forward(x.mT).mT
+        y = x if x.dtype == torch.float64 else x.float()
+        y = zero_invalid(y, valid)
+        count = valid.sum()
+        n = count.clamp(min=1)
+        mean = y.sum((0, 1)) / n
+        centred = zero_invalid(y - mean, valid)
+        variance = centred.square().sum((0, 1)) / n
+        self._track(mean.detach(), variance.detach(), count)
+        return (y - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Running statistics as torch keeps them (unbiased variance); a batch without a valid frame adds none."""
+        step = self.momentum * (count > 0)
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        self.running_mean += step * (mean - self.running_mean)
+        self.running_var += step * (unbiased - self.running_var)
+        self.num_batches_tracked += count > 0

@@ -1,0 +1,69 @@
+"""The temporal convolutional network in front of most models of the family: 4 causal residual blocks.
+
+Bai, Kolter, Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+Modeling", arXiv 1803.01271, sec. 3, with LeakyReLU in place of ReLU as the ABAW3 and RJCMA releases have it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from fuse.masks import MaskedBatchNorm1d, zero_invalid
+
+KERNEL = 5  # frames
+SLOPE = 0.01  # of LeakyReLU
+
+
+class CausalConv1d(nn.Module):
+    """Weight-normed convolution that sees the present and the past only: zeros on the left, none on the right."""
+
+    def __init__(self, width: int, out: int, dilation: int):
+        super().__init__()
+        # torch's default initialisation of v; weight_norm then sets g = ‖v‖. (The releases call Xavier on the
+        # already normed weight, which changes nothing.)
+        self.conv = weight_norm(nn.Conv1d(width, out, KERNEL, dilation=dilation))
+        self.reach = (KERNEL - 1) * dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (self.reach, 0)))
+
+
+class TemporalBlock(nn.Module):
+    """(batch, width, time) → (batch, out, time): twice [conv → LeakyReLU → Dropout], plus the input, LeakyReLU."""
+
+    def __init__(self, width: int, out: int, dilation: int, dropout: float):
+        super().__init__()
+        self.first = CausalConv1d(width, out, dilation)
+        self.second = CausalConv1d(out, out, dilation)
+        self.skip = nn.Conv1d(width, out, 1) if width != out else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(F.leaky_relu(self.first(x), SLOPE))
+        y = self.dropout(F.leaky_relu(self.second(y), SLOPE))
+        return F.leaky_relu(y + self.skip(x), SLOPE)
+
+
+class TCN(nn.Module):
+    """(batch, time, width) → (batch, time, channels[-1]); block i has dilation 2^i, BatchNorm follows the last.
+
+    Four blocks reach 1 + 2·4·(1+2+4+8) = 121 frames, into the past only.
+    """
+
+    def __init__(self, width: int, channels: list[int], dropout: float):
+        super().__init__()
+        widths = [width, *channels]
+        self.blocks = nn.Sequential(
+            *(
+                TemporalBlock(a, b, 2**i, dropout)
+                for i, (a, b) in enumerate(zip(widths, channels, strict=False))
+            )
+        )
+        self.norm = MaskedBatchNorm1d(channels[-1])
+        self.width = channels[-1]
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        x = zero_invalid(x, valid)
+        return zero_invalid(self.norm(self.blocks(x.mT).mT, valid), valid)
