@@ -1,0 +1,1 @@
+"""Stage one: video → features. Frozen backbones, no labels, no training."""

@@ -1,0 +1,65 @@
+"""Sound: a VGGish embedding per video frame, from the 0.96 s of sound anchored at the frame.
+
+The log-mel patch is VGGish's own (Hershey et al. 2017): 25 ms windows every 10 ms, 64 mel bands from 125 to
+7500 Hz, log(mel + 0.01). Embeddings are the network's 128 outputs, without PCA and quantisation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torchvggish import mel_features
+from torchvggish import vggish_params as vggish
+from torchvggish.torchvggish import VGG, make_layers
+
+from extract.media import SAMPLE_RATE
+from extract.weights import Located, load_state
+
+PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
+WINDOW, HOP, FFT = 400, 160, 512  # samples
+EDGE = SAMPLE_RATE  # samples by which the signal's ends are repeated
+ANCHORS = {"start": 0.0, "centre": -0.48, "end": -0.96}  # s from a frame's time to its patch's start
+BATCH = 64  # patches
+
+
+def log_mel(patches: np.ndarray) -> np.ndarray:
+    """Sound (n, 15600) at 16 kHz → log-mel patches (n, 96, 64) float32, as torchvggish computes them."""
+    frames = np.lib.stride_tricks.sliding_window_view(patches, WINDOW, axis=1)[:, ::HOP]
+    spectrum = np.abs(np.fft.rfft(frames * mel_features.periodic_hann(WINDOW), FFT))
+    bands = mel_features.spectrogram_to_mel_matrix(
+        num_mel_bins=vggish.NUM_MEL_BINS,
+        num_spectrogram_bins=FFT // 2 + 1,
+        audio_sample_rate=SAMPLE_RATE,
+        lower_edge_hertz=vggish.MEL_MIN_HZ,
+        upper_edge_hertz=vggish.MEL_MAX_HZ,
+    )
+    return np.log(spectrum @ bands + vggish.LOG_OFFSET).astype(np.float32)
+
+
+def cut_patches(samples: np.ndarray, time: np.ndarray, anchor: str) -> np.ndarray:
+    """The sound of each frame: (n, 15600). Both ends are continued by 1 s of their last value, then by silence."""
+    padded = np.pad(np.pad(samples, EDGE, mode="edge"), (PATCH, PATCH))
+    start = np.round((time + ANCHORS[anchor]) * SAMPLE_RATE).astype(np.int64) + EDGE + PATCH
+    return np.lib.stride_tricks.sliding_window_view(padded, PATCH)[start]
+
+
+class SoundEncoder:
+    """VGGish over anchored patches."""
+
+    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype = torch.float32):
+        torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
+        self.network = VGG(make_layers(), False)
+        if located.trained:
+            self.network.load_state_dict(load_state(located.path, located.name))
+        self.network = self.network.eval().requires_grad_(False).to(device, dtype)
+        self.anchor, self.device, self.dtype = anchor, device, dtype
+
+    @torch.inference_mode()
+    def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16."""
+        out = []
+        for first in range(0, len(time), BATCH):
+            patches = log_mel(cut_patches(samples, time[first : first + BATCH], self.anchor))
+            batch = torch.from_numpy(patches)[:, None].to(self.device, self.dtype)
+            out.append(self.network(batch).float().cpu().numpy())
+        return np.concatenate(out).astype(np.float16)

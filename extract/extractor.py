@@ -1,0 +1,331 @@
+"""One video in, one record out: all backbones, loaded once and kept.
+
+    path ─ probe ─┬─ frames ─ boxes ─ track ─ crops ─ face embeddings
+                  └─ sound ─┬─ patches ─ sound embeddings
+                            └─ words ─ word embeddings
+
+Frames are decoded twice, once small for the boxes and once for the crops of the person followed: what is kept
+in memory in between is a box per frame, whatever the video's length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from extract.faces import FaceDetector, crop, follow, link, read_crop
+from extract.inputs import Job
+from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio, read_frames
+from extract.settings import ExtractSettings
+from extract.transcripts import Word, read_transcript
+from extract.weights import Located, locate
+from features.record import (
+    AudioFeatures,
+    Backbone,
+    Provenance,
+    Source,
+    Status,
+    TextFeatures,
+    VideoFeatures,
+    VisualFeatures,
+    settings_hash,
+)
+from features.version import VERSION
+
+SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
+DETECTION_CHUNK = 32  # scaled frames per call of the detector
+CROP_CHUNK = 8  # full frames held at once
+LIBRARIES = (
+    "av facenet-pytorch h5py numpy openai-whisper torch torchvggish torchvision transformers".split()
+)
+
+
+@dataclass
+class Stages:
+    """Seconds spent per stage of one video."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def timed(self, name: str, items: Iterator) -> Iterator:
+        """Pass `items` on, counting the time taken to make each."""
+        while True:
+            with self(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+
+def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
+    """Find the weights of every part. Only faces and sound may be untrained: words cannot be invented."""
+    names = settings.backbones.model_dump()
+    return {
+        part: locate(names[part], weights_dir, allow_untrained=allow_untrained and part in ("visual", "audio"))
+        for part in settings.parts
+    }
+
+
+def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> Provenance:
+    """Settings and backbones as the store keeps them; known before any network is built."""
+    backbones = {
+        part: Backbone(
+            name=found.name,
+            source=found.source,
+            sha256=found.sha256,
+            trained=found.trained,
+            width=found.entry.width,
+            precision=settings.precision if part != "speech" else "float32",
+            licence=found.entry.licence,
+        )
+        for part, found in located.items()
+    }
+    resolved = settings.model_dump(mode="json")
+    versions = {"affuse": VERSION, **{name: version(name) for name in LIBRARIES}}
+    return Provenance(resolved, settings_hash(resolved, backbones), backbones, versions)
+
+
+class Extractor:
+    """Turns videos into records. Networks are built at their first use and kept."""
+
+    def __init__(self, settings: ExtractSettings, located: dict[str, Located], device: torch.device):
+        self.settings, self.located, self.device = settings, located, device
+        self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self.provenance = make_provenance(settings, located)
+
+    @cached_property
+    def detector(self) -> FaceDetector:
+        return FaceDetector(self.settings.detection, self.device)
+
+    @cached_property
+    def face_encoder(self):
+        from extract.visual import FaceEncoder
+
+        return FaceEncoder(self.located["visual"], self.device, self.dtype)
+
+    @cached_property
+    def sound_encoder(self):
+        from extract.audio import SoundEncoder
+
+        return SoundEncoder(self.located["audio"], self.settings.audio_anchor, self.device, self.dtype)
+
+    @cached_property
+    def transcriber(self):
+        from extract.speech import Transcriber
+
+        return Transcriber(self.located["speech"], self.settings.language, self.device)
+
+    @cached_property
+    def word_encoder(self):
+        from extract.text import WordEncoder
+
+        return WordEncoder(self.located["text"], self.device, self.dtype)
+
+    def __call__(self, job: Job) -> VideoFeatures:
+        """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
+        a video that cannot be decoded is a record that says so."""
+        source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+        stages = Stages()
+        try:
+            media = probe(job.path)
+        except UndecodableError as error:
+            return undecodable(job.id, source, str(error), self._widths)
+        visual = self._visual(job, media, stages)
+        samples, damage = self._samples(job, media, stages)
+        audio = self._audio(media, samples, damage, visual, stages)
+        text = self._text(job, media, samples, stages)
+        duration = max(media.duration, len(samples) / SAMPLE_RATE)
+        return VideoFeatures(
+            id=job.id,
+            source=source,
+            fps=media.fps,
+            duration=duration,
+            frames=len(visual.time),
+            visual=visual,
+            audio=audio,
+            text=text,
+            seconds={name: round(spent, 4) for name, spent in stages.seconds.items()},
+        )
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        return {part: found.entry.width for part, found in self.located.items()}
+
+    def _visual(self, job: Job, media: Media, stages: Stages) -> VisualFeatures:
+        width = self._widths.get("visual", 0)
+        if not media.has_video:
+            return no_visual(width, Status.NO_VIDEO, "the file has no pictures")
+        damage: list[str] = []
+        time, box, confidence = self._boxes(job, media, stages, damage)
+        if not len(time):
+            reason = f"no frame could be decoded ({'; '.join(damage[:3]) or 'the stream is empty'})"
+            return no_visual(width, Status.UNDECODABLE, reason)
+        embedding = np.zeros((len(time), width), np.float16)
+        valid = confidence > 0
+        status, reason = Status.OK, _noted(damage)
+        if "visual" not in self.settings.modalities:
+            status, reason = Status.SKIPPED, "not among the modalities asked for"
+        elif not valid.any():
+            missing = f"no crop in {job.crops}" if job.crops else f"no face found in {len(time)} frames"
+            status, reason = Status.NO_FACE, missing
+        else:
+            for index, crops in self._crops(job, valid, box, stages, damage):
+                with stages("visual"):
+                    embedding[index] = self.face_encoder(crops)
+        return VisualFeatures(embedding, time, valid, box, confidence, status, reason)
+
+    def _boxes(self, job: Job, media: Media, stages: Stages, damage: list[str]):
+        """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
+        wanted = "visual" in self.settings.modalities
+        if not wanted or job.crops:
+            # Only the clock is needed: frames are decoded at the smallest size.
+            chunks = read_frames(job.path, chunk=256, short_side=8, damage=damage)
+            time = np.concatenate([np.zeros(0), *(c.time for c in stages.timed("decode", chunks))])
+            confidence = np.zeros(len(time), np.float32)
+            if wanted:
+                confidence[[i for i in range(len(time)) if job.crop(i).is_file()]] = 1
+            return time, np.full((len(time), 4), np.nan, np.float32), confidence
+        side = self.settings.detection.short_side
+        chunks = read_frames(job.path, chunk=DETECTION_CHUNK, short_side=side, damage=damage)
+        times, detected, small = [np.zeros(0)], [], (1, 1)
+        for chunk in stages.timed("decode", chunks):
+            times.append(chunk.time)
+            small = chunk.pixels.shape[1:3]
+            with stages("detect"):
+                detected += self.detector(chunk.pixels)
+        time = np.concatenate(times)
+        scale = max(1.0, min(media.width, media.height) / min(small))
+        tracks = link(detected, time)
+        box, confidence = follow(tracks, len(time), small[1], self.settings.detection.face)
+        return time, box * np.float32(scale), confidence
+
+    def _crops(self, job: Job, valid: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
+        """Batches of (frame indices, crops (n, 3, S, S) uint8) of the frames with a face."""
+        from extract.visual import BATCH
+
+        size, margin = self.face_encoder.size, self.settings.detection.margin
+        if job.crops:
+            singles = ((i, read_crop(job.crop(i), size, damage)) for i in np.flatnonzero(valid))
+        else:
+            frames = (
+                picture
+                for chunk in stages.timed("decode", read_frames(job.path, chunk=CROP_CHUNK, wanted=valid))
+                for picture in chunk.pixels
+            )
+            singles = ((i, crop(p, box[i], margin, size)) for i, p in zip(np.flatnonzero(valid), frames, strict=False))
+        batch: list[tuple[int, torch.Tensor]] = []
+        for i, picture in stages.timed("crop", singles):
+            if picture is None:  # an unreadable given crop counts as no face
+                valid[i] = False
+                continue
+            batch.append((i, picture))
+            if len(batch) == BATCH:
+                yield [i for i, _ in batch], torch.stack([p for _, p in batch])
+                batch = []
+        if batch:
+            yield [i for i, _ in batch], torch.stack([p for _, p in batch])
+
+    def _samples(self, job: Job, media: Media, stages: Stages) -> tuple[np.ndarray, list[str]]:
+        damage: list[str] = []
+        wanted = {"audio", "speech"} & set(self.settings.parts)
+        if not media.has_audio or not wanted:
+            return np.zeros(0, np.float32), damage
+        with stages("decode"):
+            return read_audio(job.path, damage), damage
+
+    def _audio(self, media, samples, damage, visual: VisualFeatures, stages: Stages) -> AudioFeatures:
+        if "audio" not in self.settings.modalities:
+            return no_audio(self._widths, Status.SKIPPED, "not among the modalities asked for")
+        if not len(samples):
+            return no_audio(self._widths, *_why_silent(media, damage))
+        if visual.status in (Status.NO_VIDEO, Status.UNDECODABLE):
+            time = np.arange(0, len(samples) / SAMPLE_RATE, 1 / SOUND_RATE)
+        else:
+            time = visual.time[visual.time < len(samples) / SAMPLE_RATE]
+        if not len(time):
+            return no_audio(self._widths, Status.TOO_SHORT, "the sound ends before the first frame")
+        with stages("audio"):
+            return AudioFeatures(self.sound_encoder(samples, time), time, Status.OK, _noted(damage))
+
+    def _text(self, job: Job, media: Media, samples: np.ndarray, stages: Stages) -> TextFeatures:
+        width = self._widths.get("text", 0)
+        if "text" not in self.settings.modalities:
+            return no_text(width, Status.SKIPPED, "not among the modalities asked for")
+        if self.settings.transcripts == "given":
+            if job.transcript is None:
+                return no_text(width, Status.SKIPPED, "no transcript was given for this video")
+            words = read_transcript(job.transcript)
+        elif not len(samples):
+            return no_text(width, *_why_silent(media, []))
+        else:
+            with stages("speech"):
+                words = self.transcriber(samples)
+        if not words:
+            return no_text(width, Status.NO_SPEECH, "no speech was recognised")
+        with stages("text"):
+            return text_features(self.word_encoder(words), words)
+
+
+def _noted(damage: list[str]) -> str:
+    return f"{len(damage)} damaged parts were passed over (first: {damage[0]})" if damage else ""
+
+
+def _why_silent(media: Media, damage: list[str]) -> tuple[Status, str]:
+    if not media.has_audio:
+        return Status.NO_AUDIO, "the file has no sound"
+    if damage:
+        return Status.UNDECODABLE, f"the sound could not be decoded ({damage[0]})"
+    return Status.TOO_SHORT, "the sound stream is empty"
+
+
+def text_features(embedding: np.ndarray, words: list[Word]) -> TextFeatures:
+    return TextFeatures(
+        embedding=embedding,
+        start=np.array([w.start for w in words]),
+        end=np.array([w.end for w in words]),
+        word=np.array([w.text for w in words]),
+        confidence=np.array([w.confidence for w in words], np.float32),
+    )
+
+
+def no_visual(width: int, status: Status, reason: str) -> VisualFeatures:
+    rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0, bool))
+    return VisualFeatures(*rows, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), status, reason)
+
+
+def no_audio(widths: dict[str, int], status: Status, reason: str) -> AudioFeatures:
+    return AudioFeatures(np.zeros((0, widths.get("audio", 0)), np.float16), np.zeros(0), status, reason)
+
+
+def no_text(width: int, status: Status, reason: str) -> TextFeatures:
+    empty = text_features(np.zeros((0, width), np.float16), [])
+    return TextFeatures(empty.embedding, empty.start, empty.end, empty.word.astype(str), empty.confidence, status, reason)
+
+
+def undecodable(video_id: str, source: Source, reason: str, widths: dict[str, int]) -> VideoFeatures:
+    """The record of a video of which nothing can be decoded."""
+    status = Status.UNDECODABLE
+    return VideoFeatures(
+        id=video_id,
+        source=source,
+        fps=0.0,
+        duration=0.0,
+        frames=0,
+        visual=no_visual(widths.get("visual", 0), status, reason),
+        audio=no_audio(widths, status, reason),
+        text=no_text(widths.get("text", 0), status, reason),
+    )

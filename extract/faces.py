@@ -1,0 +1,180 @@
+"""Faces: MTCNN boxes, linked over time into tracks, one person followed, square crops cut.
+
+Detection runs on frames scaled down to `Detection.short_side`; boxes are kept in the pixels of the full frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from features.config import Settings
+
+MIN_FACE_PIXELS = 20  # MTCNN's own lower bound
+TRACK_MEMORY = 1.0  # s a track may go unseen before it ends
+LINK_OVERLAP = 0.3  # intersection over union that makes two boxes one person
+
+
+class Detection(Settings):
+    """How faces are found. Lengths in pixels of the scaled frame, `min_face` as a part of its short side."""
+
+    short_side: int = 360
+    min_face: float = 0.1
+    margin: float = 0.3
+    face: Literal["main", "left", "right", "largest"] = "main"
+
+
+@dataclass(frozen=True)
+class Detected:
+    """Faces of one frame: boxes (k, 4) float64, left, top, right, bottom; confidence (k,) float64."""
+
+    boxes: np.ndarray
+    confidence: np.ndarray
+
+
+NOBODY = Detected(np.zeros((0, 4)), np.zeros(0))
+
+
+class FaceDetector:
+    """MTCNN (Zhang et al. 2016) from facenet-pytorch; the weights come with the package."""
+
+    def __init__(self, settings: Detection, device: torch.device):
+        from facenet_pytorch import MTCNN
+
+        self.settings = settings
+        self.mtcnn = MTCNN(keep_all=True, device=device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray) -> list[Detected]:
+        """Faces of each frame of `pixels` (n, H, W, 3) uint8, in pixels of these frames."""
+        short = min(pixels.shape[1:3])
+        self.mtcnn.min_face_size = max(MIN_FACE_PIXELS, round(self.settings.min_face * short))
+        if short <= self.mtcnn.min_face_size:  # the detector's pyramid would be empty
+            return [NOBODY] * len(pixels)
+        boxes, confidence = self.mtcnn.detect(torch.from_numpy(np.ascontiguousarray(pixels)))
+        return [
+            NOBODY if box is None else Detected(np.array(box, np.float64), np.array(score, np.float64))
+            for box, score in zip(boxes, confidence, strict=True)
+        ]
+
+
+@dataclass
+class Track:
+    """One face followed over time: frame index, box and confidence per sighting."""
+
+    frame: list[int] = field(default_factory=list)
+    box: list[np.ndarray] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+
+    def add(self, frame: int, box: np.ndarray, confidence: float) -> None:
+        self.frame.append(frame)
+        self.box.append(box)
+        self.confidence.append(confidence)
+
+    @property
+    def prominence(self) -> float:
+        """Summed side length: long and near beats brief and far."""
+        boxes = np.array(self.box)
+        return float(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).clip(0)).sum())
+
+    @property
+    def centre(self) -> float:
+        return float(np.mean([(box[0] + box[2]) / 2 for box in self.box]))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m)."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.prod((high - low).clip(0), axis=2)
+    area = [np.prod((x[:, 2:] - x[:, :2]).clip(0), axis=1) for x in (a, b)]
+    return both / np.maximum(area[0][:, None] + area[1][None, :] - both, 1e-9)
+
+
+def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
+    """Link boxes of consecutive frames into tracks, best overlap first; each box joins at most one track."""
+    tracks: list[Track] = []
+    live: list[Track] = []
+    for index, faces in enumerate(detected):
+        live = [t for t in live if time[index] - time[t.frame[-1]] <= TRACK_MEMORY]
+        unlinked = set(range(len(faces.boxes)))
+        if live and unlinked:
+            score = overlap(np.array([t.box[-1] for t in live]), faces.boxes)
+            for t, f in zip(*np.unravel_index(np.argsort(-score, axis=None, kind="stable"), score.shape), strict=True):
+                if score[t, f] < LINK_OVERLAP:
+                    break
+                if f in unlinked and live[t].frame[-1] != index:
+                    live[t].add(index, faces.boxes[f], faces.confidence[f])
+                    unlinked.discard(f)
+        for f in sorted(unlinked):
+            track = Track()
+            track.add(index, faces.boxes[f], faces.confidence[f])
+            tracks.append(track)
+            live.append(track)
+    return tracks
+
+
+def follow(tracks: list[Track], frames: int, width: int, face: str = "main") -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (frames, 4) float32 and confidence (frames,) float32 of one person; NaN and 0 where unseen.
+
+    main: the most prominent track, and in frames that it does not reach the next most prominent one.
+    left, right: the same among the tracks whose mean centre lies in that half of the frame.
+    largest: in each frame the largest face.
+    """
+    box = np.full((frames, 4), np.nan, np.float32)
+    confidence = np.zeros(frames, np.float32)
+    if face in ("left", "right"):
+        tracks = [t for t in tracks if (t.centre < width / 2) == (face == "left")]
+    if face == "largest":
+        sightings = [
+            Track([i], [b], [c]) for t in tracks for i, b, c in zip(t.frame, t.box, t.confidence, strict=True)
+        ]
+        tracks = sightings
+    for track in sorted(tracks, key=lambda t: -t.prominence):
+        span = np.arange(track.frame[0], track.frame[-1] + 1)
+        if np.isnan(box[span, 0]).all():
+            box[track.frame] = track.box
+            confidence[track.frame] = track.confidence
+    return box, confidence
+
+
+def square(box: np.ndarray, margin: float) -> tuple[int, int, int]:
+    """The square around a box, its side the longer one extended by `margin`: left, top, side in whole pixels."""
+    left, top, right, bottom = (float(v) for v in box)
+    side = max(2, round(max(right - left, bottom - top) * (1 + margin)))
+    return round((left + right - side) / 2), round((top + bottom - side) / 2), side
+
+
+def crop(pixels: np.ndarray, box: np.ndarray, margin: float, size: int) -> torch.Tensor:
+    """The face as (3, size, size) uint8. Parts of the square outside the frame repeat the frame's edge."""
+    left, top, side = square(box, margin)
+    height, width = pixels.shape[:2]
+    rows = np.arange(top, top + side).clip(0, height - 1)
+    columns = np.arange(left, left + side).clip(0, width - 1)
+    cut = torch.from_numpy(pixels[rows[:, None], columns[None, :]])
+    return resize(cut, size)
+
+
+def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
+    """(H, W, 3) uint8 → (3, size, size) uint8, bilinear with antialiasing."""
+    return interpolate(
+        picture.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True, align_corners=False
+    )[0]
+
+
+def read_crop(path: Path, size: int, damage: list[str]) -> torch.Tensor | None:
+    """A given face crop as (3, size, size) uint8; None where the file is missing, or unreadable (noted in `damage`)."""
+    try:
+        with Image.open(path) as image:
+            return resize(torch.from_numpy(np.array(image.convert("RGB"))), size)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        damage.append(f"crop {path.name}: {error}")
+        return None

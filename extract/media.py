@@ -1,0 +1,192 @@
+"""Decoding: frames with their true times, and sound as 16 kHz mono, through PyAV.
+
+All times are seconds from the start of the container, so that frames, sound and words share one clock.
+Only local files in the listed container formats are opened: a playlist that calls itself .mp4 cannot make
+the decoder read other files or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from features.errors import AffuseError
+
+SUFFIXES = (
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv"
+).split()
+FORMATS = "3gp,asf,avi,flv,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
+SAMPLE_RATE = 16_000  # Hz; what VGGish and Whisper both expect
+MAX_PIXELS = 8192 * 4320  # one 8K frame
+
+
+class UndecodableError(AffuseError):
+    """The file, or one of its streams, could not be decoded. The message says what and why."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a container says about itself. `fps` is the mean rate, 0 without video; `duration` is in seconds."""
+
+    fps: float
+    duration: float
+    width: int
+    height: int
+    has_video: bool
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Consecutive frames: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB."""
+
+    time: np.ndarray
+    pixels: np.ndarray
+
+
+@contextmanager
+def _opened(path: Path):
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    try:
+        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise UndecodableError(f"{path.name} cannot be opened as a video: {_reason(error)}.") from None
+    except OSError as error:
+        raise UndecodableError(f"{path.name} cannot be read: {error.strerror or error}.") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _picture_stream(container):
+    """The first real video stream; cover art in an audio file is not one."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    return None
+
+
+def _origin(container) -> float:
+    """The container's zero on the streams' clock, in seconds."""
+    return container.start_time / av.time_base if container.start_time is not None else 0.0
+
+
+def probe(path: Path) -> Media:
+    """Read the headers. Raises UndecodableError where the file is no media, or its frames are too large."""
+    with _opened(path) as container:
+        video = _picture_stream(container)
+        audio = container.streams.audio
+        if video is None and not audio:
+            raise UndecodableError(f"{path.name} holds neither pictures nor sound.")
+        width, height = (video.width, video.height) if video else (0, 0)
+        if width * height > MAX_PIXELS:
+            raise UndecodableError(
+                f"{path.name} has frames of {width}×{height}; at most 8192×4320 is read. Scale it down first."
+            )
+        rate = (video.average_rate or video.guessed_rate) if video else None
+        return Media(
+            fps=float(rate) if rate else 0.0,
+            duration=(container.duration or 0) / av.time_base,
+            width=width,
+            height=height,
+            has_video=video is not None,
+            has_audio=bool(audio),
+        )
+
+
+def _decoded(container, stream, damage: list[str]) -> Iterator:
+    """Frames of a stream. A packet that cannot be decoded is noted in `damage` and passed over."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            damage.append(_reason(error))
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            damage.append(_reason(error))
+            continue
+        yield from frames
+
+
+def _upright(frame, short_side: int | None) -> np.ndarray:
+    """RGB pixels (H, W, 3), scaled down to `short_side`, turned as the rotation metadata says."""
+    scale = min(1.0, short_side / min(frame.width, frame.height)) if short_side else 1.0
+    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="AREA")
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels
+
+
+def read_frames(
+    path: Path,
+    *,
+    chunk: int = 32,
+    short_side: int | None = None,
+    wanted: np.ndarray | None = None,
+    damage: list[str] | None = None,
+) -> Iterator[Frames]:
+    """Decode the frames of a video in chunks, so that memory does not grow with its length.
+
+    short_side: scale frames down (never up) until the shorter side has this many pixels.
+    wanted: (T,) bool, frames to hand out; the others are decoded but not converted.
+    damage: collects a reason for every packet that could not be decoded.
+    """
+    damage = damage if damage is not None else []
+    with _opened(path) as container:
+        stream = _picture_stream(container)
+        stream.thread_type = "AUTO"
+        origin = _origin(container)
+        step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        times, pixels, last = [], [], -step
+        for index, frame in enumerate(_decoded(container, stream, damage)):
+            time = frame.time - origin if frame.time is not None else last + step
+            # A clock that stands still or jumps back is continued at the mean rate.
+            last = time if time > last else last + step
+            if wanted is not None and (index >= len(wanted) or not wanted[index]):
+                continue
+            picture = _upright(frame, short_side)
+            if pixels and (len(pixels) == chunk or picture.shape != pixels[0].shape):
+                yield Frames(np.array(times), np.stack(pixels))
+                times, pixels = [], []
+            times.append(last)
+            pixels.append(picture)
+        if pixels:
+            yield Frames(np.array(times), np.stack(pixels))
+
+
+def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
+    """The first sound stream as mono float32 at 16 kHz, shape (samples,), in [-1, 1]; sample 0 is time 0.
+
+    Sound that starts late is preceded by silence, sound that starts early is cut.
+    """
+    damage = damage if damage is not None else []
+    blocks, start = [], None
+    with _opened(path) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        for frame in _decoded(container, stream, damage):
+            if start is None:
+                start = (frame.time or 0.0) - _origin(container)
+            try:
+                blocks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+            except (av.error.FFmpegError, ValueError) as error:
+                damage.append(_reason(error))
+        if blocks:
+            blocks += [out.to_ndarray()[0] for out in resampler.resample(None)]
+    if not blocks:
+        return np.zeros(0, np.float32)
+    samples = np.concatenate(blocks)
+    shift = round(start * SAMPLE_RATE)
+    return samples[-shift:] if shift < 0 else np.concatenate([np.zeros(shift, np.float32), samples])

@@ -1,0 +1,69 @@
+"""What decides the features: every setting here is part of a store's identity."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from extract.faces import Detection
+from extract.sources import BACKBONES
+from features.config import Settings, nearest
+from features.record import MODALITIES
+
+PROFILES = {
+    "paper": {
+        "visual": "resnet50-ferplus",
+        "audio": "vggish",
+        "speech": "whisper-base.en",
+        "text": "bert-base-uncased",
+    },
+    "offline": {
+        "visual": "resnet50-imagenet-caffe",
+        "audio": "vggish",
+        "speech": "whisper-tiny.en",
+        "text": "minilm-l6",
+    },
+}
+
+
+class Backbones(Settings):
+    """The frozen networks, by the part they play."""
+
+    visual: str
+    audio: str
+    speech: str
+    text: str
+
+    @field_validator("*")
+    @classmethod
+    def _known(cls, name: str, info) -> str:
+        known = [s.name for s in BACKBONES.values() if s.part == info.field_name]
+        if name not in known:
+            raise ValueError(f"unknown {info.field_name} backbone {name!r}{nearest(name, known)}")
+        return name
+
+
+class ExtractSettings(Settings):
+    """Settings of an extraction.
+
+    audio_anchor: what of a 0.96 s patch of sound lies at its frame's time. language: for a multilingual
+    Whisper, None to detect. faces, transcripts: "given" where the user brings them.
+    """
+
+    backbones: Backbones
+    modalities: tuple[Literal["visual", "audio", "text"], ...] = Field(MODALITIES, min_length=1)
+    detection: Detection = Detection()
+    faces: Literal["detected", "given"] = "detected"
+    audio_anchor: Literal["start", "centre", "end"] = "start"
+    transcripts: Literal["whisper", "given"] = "whisper"
+    language: str | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def parts(self) -> list[str]:
+        """The backbones that this extraction runs."""
+        wanted = set(self.modalities)
+        if "text" in wanted and self.transcripts == "whisper":
+            wanted.add("speech")
+        return [part for part in ("visual", "audio", "speech", "text") if part in wanted]

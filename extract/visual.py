@@ -1,0 +1,66 @@
+"""Faces to embeddings: the frozen visual backbone over batches of face crops."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from extract.resnet import IR50, damp, resnet50
+from extract.weights import Located, load_state
+from features.errors import AffuseError
+
+BATCH = 32  # faces
+
+
+def build(located: Located) -> nn.Module:
+    """The network of a located backbone, its weights loaded, or seeded where it is untrained."""
+    face = located.entry.face
+    torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
+    if face.architecture == "ir50":
+        network = IR50()
+    else:
+        network = resnet50(caffe=face.caffe, ceil_pool=face.ceil_pool)
+    if located.trained:
+        load_weights(network, located)
+    else:
+        damp(network)
+    return network
+
+
+def load_weights(network: nn.Module, located: Located) -> None:
+    """Load a backbone's file, without its classifier. Raises AffuseError where names or shapes do not fit."""
+    state = load_state(located.path, located.name)
+    state = {name: value for name, value in state.items() if not name.startswith(("fc.", "logits."))}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        summary = str(error).partition("\n")[2].strip()[:300]
+        raise AffuseError(f"{located.path} does not hold the weights of {located.name}: {summary}") from None
+
+
+class FaceEncoder:
+    """A visual backbone with its own input scaling: crops in, embeddings out."""
+
+    def __init__(self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32):
+        face = located.entry.face
+        self.network = build(located).eval().requires_grad_(False)
+        self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
+        self.device, self.dtype = device, dtype
+        self.size, self.centre = face.face, face.size
+        self.flip = face.channels == "BGR"
+        self.mean = torch.tensor(face.mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(face.std, device=device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def __call__(self, crops: torch.Tensor) -> np.ndarray:
+        """RGB crops (n, 3, size, size) uint8 → embeddings (n, D) float16."""
+        return np.concatenate([self._encode(batch) for batch in crops.split(BATCH)])
+
+    def _encode(self, crops: torch.Tensor) -> np.ndarray:
+        edge = (self.size - self.centre) // 2
+        pixels = crops[:, :, edge : edge + self.centre, edge : edge + self.centre].to(self.device).float()
+        if self.flip:
+            pixels = pixels.flip(1)
+        scaled = ((pixels - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
+        return self.network(scaled).float().cpu().numpy().astype(np.float16)

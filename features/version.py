@@ -1,0 +1,3 @@
+"""The version of affuse, kept with everything it makes."""
+
+VERSION = "0.1.0"
