@@ -1,5 +1,28 @@
 """Stage two: features and labels in, a trained fusion and its predictions out. No video, no backbone."""
 
-from fuse.models import FusionModel, build_model, describe
+import importlib
 
-__all__ = ["FusionModel", "build_model", "describe"]
+_HOME = {
+    "FusionModel": "fuse.models",
+    "build_model": "fuse.models",
+    "describe": "fuse.models",
+    "Run": "fuse.run",
+    "load_run": "fuse.run",
+    "PRESETS": "fuse.settings",
+    "TrainSettings": "fuse.settings",
+    "train_settings": "fuse.settings",
+    "train": "fuse.training",
+    "evaluate": "fuse.evaluation",
+    "predict": "fuse.prediction",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    """Import a public name when it is first asked for, so that `import fuse` itself costs no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'fuse' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -45,8 +45,8 @@ class JointCrossAttention(nn.Module):
     """One recursion of joint cross-attention over every modality: {m: (batch, time, d_m)} → the same shapes.
 
     joint       'all': one J of all modalities; 'others': J_m of all but m.
-    fc          'used': J' = FC(J); 'unused': FC exists and is counted, the raw J is used (RJCMA as released);
-                'none'.
+    fc          'used': J' = FC(J); 'unused': FC exists, is counted and never trained, and J' is the raw J, as
+                RJCMA was released (there it is computed and thrown away; here only its weights are kept).
     attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
     """
 
@@ -65,22 +65,17 @@ class JointCrossAttention(nn.Module):
         self.members = {m: [o for o in widths if joint == "all" or o != m] for m in widths}
         self.joint, self.use_fc, self.attention, self.equations = joint, fc == "used", attention, equations
         self.dropout = dropout
-        joint_width = {m: sum(widths[o] for o in self.members[m]) for m in widths}
-        keys = list(widths) if joint == "others" else ["all"]
-        self.fc = nn.ModuleDict()
-        if fc != "none":
-            width_of = {"all": sum(widths.values()), **(joint_width if joint == "others" else {})}
-            self.fc.update({k: xavier(nn.Linear(width_of[k], width_of[k])) for k in keys})
-        bias, channel = equations.biases, attention == "channel"
-        shape_j, shape_c, shape_h = {}, {}, {}
-        for m, d in widths.items():
-            shape_j[m] = (window, window) if channel else (d, joint_width[m])
-            shape_c[m] = (d, d) if channel else (window, window)
-            shape_h[m] = (joint_width[m], d) if channel else (window, window)
-        self.W_j, self.W_c, self.W_h = (
-            nn.ModuleDict({m: xavier(nn.Linear(*shapes[m], bias=bias)) for m in widths})
-            for shapes in (shape_j, shape_c, shape_h)
-        )
+        d_J = {m: sum(widths[o] for o in self.members[m]) for m in widths}
+        fc = {"all": sum(widths.values())} if joint == "all" else d_J  # one FC per joint
+        self.fc = nn.ModuleDict({joint: xavier(nn.Linear(d, d)) for joint, d in fc.items()})
+        L, channel = window, attention == "channel"
+
+        def layers(shape):
+            return nn.ModuleDict({m: xavier(nn.Linear(*shape(m), bias=equations.biases)) for m in widths})
+
+        self.W_j = layers(lambda m: (L, L) if channel else (widths[m], d_J[m]))
+        self.W_c = layers(lambda m: (widths[m], widths[m]) if channel else (L, L))
+        self.W_h = layers(lambda m: (d_J[m], widths[m]) if channel else (L, L))
 
     def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
         joints = self._joints(x, valid)

@@ -17,8 +17,10 @@ JCA_WIDTH = 32  # k, the inner width of JCA's H
 class OnePassJointAttention(nn.Module):
     """JCA: {m: (batch, time, d_m)} → the same shapes, through H of width k = 32. No biases.
 
-    Praveen et al., "A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional Emotion Recognition",
-    CVPRW 2022 (arXiv 2203.14779), and its release. W_jm (L × L), W_m (L × k) and W_hm (k × L) run over time.
+    Praveen et al., "A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional Emotion
+    Recognition", CVPRW 2022 (arXiv 2203.14779), and its release. (That release concatenates the raw with the
+    attended video before its head, by mistake; here both attended modalities are, as printed.)
+    W_jm (L × L), W_m (L × k) and W_hm (k × L) run over time.
     """
 
     def __init__(self, widths: dict[str, int], window: int):
@@ -66,6 +68,6 @@ class CrossAttention(nn.Module):
     def _attend(X: Tensor, Z: Tensor, valid: Tensor | None) -> Tensor:
         """tanh(X + X A), A the softmax of Z down every column, that is over the frames of X itself."""
         if valid is not None:
-            Z = Z.masked_fill(~valid[..., None], torch.finfo(Z.dtype).min)
+            Z = Z.masked_fill(~valid[..., None], torch.finfo(Z.dtype).min)  # finite: no frame valid is no NaN
         A = zero_invalid(torch.softmax(Z, 1), valid)
         return zero_invalid(torch.tanh(X + A.mT @ X), valid)

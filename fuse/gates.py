@@ -1,9 +1,9 @@
 """Gates: how much of each recursion's features, and of the un-attended ones, every frame takes.
 
-DCA: Praveen, Alam, "Cross-Attention is Not Always Needed: Dynamic Cross-Attention for Audio-Visual Dimensional
-Emotion Recognition", ICME 2024 (arXiv 2403.19554). GRJCA, HGRJCA: Rajasekhar, Alam, Charton, "United We Stand,
-Divided We Fall: Handling Weak Complementarity for Audio-Visual Emotion Recognition in Valence-Arousal Space",
-CVPRW 2025 (arXiv 2503.12261).
+DCA: Praveen, Alam, "Cross-Attention is Not Always Needed: Dynamic Cross-Attention for Audio-Visual
+Dimensional Emotion Recognition", ICME 2024 (arXiv 2403.19554), and its release. GRJCA, HGRJCA: Rajasekhar,
+Alam, Charton, "United We Stand, Divided We Fall: Handling Weak Complementarity for Audio-Visual Emotion
+Recognition in Valence-Arousal Space", CVPRW 2025 (arXiv 2503.12261).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ TEMPERATURE = 0.1
 
 
 class Gate(nn.Module):
-    """One modality's choice between candidates, frame by frame: ReLU(Σ_i w_i X_i), w = softmax(Linear(query)/0.1)."""
+    """One modality's choice, frame by frame: ReLU(Σ_i w_i X_i) with w = softmax(Linear(query) / 0.1)."""
 
     def __init__(self, width: int, candidates: int):
         super().__init__()
         self.score = xavier(nn.Linear(width, candidates))
 
     def forward(self, query: Tensor, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """query and candidates (batch, time, width) → chosen (batch, time, width), weights (batch, time, k)."""
+        """query and k candidates (batch, time, width) → the chosen (same shape), weights (batch, time, k)."""
         weights = torch.softmax(self.score(query) / TEMPERATURE, -1)
         chosen = sum(weights[..., i, None] * x for i, x in enumerate(candidates))
         return F.relu(chosen), weights
@@ -47,7 +47,7 @@ class FlatGate(nn.Module):
 
 
 class HierarchicalGate(nn.Module):
-    """HGRJCA: G_i chooses among X^0 … X^i after every recursion i, a last gate among G_1 … G_l, asking X^l."""
+    """HGRJCA: after recursion i gate G_i chooses among X^0 … X^i; a last one, asking X^l, among the G_i."""
 
     def __init__(self, width: int, recursions: int):
         super().__init__()
@@ -56,7 +56,7 @@ class HierarchicalGate(nn.Module):
         self.names = [f"G{i}" for i in range(1, recursions + 1)]
 
     def forward(self, steps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """steps X^0 … X^l → the gated features, [outer weights (batch, time, l), inner weights (…, 2) … (…, l+1)]."""
+        """steps X^0 … X^l → the gated features, [outer weights (batch, time, l), inner (…, 2) … (…, l+1)]."""
         inner = [gate(steps[i], steps[: i + 1]) for i, gate in enumerate(self.inner, 1)]
         chosen, weights = self.outer(steps[-1], [g for g, _ in inner])
         return chosen, [weights, *(w for _, w in inner)]

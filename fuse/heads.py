@@ -1,4 +1,4 @@
-"""From fused features to valence and arousal, frame by frame. Every head of the family is one of these entries."""
+"""From fused features to valence and arousal, frame by frame: one head whose parts a specification picks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fuse.masks import MaskedBatchNorm1d
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Linear(width, hidden) → norm → activation → dropout → Linear(hidden, targets) → tanh, each part optional."""
+    """Linear(width, hidden) → norm → activation → dropout → Linear(hidden, targets) → tanh, each optional."""
 
     hidden: int | None = None  # None: one Linear only
     norm: bool = False  # BatchNorm1d over the hidden channels
@@ -37,7 +37,7 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """valid (batch, time): the frames that count in the BatchNorm, those with at least one valid modality."""
+        """valid (batch, time): frames with at least one valid modality; only they count in the BatchNorm."""
         y = torch.cat([self._one(i, x, valid) for i in range(len(self.outer))], -1)
         return torch.tanh(y) if self.spec.tanh else y
 

@@ -1,7 +1,7 @@
-"""The leader–follower network: modalities attend to each other within a frame, and the leader is kept beside them.
+"""The leader–follower network: modalities attend to each other within a frame, the leader stays beside them.
 
-Zhang et al., "Continuous Emotion Recognition Using Visual-Audio-Linguistic Information: A Technical Report for
-ABAW3", CVPRW 2022 (arXiv 2203.13031), and its release.
+Zhang et al., "Continuous Emotion Recognition Using Visual-Audio-Linguistic Information: A Technical Report
+for ABAW3", CVPRW 2022 (arXiv 2203.13031), and its release.
 """
 
 from __future__ import annotations

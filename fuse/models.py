@@ -6,6 +6,8 @@ model({"visual": v, "audio": a, "text": t}, mask=m)  # (batch, time, targets)
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +19,7 @@ from fuse.gates import build_gate
 from fuse.heads import Head
 from fuse.lfan import LeaderFollower
 from fuse.lstm import BiLSTM
-from fuse.masks import Valid, any_valid, drop_modalities, zero_invalid
+from fuse.masks import Valid, any_valid, drop_modalities, unless_full, zero_invalid
 from fuse.options import Options, resolve_options
 from fuse.specs import EQUATIONS, MODELS, STANDARD_WIDTHS, VARIANTS, ModelSpec
 from fuse.tcn import TCN
@@ -31,7 +33,7 @@ class FrameLinear(nn.Linear):
 
 
 class FusionModel(nn.Module):
-    """Frame-synchronous features of one to three modalities → `targets` per frame. Build it with `build_model`.
+    """Frame-synchronous features of one to three modalities → `targets` per frame. Made by `build_model`.
 
     config   JSON-able; build_model(**model.config) makes the same model
     targets  names of the output channels, in order
@@ -42,12 +44,12 @@ class FusionModel(nn.Module):
         self.options = options
         self.spec: ModelSpec = MODELS[options.name]
         self.config = options.config()
-        self.targets = tuple(options.targets)
+        self.targets = tuple(options.target)
         self.modalities = tuple(options.widths)
         self.encoders = nn.ModuleDict({m: self._encoder(m) for m in self.modalities})
         encoded = options.encoded_widths()
         self.blocks = nn.ModuleList(
-            self._block(encoded) for _ in range(1 if options.tied else options.passes)
+            self._block(encoded) for _ in range(1 if options.tied else options.recursions)
         )
         self.gates = nn.ModuleDict()
         if self.spec.gates:
@@ -95,10 +97,10 @@ class FusionModel(nn.Module):
     def forward(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> Tensor:
         """features {m: (batch, time, width_m)} → (batch, time, targets).
 
-        mask   True where a frame counts: None (all do), (batch, time) for every modality alike, or one such per
-               modality. A modality named in neither, or wholly False, is missing. See `fuse.masks` for what a
-               masked frame may and may not touch. Where no modality is valid the output is the model's answer
-               to no input: leave those frames out of loss and score.
+        mask   True where a frame counts: None (all do), (batch, time) for every modality alike, or a
+               dictionary of such; a modality it does not name counts everywhere, one wholly False is missing.
+               `fuse.masks` says what a masked frame may touch. Where no modality is valid the output is the
+               model's answer to no input: leave those frames out of loss and score.
         Shorter inputs than the window are padded with masked frames and the output is cut back; raises
         UsageError for longer ones, and for shapes that do not fit the model.
         """
@@ -115,12 +117,8 @@ class FusionModel(nn.Module):
         inner_gates  HGRJCA only: {m: [(batch, time, i+1) for i = 1 … l]}, over X0 … Xi
         """
         output, steps, weights, time = self._run(features, mask)
-        updates = {
-            m: torch.stack([(b[m] - a[m]).norm(dim=-1) for a, b in zip(steps, steps[1:], strict=False)], -1)[
-                :, :time
-            ]
-            for m in (self.modalities if len(steps) > 1 else ())
-        }
+        moved = {m: [(b[m] - a[m]).norm(dim=-1) for a, b in pairwise(steps)] for m in self.modalities}
+        updates = {m: torch.stack(norms, -1)[:, :time] for m, norms in moved.items() if norms}
         return {
             "output": output,
             "updates": updates,
@@ -137,7 +135,7 @@ class FusionModel(nn.Module):
         if self.spec.l2 == "encoded":
             x = {m: F.normalize(v, dim=-1) for m, v in x.items()}
         steps = [x]  # X^0, X^1 … X^l
-        for i in range(self.options.passes):
+        for i in range(self.options.recursions):
             steps.append(self.blocks[0 if self.options.tied else i](steps[-1], valid))
         x, weights = steps[-1], {}
         for m, gate in self.gates.items():
@@ -157,7 +155,7 @@ class FusionModel(nn.Module):
         return x if isinstance(encoder, nn.Identity) else encoder(x, valid)
 
     def _inputs(self, features, mask) -> tuple[dict[str, Tensor], Valid, int]:
-        """Checked, ordered, zeroed where invalid and padded to the window; the masks; the length before padding."""
+        """Features checked, ordered, zeroed where invalid, padded to the window; masks; length given."""
         batch, time = self._check(features)
         device = features[self.modalities[0]].device
         valid = None
@@ -178,16 +176,14 @@ class FusionModel(nn.Module):
         if short:
             x = {m: F.pad(v, (0, 0, 0, short)) for m, v in x.items()}
             valid = {m: F.pad(v, (0, short)) for m, v in valid.items()}
-        if valid is not None and device.type == "cpu" and all(bool(v.all()) for v in valid.values()):
-            valid = None  # equal, and faster; on an accelerator the question itself would cost a wait
-        return x, valid, time
+        return x, None if valid is None else unless_full(valid), time
 
     def _check(self, features: dict[str, Tensor]) -> tuple[int, int]:
         name, widths, window = self.options.name, self.options.widths, self.options.window
         if set(features) != set(widths):
             raise UsageError(
-                f"Model {name!r} takes the modalities {', '.join(widths)}, not {', '.join(features) or 'none'}; "
-                "for a missing one pass zeros and a mask that is False."
+                f"Model {name!r} takes {', '.join(widths)}, not {', '.join(features) or 'nothing'}. "
+                "For a missing one pass zeros and a mask that is False."
             )
         shapes = {m: tuple(v.shape) for m, v in features.items()}
         if any(len(s) != 3 for s in shapes.values()) or len({s[:2] for s in shapes.values()}) != 1:
@@ -253,7 +249,7 @@ def build_model(
 
 
 def describe() -> list[dict]:
-    """The family as rows: what each model is, and its parameters at the standard widths (visual 512, audio 128, text 768)."""
+    """The family as rows: what each model is, and its parameters at visual 512, audio 128, text 768."""
     rows = []
     for name, spec in MODELS.items():
         widths = {m: STANDARD_WIDTHS[m] for m in spec.standard}

@@ -20,7 +20,7 @@ class Options:
     name: str
     widths: dict[str, int]
     window: int
-    recursions: int
+    recursions: int  # l; one for JCA and CA, none for the baselines
     variant: str
     target: list[str]
     attention: str
@@ -33,15 +33,6 @@ class Options:
     def config(self) -> dict:
         """JSON-able; build_model(**config) makes the same model."""
         return asdict(self)
-
-    @property
-    def targets(self) -> list[str]:
-        return self.target
-
-    @property
-    def passes(self) -> int:
-        """How often the features go through the attention: l, one for JCA and CA, none for the baselines."""
-        return self.recursions
 
     def encoded_widths(self) -> dict[str, int]:
         """Width of every modality's features behind its encoder."""
@@ -77,7 +68,7 @@ def resolve_options(
         )
     if not _whole(window, 2):
         raise UsageError(
-            f"window must be a whole number of frames, at least 2 (a CCC of one is undefined), not {window!r}."
+            f"window must be a whole number of frames, at least 2 (one has no CCC), not {window!r}."
         )
     if not 0 <= modality_dropout < 1:
         raise UsageError(f"modality_dropout is a probability from 0 to below 1, not {modality_dropout!r}.")

@@ -17,7 +17,7 @@ SLOPE = 0.01  # of LeakyReLU
 
 
 class CausalConv1d(nn.Module):
-    """Weight-normed convolution that sees the present and the past only: zeros on the left, none on the right."""
+    """Weight-normed convolution that sees the present and the past only: zeros on the left, none after."""
 
     def __init__(self, width: int, out: int, dilation: int):
         super().__init__()
@@ -31,7 +31,7 @@ class CausalConv1d(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """(batch, width, time) → (batch, out, time): twice [conv → LeakyReLU → Dropout], plus the input, LeakyReLU."""
+    """(batch, width, time) → (batch, out, time): twice [conv → LeakyReLU → Dropout], + input, LeakyReLU."""
 
     def __init__(self, width: int, out: int, dilation: int, dropout: float):
         super().__init__()
@@ -47,7 +47,7 @@ class TemporalBlock(nn.Module):
 
 
 class TCN(nn.Module):
-    """(batch, time, width) → (batch, time, channels[-1]); block i has dilation 2^i, BatchNorm follows the last.
+    """(batch, time, width) → (batch, time, channels[-1]); block i dilates by 2^i, BatchNorm follows the last.
 
     Four blocks reach 1 + 2·4·(1+2+4+8) = 121 frames, into the past only.
     """
