@@ -13,7 +13,7 @@ from features.errors import AffuseError
 from features.record import MODALITIES, VideoFeatures
 from features.store import FeatureStore
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("affuse")
 
 
 @dataclass

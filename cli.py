@@ -1,0 +1,271 @@
+"""The command line: options and help only. Every command is one call into a package, which it imports when it runs.
+
+Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed for some input, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from features.errors import AffuseError
+from features.version import VERSION
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+SET = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
+)
+CONFIG = click.option("--config", type=FILE, help="YAML file of settings; --set goes over it.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
+LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
+
+
+def say(text: str) -> None:
+    """A message for the person watching; results are printed with click.echo."""
+    click.echo(text, err=True)
+
+
+def show_progress(done: int, todo: int, failure: str | None) -> None:
+    if failure:
+        say(f"failed: {failure}")
+    if sys.stderr.isatty():
+        click.echo(f"\r{done} of {todo} videos", err=True, nl=done == todo)
+
+
+class Commands(click.Group):
+    """Turns our errors, and Ctrl-C, into a sentence and an exit status."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except AffuseError as error:
+            say(f"Error: {error}")
+            context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say("Stopped. What was finished is kept; the same command goes on from there.")
+            context.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="affuse")
+def main() -> None:
+    """Continuous valence and arousal from video.
+
+    extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
+    cross-attention over them; predict does both for new videos.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    for level in (logging.WARNING, logging.ERROR):
+        logging.addLevelName(level, logging.getLevelName(level).lower())
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("affuse").setLevel(logging.WARNING)
+
+
+@main.command()
+@click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
+@click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
+@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages).")
+@WEIGHTS
+@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+@click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
+@click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
+@click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
+@DEVICE
+@CONFIG
+@SET
+def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, retry_failed, device,
+            config, assignments):  # fmt: skip
+    """Extract the features of a folder of videos into a store. What is there already is not made again."""
+    from pipelines.extraction import describe, extract_folder, extract_settings
+
+    settings = extract_settings(profile, config, assignments, faces_dir is not None, transcripts is not None)
+    summary, _ = extract_folder(
+        video_dir, out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained, faces_dir=faces_dir,
+        transcripts=transcripts, device=device, retry_failed=retry_failed, announce=say, progress=show_progress,
+    )  # fmt: skip
+    click.echo(describe(summary))
+    for video_id, reason in summary.failed.items():
+        say(f"failed: {video_id}: {reason}")
+    sys.exit(bool(summary.failed))
+
+
+@main.group()
+def features() -> None:
+    """Look at a feature store, and check it."""
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def info(store, as_json) -> None:
+    """What a store holds: settings, backbones, and the status of every video."""
+    from features.report import describe
+    from features.store import FeatureStore
+
+    facts = FeatureStore(store).info()
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else describe(facts))
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def verify(store, as_json) -> None:
+    """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
+    from dataclasses import asdict
+
+    from features.store import FeatureStore
+
+    opened = FeatureStore(store)
+    problems = list(opened.verify())
+    if as_json:
+        click.echo(json.dumps({"checked": len(opened), "problems": [asdict(p) for p in problems]}, indent=2))
+    else:
+        for problem in problems:
+            click.echo(str(problem))
+        damage = f"{len(problems)} damaged" if problems else "all whole"
+        click.echo(f"{len(opened)} videos checked: {damage}.")
+    sys.exit(bool(problems))
+
+
+@main.group()
+def fuse() -> None:
+    """Train fusion models over a store, evaluate them, predict with them."""
+
+
+@fuse.command()
+@STORE
+@LABELS
+@click.option("--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with.")
+@click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
+@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
+@click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+@JSON
+@CONFIG
+@SET
+def train(store, labels, out, model, preset, seed, device, as_json, config, assignments) -> None:
+    """Train a model on a store's features and leave a run folder."""
+    from fuse import train as run_training
+    from fuse import train_settings
+
+    settings = train_settings(config, assignments, model=model, preset=preset, seed=seed, device=device)
+
+    def on_epoch(row: dict) -> None:
+        if sys.stderr.isatty():
+            say("  ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, (int, float))))
+
+    result = run_training(store, labels, out, settings, on_epoch)
+    best = result["best"]
+    scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
+    sentence = f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
+    click.echo(json.dumps(result, indent=2) if as_json else sentence)
+
+
+@fuse.command()
+@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@STORE
+@LABELS
+@click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
+@DEVICE
+@JSON
+def evaluate(run, store, labels, partition, device, as_json) -> None:
+    """Score a run on labelled videos: CCC over all frames, and beside it per video, Pearson r and RMSE."""
+    from fuse import evaluate as score
+    from fuse.report import score_table
+
+    result = score(run, store, labels, partition, device)
+    click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
+
+
+@fuse.command("predict")
+@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@STORE
+@click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+@DEVICE
+@JSON
+def fuse_predict(run, store, out, device, as_json) -> None:
+    """Predict on the videos of a store: time, targets, valid."""
+    from fuse import predict as run_prediction
+
+    finish_prediction(run_prediction(run, store, out, device=device), as_json)
+
+
+def finish_prediction(result: dict, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        for video_id, made in result["written"].items():
+            click.echo(f"{video_id}: {made['frames']} frames, {made['valid']} valid: {made['csv']}, {made['figure']}")
+    for video_id, reason in result["failed"].items():
+        say(f"failed: {video_id}: {reason}")
+    sys.exit(bool(result["failed"]))
+
+
+@fuse.command()
+@JSON
+def models(as_json) -> None:
+    """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters."""
+    from fuse import describe
+    from fuse.report import model_table
+
+    rows = describe()
+    click.echo(json.dumps(rows, indent=2) if as_json else model_table(rows))
+
+
+@main.command()
+@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
+@WEIGHTS
+@DEVICE
+@JSON
+@click.argument("videos", nargs=-1, required=True, type=FILE)
+def predict(run, out, weights_dir, device, as_json, videos) -> None:
+    """Valence and arousal of new VIDEOS, end to end."""
+    from pipelines.prediction import predict_videos
+
+    result = predict_videos(
+        run, list(videos), out, weights_dir=weights_dir, device=device, announce=say, progress=show_progress
+    )
+    finish_prediction(result, as_json)
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs.")
+@click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+@click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
+@WEIGHTS
+@DEVICE
+@JSON
+def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
+    """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
+    from pipelines.demo import run_demo
+
+    result = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
+    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+
+
+@main.command()
+@WEIGHTS
+@JSON
+def doctor(weights_dir, as_json) -> None:
+    """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
+    from extract.doctor import environment, report, table
+
+    backbones = report(weights_dir)
+    surroundings = environment()
+    if as_json:
+        click.echo(json.dumps({"environment": surroundings, "backbones": backbones}, indent=2))
+    else:
+        click.echo(table(surroundings, backbones))
+
+
+if __name__ == "__main__":
+    main()

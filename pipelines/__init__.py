@@ -1,0 +1,1 @@
+"""Recipes that join the two stages: extract a folder, predict on new videos, the demonstration."""

@@ -1,0 +1,50 @@
+"""New videos end to end: their features made exactly as the run's were, then the run's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from extract.inputs import Job
+from extract.settings import ExtractSettings
+from features.errors import UsageError
+from fuse import predict
+from fuse.run import load_run
+from pipelines.extraction import Progress, extract_jobs
+
+
+def predict_videos(
+    run_path: Path,
+    videos: list[Path],
+    out: Path,
+    *,
+    weights_dir: Path | None = None,
+    device: str = "auto",
+    announce: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, todo, failure: None,
+) -> dict:
+    """Predict on video files. Features are kept in `<out>/features`, so that a second call is quick.
+
+    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does. Raises UsageError where the run was trained
+    on features that video files alone cannot give, AffuseError where the weights here are not the run's.
+    """
+    run = load_run(run_path)
+    settings = ExtractSettings(**run.provenance.settings)
+    for given, option in ((settings.faces, "face crops"), (settings.transcripts, "transcripts")):
+        if given == "given":
+            raise UsageError(
+                f"The run {run_path} was trained on features from given {option}. Extract the new videos with "
+                "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
+            )
+    jobs: dict[str, Job] = {}
+    for path in videos:
+        if path.stem in jobs:
+            raise UsageError(f"{jobs[path.stem].path} and {path} have the same name; predict on them separately.")
+        jobs[path.stem] = Job(id=path.stem, name=path.name, path=path)
+    store = out / "features"
+    summary, _ = extract_jobs(
+        list(jobs.values()), store, settings, weights_dir, bool(run.provenance.untrained), device, True, announce, progress
+    )
+    there = [video_id for video_id in jobs if video_id not in summary.failed]
+    result = predict(run, store, out, there, device) if there else {"written": {}, "failed": {}}
+    return {"written": result["written"], "failed": {**summary.failed, **result["failed"]}}
