@@ -1,13 +1,13 @@
 """Read a Whisper model in CTranslate2's binary form and give it back as an openai-whisper checkpoint.
 
-One Whisper (tiny.en) can be had from the Python package index only in this form. The layout, little-endian:
+One Whisper (tiny.en) can be had from the Python package index only in this form. Its layout, little-endian:
 
     u32 binary version (6) · text specification name · u32 specification revision
-    u32 number of variables, each:  text name · u8 rank · u32 × rank shape · u8 element type · u32 bytes · data
-    u32 number of aliases, each:    text alias · text name
+    u32 number of variables, each: text name · u8 rank · u32 × rank shape · u8 element type · u32 bytes · data
+    u32 number of aliases, each: text alias · text name
 
-where a text is a u16 length, that many bytes and (counted in the length) a final zero byte. CTranslate2 stores the
-projections of an attention layer joined: query, key and value of self-attention; key and value of cross-attention.
+A text is a u16 length, then that many bytes, of which the last is zero. CTranslate2 joins the projections of
+an attention layer: query, key and value in self-attention, key and value in cross-attention.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class _Reader:
 
 
 def read_variables(path: Path) -> dict[str, np.ndarray]:
-    """Every variable of a CTranslate2 model file by name, aliases included. Raises AffuseError for a damaged file."""
+    """Every variable of a CTranslate2 model file by name, aliases included. Raises AffuseError for a
+    damaged file.
+    """
     reader = _Reader(path)
     version, specification = reader.number("I"), reader.text()
     if version != VERSION or specification != "WhisperSpec":
@@ -93,22 +95,23 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
 
 
 def convert(model_bin: Path) -> dict:
-    """The openai-whisper checkpoint {"dims", "model_state_dict"} of a CTranslate2 file: half precision matrices,
-    single precision vectors and positional embeddings. Raises AffuseError for a damaged or other file.
+    """A CTranslate2 file as the openai-whisper checkpoint {"dims", "model_state_dict"}.
+
+    As published, matrices are in half precision, vectors and positional embeddings in single precision.
+    Raises AffuseError for a damaged file, or one that is no Whisper or is quantised.
     """
-    variables = read_variables(model_bin)
     try:
-        state = _state_dict(variables)
-        dims = _dims(state)
-    except KeyError as error:
-        raise AffuseError(f"{model_bin} is not a Whisper model: it has no variable {error}.") from None
-    return {
-        "dims": dims,
-        "model_state_dict": {name: _as_published(name, value) for name, value in state.items()},
-    }
+        state = _state_dict(read_variables(model_bin))
+        return {"dims": _dims(state), "model_state_dict": {k: _as_published(k, v) for k, v in state.items()}}
+    except (KeyError, TypeError, ValueError) as error:
+        raise AffuseError(
+            f"{model_bin} is not a float Whisper model in CTranslate2's form ({error})."
+        ) from None
 
 
 def _as_published(name: str, value: np.ndarray) -> torch.Tensor:
+    if value.dtype.kind != "f":
+        raise TypeError(f"{name} is {value.dtype}")
     single = value.ndim == 1 or "positional" in name
     return torch.from_numpy(value.astype(np.float32 if single else np.float16))
 

