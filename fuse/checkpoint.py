@@ -1,0 +1,99 @@
+"""Tensors and JSON in one safetensors file that is either the old one or the new one, never half of
+either."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from features.errors import AffuseError
+
+FORMAT = 1  # of everything written by `write_tensors`
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file at once and for good: written beside, flushed to the disk, renamed over.
+
+    Raises AffuseError naming the file where that fails, for example on a full disk; the old file stays.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise AffuseError(
+            f"{path} cannot be written: {error.strerror}. Make room or choose another place, then run the "
+            "same command again; what was finished before is kept."
+        ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename needs no flush of its own
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write tensors (from any device) and JSON-able facts as one file."""
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(on_cpu, {"format": str(FORMAT), "affuse": json.dumps(facts)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors (on the CPU) and facts as `write_tensors` left them. Raises AffuseError for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise AffuseError(
+            f"{path} cannot be read: {error}. Restore it from a copy, or train again."
+        ) from None
+    if "affuse" not in metadata:
+        raise AffuseError(f"{path} is a safetensors file, but not one of affuse's.")
+    if int(metadata["format"]) > FORMAT:
+        raise AffuseError(
+            f"{path} was written by a newer affuse (format {metadata['format']}, this one reads {FORMAT}). "
+            "Update affuse."
+        )
+    return tensors, json.loads(metadata["affuse"])
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors named `prefix.…`, without the prefix."""
+    return {
+        name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")
+    }
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state, flat: "{parameter number}.{name}" → tensor."""
+    state = optimiser.state_dict()["state"]
+    return {f"{number}.{name}": tensor for number, part in state.items() for name, tensor in part.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo `optimiser_tensors` on an optimiser made with the same options."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,234 @@
+"""Features and labels as training wants them: every video's frames side by side on the device, cut by index.
+
+Nothing is loaded twice and no worker process is needed: a batch is one gather per modality.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features import FeatureStore, VideoFeatures, align
+from features.errors import AffuseError
+from fuse.labels import Track, on_frames
+from fuse.windows import cut
+
+log = logging.getLogger("affuse")
+
+CHUNK = 16384  # rows of a statistic computed at once: 16384 × 2048 float64 are 256 MiB
+STD_FLOOR = 0.05  # of the modality's overall spread: a channel that hardly moved in training is not blown up
+
+
+@dataclass
+class Corpus:
+    """Videos with their features, and labels where there are any; F is the number of all their frames.
+
+    start (V+1,): video i's frames are start[i] … start[i+1]. time (F,) float64, seconds.
+    features {modality: (F, width) float16}, present {modality: (F,) bool}; truth (F, targets) float32;
+    annotated (F,) bool: every target has a label. left_out {video id: why it is not here}.
+    """
+
+    videos: list[str]
+    targets: list[str]
+    start: np.ndarray
+    time: np.ndarray
+    features: dict[str, Tensor]
+    present: dict[str, Tensor]
+    truth: Tensor
+    annotated: Tensor
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.truth.device
+
+    def frames(self, video: int) -> slice:
+        """Where the frames of video number `video` lie."""
+        return slice(int(self.start[video]), int(self.start[video + 1]))
+
+    def any_present(self) -> Tensor:
+        """(F,) bool: at least one modality has features at that frame."""
+        return torch.stack(list(self.present.values())).any(0)
+
+    def fingerprint(self) -> str:
+        """Digest of which frames of which videos carry which labels, to notice that the data changed."""
+        digest = hashlib.sha256("\0".join([*self.videos, "", *self.targets]).encode())
+        for array in (self.truth, self.annotated, *self.present.values()):
+            digest.update(array.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_corpus(
+    store: FeatureStore,
+    videos: Iterable[str],
+    modalities: list[str],
+    targets: list[str],
+    tracks: dict[str, Track] | None = None,
+    device: str | torch.device = "cpu",
+) -> Corpus:
+    """Read videos from the store, align every modality to their frames, and lay their tracks on them.
+
+    A video with none of the modalities is left out, and said so in `left_out`. Raises AffuseError where
+    labels do not fit their videos, naming the files, and where no video is left.
+    """
+    kept, times, truths, valids, left_out, misfits = [], [], [], [], {}, []
+    features = {m: [] for m in modalities}
+    present = {m: [] for m in modalities}
+    for name in videos:
+        video = store.read(name, modalities)
+        time = frame_times(video)
+        aligned = align(video, time, modalities, store.widths)
+        if not any(valid.any() for _, valid in aligned.values()):
+            left_out[name] = "; ".join(f"no {m}: {_why(video, m)}" for m in modalities)
+            continue
+        truth, valid = np.zeros((len(time), len(targets)), np.float32), np.zeros(len(time), bool)
+        if tracks is not None:
+            try:
+                truth, valid = on_frames(tracks[name], targets, len(time))
+            except AffuseError as error:
+                misfits.append(str(error))
+                continue
+        kept.append(name)
+        times.append(time)
+        truths.append(truth)
+        valids.append(valid)
+        for m, (embedding, mask) in aligned.items():
+            features[m].append(torch.from_numpy(embedding).to(device))
+            present[m].append(torch.from_numpy(mask).to(device))
+    if misfits:
+        raise AffuseError("\n".join(misfits))
+    if not kept:
+        raise AffuseError(
+            f"None of the {len(left_out)} videos has features to work on: "
+            + "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:5])
+        )
+    return Corpus(
+        kept,
+        list(targets),
+        np.concatenate([[0], np.cumsum([len(t) for t in times])]),
+        np.concatenate(times),
+        {m: torch.cat(features.pop(m)) for m in modalities},
+        {m: torch.cat(present.pop(m)) for m in modalities},
+        torch.from_numpy(np.concatenate(truths)).to(device),
+        torch.from_numpy(np.concatenate(valids)).to(device),
+        left_out,
+    )
+
+
+def frame_times(video: VideoFeatures) -> np.ndarray:
+    """The video's own frame times (T,), seconds; the 25 Hz of its sound where it has no frames."""
+    return video.visual.time if len(video.visual.time) else video.audio.time
+
+
+def _why(video: VideoFeatures, modality: str) -> str:
+    part = getattr(video, modality)
+    return f"{part.status.value} ({part.reason})" if part.reason else part.status.value
+
+
+def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = False) -> list[str]:
+    """The labelled videos that the store has. Raises AffuseError naming those it has not, unless allowed."""
+    known = set(store.ids)
+    labelled = list(labelled)
+    missing = [video for video in labelled if video not in known]
+    if missing and not allow_missing:
+        raise AffuseError(
+            f"{len(missing)} labelled video(s) are not in the feature store {store.path}: "
+            f"{', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}. Extract them, or leave them out "
+            "with --set allow_missing=true."
+        )
+    if missing:
+        log.warning(
+            "%d labelled videos are not in the store and left out: %s", len(missing), ", ".join(missing)
+        )
+    return [video for video in labelled if video in known]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per modality the mean and standard deviation (width,) float32 of the training frames that have it."""
+
+    mean: dict[str, Tensor]
+    std: dict[str, Tensor]
+
+    @classmethod
+    def fit(cls, corpus: Corpus) -> Normalisation:
+        """Statistics of the frames where each modality is present, computed in float64.
+
+        Raises AffuseError when a modality is present nowhere.
+        """
+        mean, std = {}, {}
+        for m, features in corpus.features.items():
+            rows = corpus.present[m].nonzero().squeeze(1)
+            if not len(rows):
+                raise AffuseError(
+                    f"No training video has {m} features, so nothing can be learned from them. "
+                    f"Leave {m} out of the setting `modalities`."
+                )
+            total = sum(features[part].double().sum(0) for part in rows.split(CHUNK))
+            centre = total / len(rows)
+            square = sum(((features[part].double() - centre) ** 2).sum(0) for part in rows.split(CHUNK))
+            spread = (square / len(rows)).sqrt()
+            overall = (square.mean() / len(rows)).sqrt()
+            mean[m] = centre.float()
+            std[m] = spread.clamp(min=max(STD_FLOOR * float(overall), 1e-6)).float()
+        return cls(mean, std)
+
+    def to(self, device: str | torch.device) -> Normalisation:
+        return Normalisation(
+            {m: t.to(device) for m, t in self.mean.items()}, {m: t.to(device) for m, t in self.std.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs {modality: (B, L, width) float32}, mask {modality: (B, L) bool}, truth (B, L, targets),
+    counted (B, L) bool: the frame is annotated and has at least one modality."""
+
+    inputs: dict[str, Tensor]
+    mask: dict[str, Tensor]
+    truth: Tensor
+    counted: Tensor
+
+
+class Windows:
+    """The windows of a corpus: (W,) first frame among all frames, and how many frames of each exist."""
+
+    def __init__(self, corpus: Corpus, length: int, hop: int, normalisation: Normalisation):
+        cuts = [cut(int(n), length, hop) for n in np.diff(corpus.start)]
+        self.corpus, self.length, self.normalisation = corpus, length, normalisation
+        self.starts = [starts for starts, _ in cuts]  # within the video, one array per video
+        first = np.concatenate([s + base for s, base in zip(self.starts, corpus.start[:-1], strict=True)])
+        self.first = torch.from_numpy(first).to(corpus.device)
+        self.frames = torch.from_numpy(np.concatenate([n for _, n in cuts])).to(corpus.device)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def gather(self, which: Tensor) -> Batch:
+        """The batch of windows number `which` (B,). Padding repeats some frame's values under a False
+        mask."""
+        corpus, step = self.corpus, torch.arange(self.length, device=self.first.device)
+        inside = step < self.frames[which, None]
+        index = (self.first[which, None] + step).clamp(max=len(corpus.truth) - 1)
+        mean, std = self.normalisation.mean, self.normalisation.std
+        inputs = {m: (x[index].float() - mean[m]) / std[m] for m, x in corpus.features.items()}
+        mask = {m: present[index] & inside for m, present in corpus.present.items()}
+        counted = corpus.annotated[index] & torch.stack(list(mask.values())).any(0)
+        return Batch(inputs, mask, corpus.truth[index], counted)
+
+    def ordered(self, batch: int) -> Iterator[Batch]:
+        """All windows in order, `batch` at a time."""
+        for which in torch.arange(len(self), device=self.first.device).split(batch):
+            yield self.gather(which)
+
+    def shuffled(self, batch: int, seed: int) -> Iterator[Batch]:
+        """All windows in the random order that `seed` gives, `batch` at a time."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        for which in order.to(self.first.device).split(batch):
+            yield self.gather(which)

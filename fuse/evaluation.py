@@ -1,0 +1,115 @@
+"""Predict every frame of a corpus and score it. Training, `evaluate` and `predict` all come through here, so
+the CCC that training records is the one that `evaluate` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from features import FeatureStore
+from features.errors import AffuseError
+from fuse.ccc import ccc, pearson, rmse
+from fuse.data import Corpus, Windows, load_corpus, match
+from fuse.labels import partition_files, read_track
+from fuse.models import FusionModel
+from fuse.run import Run, load_run
+from fuse.settings import pick_device
+from fuse.windows import overlap_mean
+
+METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
+
+
+def predict_frames(
+    model: FusionModel, windows: Windows, batch: int, precision: str = "float32"
+) -> np.ndarray:
+    """The model's prediction for every frame of the windows' corpus: (F, targets) float64 in [-1, 1].
+
+    A frame's prediction is the mean over the windows that cover it. Where a frame has no modality at all the
+    model has nothing to go by; its prediction is interpolated between the nearest frames that have one.
+    """
+    corpus, device = windows.corpus, windows.corpus.device
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        parts = [model(b.inputs, mask=b.mask).float() for b in windows.ordered(batch)]
+    model.train(was_training)
+    predictions = torch.cat(parts).cpu().numpy()
+    present = corpus.any_present().cpu().numpy()
+    frames, first = [], 0
+    for video, starts in enumerate(windows.starts):
+        where = corpus.frames(video)
+        values = overlap_mean(predictions[first : first + len(starts)], starts, where.stop - where.start)
+        first += len(starts)
+        seen, time = present[where], corpus.time[where]
+        for column in values.T:
+            column[~seen] = np.interp(time[~seen], time[seen], column[seen])
+        frames.append(values)
+    return np.concatenate(frames).clip(-1, 1)
+
+
+def score(corpus: Corpus, prediction: np.ndarray) -> dict:
+    """Agreement of a prediction (F, targets) with the corpus's labels, over its annotated frames.
+
+    ccc, pearson, rmse: {target: …, "mean": …} over the concatenation of all videos (the challenge's
+    definition); ccc_per_video: the mean over videos of each one's own CCC; per_video: {id: {"frames", target:
+    CCC …}}. Raises AffuseError when no frame is annotated.
+    """
+    truth, annotated = corpus.truth.cpu().numpy(), corpus.annotated.cpu().numpy()
+    if not annotated.any():
+        raise AffuseError(
+            "None of the frames to score is annotated: every label row is -5, or there is none."
+        )
+    per_video = {}
+    for video, name in enumerate(corpus.videos):
+        where = corpus.frames(video)
+        keep = annotated[where]
+        if keep.any():
+            x, y = truth[where][keep].T, prediction[where][keep].T
+            per_video[name] = {"frames": int(keep.sum()), **_each(corpus.targets, ccc, x, y)}
+    x, y = truth[annotated].T, prediction[annotated].T
+    result = {"videos": len(per_video), "frames": int(annotated.sum())}
+    result |= {name: _each(corpus.targets, metric, x, y) for name, metric in METRICS.items()}
+    result["ccc_per_video"] = {
+        key: float(np.mean([video[key] for video in per_video.values()])) for key in (*corpus.targets, "mean")
+    }
+    return {**result, "per_video": per_video, "left_out": dict(corpus.left_out)}
+
+
+def _each(targets: list[str], metric, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """A metric of every target, rows of x and y (targets, N), and their mean."""
+    values = {target: metric(x[i], y[i]) for i, target in enumerate(targets)}
+    return {**values, "mean": float(np.mean(list(values.values())))}
+
+
+def evaluate(
+    run: Path | Run,
+    store: Path | FeatureStore,
+    labels: Path,
+    partition: str = "validation",
+    device: str = "auto",
+) -> dict:
+    """Score a finished run on one partition of a label folder: what `score` gives, with run and partition
+    named.
+
+    partition is train, validation, test, or "all" for a folder without a split. Raises AffuseError for
+    features made otherwise than the run's, labels that do not fit, or videos that are missing.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    run.check_features(store)
+    target = pick_device(device)
+    corpus = labelled_corpus(store, labels, partition, run.settings, list(run.model.targets), target)
+    model, normalisation = run.model.to(target), run.normalisation.to(target)
+    windows = Windows(corpus, run.settings.window, run.settings.hop, normalisation)
+    prediction = predict_frames(model, windows, run.settings.batch, run.settings.precision)
+    return {"run": str(run.path), "partition": partition, **score(corpus, prediction)}
+
+
+def labelled_corpus(store, labels: Path, partition: str, settings, targets: list[str], device) -> Corpus:
+    """The videos of one partition with their labels, on the device."""
+    files = partition_files(labels, partition, settings.validation)
+    videos = match(store, files, settings.allow_missing)
+    tracks = {video: read_track(files[video]) for video in videos}
+    return load_corpus(store, videos, settings.modalities, targets, tracks, device)

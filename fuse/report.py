@@ -1,0 +1,158 @@
+"""What a person looks at after training or predicting: the learning curve, predictions over time, the model
+card.
+
+Figures are drawn on their own canvas, so nothing of pyplot's global state is touched and no display is
+needed.
+"""
+
+from __future__ import annotations
+
+import io
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from features.record import Provenance
+from features.version import VERSION
+from fuse.checkpoint import write_bytes
+from fuse.data import Corpus
+from fuse.models import FusionModel
+from fuse.settings import TrainSettings
+
+COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
+
+
+def learning_curve(history: list[dict], path: Path) -> None:
+    """Loss, validation CCC of each target and learning rate over epochs; the best epoch is marked."""
+    figure, (loss, agreement) = _figure(2, 6.0)
+    epochs = [row["epoch"] for row in history]
+    loss.plot(epochs, [row["loss"] for row in history], color="black")
+    loss.set_ylabel("training loss\n(1 − CCC)")
+    for i, name in enumerate(key for key in history[0] if key.startswith("ccc_")):
+        target = name.removeprefix("ccc_")
+        style = {"color": "black", "linewidth": 2} if target == "mean" else {"color": _colour(target, i)}
+        agreement.plot(epochs, [row[name] for row in history], label=target, **style)
+    best = max((row for row in history if row["best"]), key=lambda row: row["epoch"])
+    agreement.plot(best["epoch"], best["ccc_mean"], "o", color="black", label=f"best: {best['ccc_mean']:.3f}")
+    agreement.set(xlabel="epoch", ylabel="validation CCC")
+    agreement.legend(loc="best")
+    _save(figure, path)
+
+
+def traces(
+    path: Path,
+    title: str,
+    time: np.ndarray,
+    targets: list[str],
+    prediction: np.ndarray,
+    present: np.ndarray,
+    truth: np.ndarray | None = None,
+) -> None:
+    """Each target over a video's time (T,): prediction (T, targets), truth where it is known (NaN elsewhere).
+
+    Frames without any modality (present (T,) False) are shaded.
+    """
+    figure, axes = _figure(len(targets), 1.2 + 2.2 * len(targets))
+    for i, (axis, target) in enumerate(zip(axes, targets, strict=True)):
+        axis.axhline(0, color="0.8", linewidth=0.8)
+        if truth is not None:
+            axis.plot(time, truth[:, i], color="0.45", label="annotated")
+        axis.plot(time, prediction[:, i], color=_colour(target, i), label="predicted")
+        if not present.all():
+            axis.fill_between(time, -1, 1, where=~present, color="0.9", step="mid", label="no features")
+        axis.set(ylabel=target, ylim=(-1.05, 1.05))
+        axis.legend(loc="upper right", ncols=3, fontsize="small")
+    axes[0].set_title(title)
+    axes[-1].set_xlabel("time (s)")
+    _save(figure, path)
+
+
+def _figure(rows: int, height: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+
+
+def _colour(target: str, i: int) -> str:
+    return COLOURS.get(target, f"C{i}")
+
+
+def _save(figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    write_bytes(path, data.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def model_card(
+    settings: TrainSettings,
+    model: FusionModel,
+    provenance: Provenance,
+    best: dict,
+    result: dict,
+    training: Corpus,
+    unlabelled: int,
+) -> str:
+    """The run in Markdown: what it predicts, from what, how well, and where it should not be trusted."""
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    targets = [*training.targets, "mean"]
+    rows = [
+        f"| {name} | " + " | ".join(f"{result[key][name]:.3f}" for key in _SCORES) + " |" for name in targets
+    ]
+    backbones = [
+        f"| {part} | {b.name} | {b.source} | {b.sha256[:12] or '–'} | {'yes' if b.trained else '**no**'} | "
+        f"{b.licence or 'unknown'} |"
+        for part, b in provenance.backbones.items()
+    ]
+    left_out = len(training.left_out) + len(result["left_out"])
+    untrained = (
+        f"\n**Untrained backbones: {', '.join(provenance.untrained)}.** Their features are a fixed random "
+        "projection of the input; do not compare these numbers with anyone's.\n"
+        if provenance.untrained
+        else ""
+    )
+    return f"""# {settings.model} ({settings.variant}): {" and ".join(training.targets)} per frame
+
+Trained on {date.today().isoformat()} with affuse {VERSION}: {parameters:,} parameters, modalities \
+{", ".join(settings.modalities)}, window {settings.window} frames, preset `{settings.preset}`, seed
+{settings.seed}. \ All settings are in `config.yaml`. {untrained} ## Agreement on the validation videos
+
+Best of {settings.epochs} epochs at most: epoch {best["epoch"]}, chosen by these same videos, so the numbers
+flatter a \ little. CCC over the concatenation of {result["frames"]:,} annotated frames of {result["videos"]}
+videos.
+
+| target | CCC | mean CCC per video | Pearson r | RMSE |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+
+## Data
+
+Trained on {len(training.videos)} videos, {int(training.annotated.sum()):,} annotated frames. \
+{left_out} labelled videos had no features and were left out; {unlabelled} videos of the store had no label.
+
+## Features
+
+Extraction settings `{provenance.settings_hash}`. The model takes features of exactly this kind.
+
+| part | backbone | source | sha256 | trained | licence |
+|---|---|---|---|---|---|
+{chr(10).join(backbones)}
+
+## Limits
+
+Valence and arousal here are what raters saw in the training videos, not what a person felt. The model knows
+the \ people, languages and recording conditions of its training data; on others its error is unknown until
+measured. It is \ not fit for decisions about a person. A frame without any modality gets a value interpolated
+from its neighbours, and \ `valid` 0. Weights of some backbones are licensed for research only; see the table
+above.
+"""
+
+
+_SCORES = ("ccc", "ccc_per_video", "pearson", "rmse")

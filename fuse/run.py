@@ -1,0 +1,225 @@
+"""The run folder: what a training leaves behind, and how a trained model is had from it again.
+
+config.yaml        the resolved settings; `--config` takes it as it is
+model.safetensors  best weights and normalisation; with them model options, settings, provenance of the
+features metrics.csv        one row per epoch            events/        the same for TensorBoard
+predictions/       one CSV per validation video figures/       learning curve and predictions card.md
+the model card               checkpoint.safetensors  while the run is unfinished
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from features.store import how_they_differ
+
+from features import FeatureStore, Provenance
+from features.errors import AffuseError, UsageError
+from features.version import VERSION
+from fuse.checkpoint import prefixed, read_tensors, unprefixed, write_bytes, write_tensors
+from fuse.data import Normalisation
+from fuse.models import FusionModel, build_model
+from fuse.settings import TrainSettings
+
+# Settings that a resumed run may have otherwise, since no weight depends on them.
+FREE_TO_CHANGE = {"device", "tensorboard", "checkpoint_seconds"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "card.md"
+
+    @property
+    def finished(self) -> bool:
+        """The model is written last but for the removal of the checkpoint."""
+        return self.model.exists() and not self.checkpoint.exists()
+
+    def claim(self, settings: TrainSettings) -> None:
+        """Make the folder for a new run, or see that an unfinished one in it has the same settings.
+
+        Raises UsageError for a finished run, other settings (naming them), and a folder with other things in
+        it.
+        """
+        if not self.config.exists():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise UsageError(
+                    f"{self.path} is not empty and holds no run. Choose another folder for --out."
+                )
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
+            write_bytes(self.config, _as_yaml(settings.model_dump()).encode())
+            return
+        differences = self._differences(settings)
+        if self.finished:
+            raise UsageError(
+                f"{self.path} holds a finished run"
+                + (
+                    f" with other settings ({'; '.join(differences)})"
+                    if differences
+                    else " with these settings"
+                )
+                + ": nothing to do. Evaluate it, or choose another folder for --out."
+            )
+        if differences:
+            raise UsageError(
+                f"{self.path} holds an unfinished run with other settings: {'; '.join(differences)}. "
+                f"Give the same ones (--config {self.config}), or choose another folder for --out."
+            )
+
+    def _differences(self, settings: TrainSettings) -> list[str]:
+        there, here = yaml.safe_load(self.config.read_text(encoding="utf-8")), settings.model_dump()
+        return [
+            f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+            for key in dict.fromkeys([*there, *here])
+            if key not in FREE_TO_CHANGE and there.get(key) != here.get(key)
+        ]
+
+    def write_metrics(self, history: list[dict]) -> None:
+        """One row per epoch, numbers in full precision."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, history[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_bytes(self.metrics, text.getvalue().encode())
+
+    def write_model(self, model, weights, normalisation, settings, provenance, best: dict) -> None:
+        """The best weights with everything that is needed to use them."""
+        tensors = prefixed("model", weights)
+        for m in normalisation.mean:
+            tensors |= {f"mean.{m}": normalisation.mean[m], f"std.{m}": normalisation.std[m]}
+        facts = {
+            "version": VERSION,
+            "git": git_revision(),
+            "model": model.config,
+            "settings": settings.model_dump(),
+            "provenance": provenance.as_dict(),
+            "best": best,
+        }
+        write_tensors(self.model, tensors, facts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with all it needs on new features. best: its epoch and validation CCC."""
+
+    path: Path
+    model: FusionModel
+    normalisation: Normalisation
+    settings: TrainSettings
+    provenance: Provenance
+    best: dict
+
+    def check_features(self, store: FeatureStore) -> None:
+        """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained
+        on."""
+        if store.provenance.settings_hash == self.provenance.settings_hash:
+            return
+        differences = how_they_differ(self.provenance, store.provenance)
+        raise AffuseError(
+            f"The features in {store.path} were not made as those that {self.path} was trained on: "
+            f"{'; '.join(differences)}. Extract the videos again with the run's settings, or train on "
+            "this store."
+        )
+
+
+def load_run(path: Path) -> Run:
+    """Read a finished run; nothing of its training data is needed. The model is in evaluation mode, on the
+    CPU.
+
+    Raises AffuseError when the folder holds no finished run.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.finished:
+        if folder.config.exists():
+            raise AffuseError(
+                f"The run in {folder.path} is not finished. Go on with the same train command and --out."
+            )
+        raise AffuseError(f"{folder.path} is not a run folder: it has no {folder.model.name}. Check --run.")
+    tensors, facts = read_tensors(folder.model)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the drawn weights are replaced, and nobody should feel the drawing
+        model = build_model(**facts["model"])
+    model.load_state_dict(unprefixed("model", tensors))
+    return Run(
+        folder.path,
+        model.eval(),
+        Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors)),
+        TrainSettings(**facts["settings"]),
+        Provenance.from_dict(facts["provenance"]),
+        facts["best"],
+    )
+
+
+def file_name(video: str) -> str:
+    """A video id as a file name, different for different ids: what file systems do not take becomes %XX."""
+    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", video)
+
+
+def write_predictions(
+    path: Path, time: np.ndarray, targets: list[str], prediction: np.ndarray, valid
+) -> None:
+    """CSV with one row per frame: time in seconds, each target, and valid, 1 where some modality was
+    present."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    columns = np.column_stack([time, prediction, valid])
+    formats = ["%.6f"] * (1 + len(targets)) + ["%d"]
+    np.savetxt(text, columns, formats, ",", header=",".join(["time", *targets, "valid"]), comments="")
+    write_bytes(path, text.getvalue().encode())
+
+
+def git_revision() -> str:
+    """The commit of the code that runs, with "+" when it has been changed since; empty outside a
+    repository."""
+    here = ["git", "-C", str(Path(__file__).parent)]
+    questions = (
+        ["ls-files", "--error-unmatch", Path(__file__).name],
+        ["rev-parse", "HEAD"],
+        ["status", "-suno"],
+    )
+    try:
+        answers = [subprocess.run([*here, *q], capture_output=True, text=True) for q in questions]  # noqa: S603
+    except OSError:
+        return ""
+    if any(answer.returncode for answer in answers):
+        return ""
+    return answers[1].stdout.strip() + ("+" if answers[2].stdout.strip() else "")
+
+
+def _as_yaml(settings: dict) -> str:
+    return "# The resolved settings of this run. Train again with --config and this file.\n" + yaml.safe_dump(
+        settings, sort_keys=False
+    )
