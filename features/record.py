@@ -1,18 +1,21 @@
 """What a video's features are. This is the contract between extraction and fusion.
 
-    VideoFeatures ── visual: VisualFeatures   one row per video frame
-                  ├─ audio:  AudioFeatures    one row per video frame
-                  └─ text:   TextFeatures     one row per word
-    Provenance    how a store's features were made: settings, backbones, library versions
+VideoFeatures ── visual: VisualFeatures   one row per video frame
+              ├─ audio:  AudioFeatures    one row per video frame
+              └─ text:   TextFeatures     one row per word
+Provenance    how a store's features were made: settings, backbones, library versions
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
 import numpy as np
 
+FORMAT_VERSION = 1  # of the record and of the shard that keeps it; older code refuses newer shards
 MODALITIES = ("visual", "audio", "text")
 
 
@@ -147,3 +150,49 @@ class Provenance:
     @classmethod
     def from_dict(cls, data: dict) -> Provenance:
         return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
+
+
+def canonical(value) -> str:
+    """JSON with one spelling per value: sorted keys, no spaces, ASCII. NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def settings_hash(settings: dict, backbones: dict[str, Backbone]) -> str:
+    """sha256, in hex, of all that decides the features: the resolved settings, the format, and of each backbone
+    what it computes (name, weights, width, precision), wherever its file lay."""
+    decisive = {part: _decisive(backbone) for part, backbone in backbones.items()}
+    text = canonical({"format": FORMAT_VERSION, "settings": settings, "backbones": decisive})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decisive(backbone: Backbone) -> dict:
+    return {key: getattr(backbone, key) for key in ("name", "sha256", "trained", "width", "precision")}
+
+
+def how_they_differ(old: Provenance, new: Provenance) -> list[str]:
+    """What their `settings_hash` sees differ, a line each: "settings.audio_anchor: start → centre"."""
+    lines = []
+    for part in sorted({*old.backbones, *new.backbones}):
+        one, other = (_decisive(p.backbones[part]) if part in p.backbones else {} for p in (old, new))
+        if one.get("name") != other.get("name"):
+            lines.append(f"{part} backbone: {one.get('name', 'none')} → {other.get('name', 'none')}")
+            continue
+        for key in ("trained", "width", "precision", "sha256"):
+            if one[key] != other[key]:
+                lines.append(f"{part} backbone {one['name']}: {key} {one[key]} → {other[key]}")
+    told = {f"settings.backbones.{part}" for part in old.backbones.keys() & new.backbones.keys()}
+    one, other = _dotted({"settings": old.settings}), _dotted({"settings": new.settings})
+    for key in sorted({*one, *other} - told):
+        if one.get(key) != other.get(key):
+            lines.append(f"{key}: {one.get(key, 'not set')} → {other.get(key, 'not set')}")
+    if not lines and old.settings_hash != new.settings_hash:
+        lines.append("the format version of the features")
+    return lines
+
+
+def _dotted(tree: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} → {"a.b": 1}"""
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves

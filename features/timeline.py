@@ -1,0 +1,86 @@
+"""Laying a video's features on any time base: which row, which word belongs to each moment, and where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from features.errors import AffuseError
+from features.record import MODALITIES, TextFeatures, VideoFeatures
+
+LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
+SLACK = 1e-6  # seconds; times that differ by rounding still meet
+
+
+def align(
+    video: VideoFeatures,
+    time: np.ndarray,
+    modalities: Iterable[str] = MODALITIES,
+    widths: Mapping[str, int] | None = None,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Features of `video` at the moments `time` (T,), seconds: {modality: (embedding (T, D) float16, valid (T,) bool)}.
+
+    Visual and audio: the row nearest in time, the earlier of two equally near, if it is no further away than half
+    the median spacing of the rows (half a second where there is one row). Visual rows without a face are not valid.
+    Text: the word with start < t < end; of several, the one that starts last. Rows that are not valid are zeros,
+    as is all of a modality that the video does not have.
+
+    widths: D of each modality, for those that this video lacks; by default the width of its own empty array.
+    Raises AffuseError where features have another width than `widths` says, or `widths` does not know the modality.
+    """
+    time = np.asarray(time, np.float64)
+    aligned = {}
+    for modality in modalities:
+        part = getattr(video, modality)
+        width = _width(video, modality, widths)
+        embedding = np.zeros((len(time), width), np.float16)
+        valid = np.zeros(len(time), bool)
+        if len(part.embedding):
+            row, valid = _word_at(part, time) if modality == "text" else _nearest(part.time, time)
+            if modality == "visual":
+                valid &= part.valid[row]
+            embedding[valid] = part.embedding[row[valid]]
+        aligned[modality] = embedding, valid
+    return aligned
+
+
+def _width(video: VideoFeatures, modality: str, widths: Mapping[str, int] | None) -> int:
+    rows, own = getattr(video, modality).embedding.shape
+    if widths is None:
+        return own
+    if modality not in widths:
+        raise AffuseError(
+            f"There are no {modality} features here, only {', '.join(widths)}. Leave {modality} out of the "
+            "modalities, or extract again with it."
+        )
+    if rows and own != widths[modality]:
+        raise AffuseError(
+            f"The {modality} features of video {video.id!r} are {own} wide where {widths[modality]} are expected: "
+            "they were made by another backbone. Extract it again with the settings of the others."
+        )
+    return widths[modality]
+
+
+def _nearest(rows: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index (T,) of the row nearest to each time, and whether it is near enough. `rows` (N,) never go back."""
+    after = np.searchsorted(rows, time).clip(max=len(rows) - 1)
+    before = (after - 1).clip(min=0)
+    earlier = np.abs(time - rows[before]) <= np.abs(time - rows[after])
+    nearest = np.where(earlier, rows[before], rows[after])
+    reach = np.median(np.diff(rows)) / 2 if len(rows) > 1 else LONE_ROW
+    # Of rows with the same time, searchsorted finds the first.
+    return np.searchsorted(rows, nearest), np.abs(time - nearest) <= reach + SLACK
+
+
+def _word_at(text: TextFeatures, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index (T,) of the word spoken at each time, and whether there is one."""
+    clock = np.argsort(time, kind="stable")
+    first = np.searchsorted(time[clock], text.start, side="right")
+    stop = np.searchsorted(time[clock], text.end, side="left")
+    spoken = np.full(len(time), -1)
+    for word in np.argsort(text.start, kind="stable"):  # where words overlap, the later start paints over
+        spoken[first[word] : stop[word]] = word
+    row = np.empty_like(spoken)
+    row[clock] = spoken
+    return row, row >= 0
