@@ -123,7 +123,8 @@ def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
 def follow(tracks: list[Track], frames: int, width: int, face: str = "main") -> tuple[np.ndarray, np.ndarray]:
     """Boxes (frames, 4) float32 and confidence (frames,) float32 of one person; NaN and 0 where unseen.
 
-    main: the most prominent track, and in frames that it does not reach the next most prominent one.
+    main: the most prominent track, continued by the next ones that begin after it ends or end before it begins:
+    one person whose track broke. Someone who appears beside it is never taken for it.
     left, right: the same among the tracks whose mean centre lies in that half of the frame.
     largest: in each frame the largest face.
     """

@@ -65,12 +65,9 @@ def _read_cues(path: Path) -> list[Word]:
     cues = webvtt.from_srt(str(path)) if path.suffix == ".srt" else webvtt.read(str(path))
     words = []
     for cue in cues:
-        start, end = cue.start_in_seconds, cue.end_in_seconds
-        start += cue.start_time.milliseconds / 1000 if isinstance(start, int) else 0
-        end += cue.end_time.milliseconds / 1000 if isinstance(end, int) else 0
         # <00:00:01.200> inside a cue is the time at which what follows is spoken.
         pieces = re.split(r"<(\d+(?::\d+)+\.\d+)>", cue.raw_text)
-        times = [start, *(_clock(stamp) for stamp in pieces[1::2]), end]
+        times = [_clock(stamp) for stamp in (cue.start, *pieces[1::2], cue.end)]
         for text, (begin, finish) in zip(pieces[::2], pairwise(times), strict=True):
             words += spread(re.sub(r"<[^>]*>", "", text), begin, finish)
     return words

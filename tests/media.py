@@ -1,0 +1,90 @@
+"""Small media made on the fly: a photographed face that drifts across the frame, with sound beside it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+RATE = 16_000  # Hz
+
+
+@cache
+def photograph() -> np.ndarray:
+    """A public-domain portrait, (512, 512, 3) uint8: scikit-image's astronaut (NASA)."""
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+def face_frames(count: int, size: tuple[int, int] = (192, 144), drift: float = 1.0) -> np.ndarray:
+    """(count, H, W, 3) uint8: a face that moves `drift` pixels a frame; size is width, height."""
+    width, height = size
+    portrait = Image.fromarray(photograph()[0:300, 90:390]).resize((height, height))
+    frames = np.full((count, height, width, 3), 90, np.uint8)
+    for i in range(count):
+        left = round((width - height) / 2 + drift * i) % max(1, width - height + 1)
+        frames[i, :, left : left + height] = np.asarray(portrait)[:, : width - left]
+    return frames
+
+
+def plain_frames(count: int, size: tuple[int, int] = (192, 144), level: int = 90) -> np.ndarray:
+    """(count, H, W, 3) uint8 without a face."""
+    return np.full((count, size[1], size[0], 3), level, np.uint8)
+
+
+def tone(seconds: float, hertz: float = 440.0, level: float = 0.3, rate: int = RATE) -> np.ndarray:
+    """A sine, (samples,) float32."""
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def write_media(
+    path: Path,
+    frames: np.ndarray | None = None,
+    fps: int = 10,
+    samples: np.ndarray | None = None,
+    rate: int = RATE,
+    times: np.ndarray | None = None,
+    audio_start: float = 0.0,
+    channels: int = 1,
+) -> Path:
+    """Write a video file with PyAV.
+
+    frames (n, H, W, 3) uint8 at `fps`, or at `times` (seconds, a variable rate); samples (n,) float32 at `rate` Hz.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        video = audio = None
+        if frames is not None:
+            video = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "ultrafast"})
+            video.height, video.width = frames.shape[1:3]
+            video.pix_fmt = "yuv420p"
+            video.codec_context.time_base = Fraction(1, 1000)
+        if samples is not None:
+            audio = container.add_stream("aac", rate=rate, layout={1: "mono", 2: "stereo", 6: "5.1"}[channels])
+        if video is not None:
+            times = np.arange(len(frames)) / fps if times is None else times
+            for picture, time in zip(frames, times, strict=True):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+        if audio is not None:
+            for first in range(0, len(samples), 1024):
+                block = np.tile(samples[first : first + 1024], (channels, 1))
+                sound = av.AudioFrame.from_ndarray(block, format="fltp", layout=audio.layout.name)
+                sound.sample_rate, sound.time_base = rate, Fraction(1, rate)
+                sound.pts = first + round(audio_start * rate)
+                container.mux(audio.encode(sound))
+            container.mux(audio.encode())
+    return path
+
+
+def talking_head(path: Path, seconds: float = 1.2, fps: int = 10, **changes) -> Path:
+    """A short video with a face and a tone."""
+    options = {"frames": face_frames(round(seconds * fps)), "fps": fps, "samples": tone(seconds), **changes}
+    return write_media(path, **options)
