@@ -4,7 +4,6 @@ either."""
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -13,38 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from features.errors import AffuseError
+from features.publish import publish
 
 FORMAT = 1  # of everything written by `write_tensors`
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file at once and for good: written beside, flushed to the disk, renamed over.
-
-    Raises AffuseError naming the file where that fails, for example on a full disk; the old file stays.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise AffuseError(
-            f"{path} cannot be written: {error.strerror}. Make room or choose another place, then run the "
-            "same command again; what was finished before is kept."
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename needs no flush of its own
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Replace a file at once and for good. Raises AffuseError naming it where it cannot be written."""
+    publish(path, lambda sink: sink.write(data), lambda written: None)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:

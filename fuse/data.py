@@ -57,9 +57,9 @@ class Corpus:
         return torch.stack(list(self.present.values())).any(0)
 
     def fingerprint(self) -> str:
-        """Digest of which frames of which videos carry which labels, to notice that the data changed."""
+        """Digest of the videos and of their frames' labels, to notice that they changed."""
         digest = hashlib.sha256("\0".join([*self.videos, "", *self.targets]).encode())
-        for array in (self.truth, self.annotated, *self.present.values()):
+        for array in (self.truth, self.annotated):
             digest.update(array.cpu().numpy().tobytes())
         return digest.hexdigest()
 
@@ -82,7 +82,7 @@ def load_corpus(
     present = {m: [] for m in modalities}
     for name in videos:
         video = store.read(name, modalities)
-        time = frame_times(video)
+        time = frame_times(store, video)
         aligned = align(video, time, modalities, store.widths)
         if not any(valid.any() for _, valid in aligned.values()):
             left_out[name] = "; ".join(f"no {m}: {_why(video, m)}" for m in modalities)
@@ -121,9 +121,17 @@ def load_corpus(
     )
 
 
-def frame_times(video: VideoFeatures) -> np.ndarray:
-    """The video's own frame times (T,), seconds; the 25 Hz of its sound where it has no frames."""
-    return video.visual.time if len(video.visual.time) else video.audio.time
+def frame_times(store: FeatureStore, video: VideoFeatures) -> np.ndarray:
+    """The video's own frame times (T,), seconds; those of its sound where it has no frames."""
+    for modality in ("visual", "audio"):
+        time = getattr(video, modality).time
+        if len(time):
+            return time
+    for modality in ("audio", "visual"):  # not read, or none: the smaller one first
+        time = getattr(store.read(video.id, [modality]), modality).time
+        if len(time):
+            return time
+    return np.zeros(0)
 
 
 def _why(video: VideoFeatures, modality: str) -> str:
@@ -133,9 +141,8 @@ def _why(video: VideoFeatures, modality: str) -> str:
 
 def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = False) -> list[str]:
     """The labelled videos that the store has. Raises AffuseError naming those it has not, unless allowed."""
-    known = set(store.ids)
     labelled = list(labelled)
-    missing = [video for video in labelled if video not in known]
+    missing = [video for video in labelled if video not in store]
     if missing and not allow_missing:
         raise AffuseError(
             f"{len(missing)} labelled video(s) are not in the feature store {store.path}: "
@@ -146,7 +153,7 @@ def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = Fa
         log.warning(
             "%d labelled videos are not in the store and left out: %s", len(missing), ", ".join(missing)
         )
-    return [video for video in labelled if video in known]
+    return [video for video in labelled if video in store]
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,8 @@ def partition_files(folder: Path, partition: str, validation: Iterable[str] = ()
     if partition not in split:
         raise UsageError(
             f"Label folder {folder} has no {partition!r} partition (it has: {', '.join(split)}). "
-            "Put the files into the subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or "
-            "name the videos to validate on: --set validation=[clip07,clip12]."
+            "Put the files into subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or name "
+            "the videos to validate on: --set validation=[clip07,clip12]."
         )
     if not split[partition]:
         raise AffuseError(

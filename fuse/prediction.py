@@ -34,7 +34,7 @@ def predict(
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     run.check_features(store)
     ids = list(store.ids if ids is None else ids)
-    if unknown := [video for video in ids if video not in set(store.ids)]:
+    if unknown := [video for video in ids if video not in store]:
         raise UsageError(
             f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}"
         )

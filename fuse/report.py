@@ -156,3 +156,39 @@ above.
 
 
 _SCORES = ("ccc", "ccc_per_video", "pearson", "rmse")
+
+
+def score_table(result: dict) -> str:
+    """What `evaluate` found, for a terminal: one row per target, then the videos one by one."""
+    targets = list(result["ccc"])
+    lines = [
+        f"{result['partition']}: {result['videos']} videos, {result['frames']} annotated frames",
+        f"{'':10}{'CCC':>9}{'CCC/video':>11}{'Pearson r':>11}{'RMSE':>9}",
+    ]
+    for target in targets:
+        ccc, per_video, pearson, rmse = (result[key][target] for key in _SCORES)
+        lines.append(f"{target:10}{ccc:9.4f}{per_video:11.4f}{pearson:11.4f}{rmse:9.4f}")
+    lines += ["", "CCC of each video" + "".join(f"{target:>10}" for target in targets) + f"{'frames':>10}"]
+    for name, video in result["per_video"].items():
+        lines.append(f"{name:17}" + "".join(f"{video[t]:10.4f}" for t in targets) + f"{video['frames']:10d}")
+    lines += [f"left out: {name}: {why}" for name, why in result["left_out"].items()]
+    return "\n".join(lines)
+
+
+def model_table(rows: list[dict]) -> str:
+    """The family as `fuse.describe` gives it, for a terminal."""
+    head = ("model", "joint", "l", "gates", "encoder", "modalities", "parameters", "paper")
+    table = [head]
+    for row in rows:
+        variants = row["variants"]
+        recursions = dict.fromkeys(str(row["recursions"].get(v, "–")) for v in variants)
+        sizes = dict.fromkeys(f"{row['parameters'][v] / 1e6:.2f} M" for v in variants)
+        plain = (row["name"], row["joint"], "/".join(recursions), row["gates"], row["encoder"])
+        table.append((*plain, "+".join(m[0] for m in row["modalities"]), "/".join(sizes), row["paper"]))
+    widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+    note = "l: recursions. a/b: released/paper. Parameters without backbones, at v 512, a 128, t 768."
+    return "\n".join([*lines, "", note])

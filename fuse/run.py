@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from features.store import how_they_differ
 
-from features import FeatureStore, Provenance
+from features import FeatureStore
 from features.errors import AffuseError, UsageError
+from features.publish import sweep
+from features.record import Provenance, how_they_differ
 from features.version import VERSION
 from fuse.checkpoint import prefixed, read_tensors, unprefixed, write_bytes, write_tensors
 from fuse.data import Normalisation
@@ -81,6 +82,7 @@ class RunFolder:
                 raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
             write_bytes(self.config, _as_yaml(settings.model_dump()).encode())
             return
+        sweep(self.path)
         differences = self._differences(settings)
         if self.finished:
             raise UsageError(

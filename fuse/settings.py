@@ -104,7 +104,13 @@ class TrainSettings(Settings):
         return hop
 
     def model_options(self, widths: dict[str, int]) -> dict:
-        """The arguments of `build_model` for features of these widths."""
+        """The arguments of `build_model`. Raises UsageError for a modality that has no width."""
+        for m in self.modalities:
+            if m not in widths:
+                raise UsageError(
+                    f"The features have no {m}, only {', '.join(widths)}. Leave it out, for example --set "
+                    f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
+                )
         return {
             "name": self.model,
             "widths": {m: widths[m] for m in self.modalities},

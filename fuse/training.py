@@ -136,8 +136,9 @@ class _Training:
                 settings.stop_patience,
             )
         )
-        digest = store.provenance.settings_hash + training.fingerprint() + validation.fingerprint()
-        self.data = hashlib.sha256(digest.encode()).hexdigest()
+        features = [store.header(video).features_digest for video in (*training.videos, *validation.videos)]
+        facts = "".join([training.fingerprint(), validation.fingerprint(), *features])
+        self.data = hashlib.sha256(facts.encode()).hexdigest()
 
     def learn(self, on_epoch: Callable[[dict], None]) -> None:
         """Epoch after epoch until the last one or the early stop."""
