@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fuse.dropout import dropout
 from fuse.masks import Valid, any_valid, zero_invalid
 
 
@@ -117,4 +118,4 @@ class JointCrossAttention(nn.Module):
         return F.relu(torch.tanh(product) if self.equations.inner_tanh else product)
 
     def _dropout(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fuse.dropout import Dropout
 from fuse.masks import MaskedBatchNorm1d
 
 
@@ -34,7 +35,7 @@ class Head(nn.Module):
         self.inner = nn.ModuleList(nn.Linear(width, hidden) for _ in range(copies if spec.hidden else 0))
         self.norm = MaskedBatchNorm1d(hidden) if spec.norm else None
         self.outer = nn.ModuleList(nn.Linear(hidden, outputs) for _ in range(copies))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """valid (batch, time): frames with at least one valid modality; only they count in the BatchNorm."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fuse.attention import xavier
+from fuse.dropout import Dropout
 from fuse.masks import Valid, zero_invalid
 
 HEADS, HEAD_WIDTH = 2, 16
@@ -29,7 +30,7 @@ class LeaderFollower(nn.Module):
         followers = MODAL_WIDTH * len(widths)
         self.qkv = nn.ModuleDict({m: xavier(nn.Linear(d, 3 * MODAL_WIDTH)) for m, d in widths.items()})
         self.project = xavier(nn.Linear(followers, followers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(followers)
         self.leader = next(iter(widths))
         self.width = widths[self.leader] + followers

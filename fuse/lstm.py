@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fuse.dropout import Dropout
 from fuse.masks import zero_invalid
 
 LAYERS = 2
@@ -29,7 +30,7 @@ class BiLSTM(nn.Module):
             nn.init.xavier_uniform_(torch.empty(2 * 2 * LAYERS, out // 2))
         )  # h0, then c0
         self.linear = nn.Linear(width + out, out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.width = out
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)

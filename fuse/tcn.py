@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from fuse.dropout import Dropout
 from fuse.masks import MaskedBatchNorm1d, zero_invalid
 
 KERNEL = 5  # frames
@@ -37,13 +38,15 @@ class TemporalBlock(nn.Module):
         super().__init__()
         self.first = CausalConv1d(width, out, dilation)
         self.second = CausalConv1d(out, out, dilation)
-        self.skip = nn.Conv1d(width, out, 1) if width != out else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Linear(width, out) if width != out else None  # the 1×1 convolution
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dropout(F.leaky_relu(self.first(x), SLOPE))
-        y = self.dropout(F.leaky_relu(self.second(y), SLOPE))
-        return F.leaky_relu(y + self.skip(x), SLOPE)
+        y = self.dropout(F.leaky_relu(self.first(x), SLOPE, inplace=True))
+        y = self.dropout(F.leaky_relu(self.second(y), SLOPE, inplace=True))
+        if self.skip is not None:
+            x = self.skip.weight @ x + self.skip.bias[:, None]  # channels first
+        return F.leaky_relu(y + x, SLOPE, inplace=True)
 
 
 class TCN(nn.Module):

@@ -76,7 +76,7 @@ def tcn(w, x):
         b = w.at(f"blocks.{i}")
         y = leaky(causal_conv(b.at("first"), x, 2**i))
         y = leaky(causal_conv(b.at("second"), y, 2**i))
-        skip = x @ b["skip.weight"][:, :, 0].T + b["skip.bias"] if "skip.bias" in b else x
+        skip = b.linear("skip", x) if "skip.bias" in b else x
         x = leaky(y + skip)
         i += 1
     return x
@@ -223,7 +223,7 @@ def head(w, name, fused, vs, train):
 
 
 def forward(config, state, features, mask, train=False):
-    """features {m: (batch, time, width)}, mask {m: (batch, time) bool}, as arrays → (batch, time, targets)."""
+    """Arrays: features {m: (batch, time, width)}, mask {m: (batch, time)} → (batch, time, targets)."""
     w, name, window = Weights(state), config["name"], config["window"]
     modalities = [m for m in TRIO if m in features]
     batch, time = next(iter(mask.values())).shape

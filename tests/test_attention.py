@@ -8,6 +8,7 @@ from test_models import WIDTHS, WINDOW, inputs, small, tensors
 from torch.nn import functional as F
 
 from fuse import build_model
+from fuse.dropout import dropout
 from fuse.specs import MODELS
 from fuse.tcn import TCN
 
@@ -196,3 +197,16 @@ def test_the_published_sizes_run():
     x = {m: torch.randn(1, 300, d) for m, d in widths.items()}
     with torch.no_grad():
         assert model(x, mask=torch.ones(1, 300, dtype=torch.bool)).shape == (1, 300, 2)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.6])
+def test_dropout_keeps_the_share_and_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(1001, 997, requires_grad=True)
+    y = dropout(x, p, True)
+    y.sum().backward()
+    assert abs((y == 0).double().mean().item() - p) < 3e-3
+    assert abs(y.double().mean().item() - 1) < 5e-3
+    assert torch.equal(x.grad, y.detach())  # the gradient passes where the value does
+    assert abs(torch.corrcoef(y[:, :4].detach().T)[0, 1:]).max() < 0.15  # neighbours share a word, not a fate
+    assert dropout(x, p, False) is x
