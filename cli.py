@@ -121,18 +121,15 @@ def verify(store, as_json) -> None:
     """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
     from dataclasses import asdict
 
+    from features.report import describe_verification
     from features.store import FeatureStore
 
-    opened = FeatureStore(store)
-    problems = list(opened.verify())
+    verification = FeatureStore(store).verify()
     if as_json:
-        click.echo(json.dumps({"checked": len(opened), "problems": [asdict(p) for p in problems]}, indent=2))
+        click.echo(json.dumps(asdict(verification), indent=2))
     else:
-        for problem in problems:
-            click.echo(str(problem))
-        damage = f"{len(problems)} damaged" if problems else "all whole"
-        click.echo(f"{len(opened)} videos checked: {damage}.")
-    sys.exit(bool(problems))
+        click.echo(describe_verification(verification))
+    sys.exit(bool(verification.problems))
 
 
 @main.group()

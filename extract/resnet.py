@@ -7,25 +7,40 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet50 as torchvision_resnet50
-from torchvision.models.resnet import Bottleneck
+from torch.nn import functional as F
+from torchvision.models.resnet import Bottleneck, ResNet
 
 
-def resnet50(caffe: bool = False, ceil_pool: bool = False) -> nn.Module:
+class ResNet50(ResNet):
     """ResNet-50 (He et al. 2016) up to the pooled layer: (B, 3, 224, 224) → (B, 2048).
 
-    caffe: the stride of a stage sits on the first 1×1 convolution of its bottleneck, as in the original
-    release and the VGGFace2 and FER+ networks; torchvision puts it on the 3×3. Parameter names are torchvision's.
+    Parameter names are torchvision's; the options are what published checkpoints differ in.
+    caffe: the stride of a stage sits on the first 1×1 convolution of its bottleneck, as in the original release
+    and the VGGFace2 and FER+ networks; torchvision puts it on the 3×3.
     ceil_pool: the first pooling rounds up and has no border, as caffe's does.
+    keras_stem: the first convolution has a border of 2 before and 3 after, the pooling none ("same" in Keras).
+    projection: width of a linear layer with ReLU behind the pooling, 0 for none; the embedding is its output.
     """
-    network = torchvision_resnet50(weights=None)
-    network.fc = nn.Identity()
-    if caffe:
-        for stage in (network.layer2, network.layer3, network.layer4):
-            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
-    if ceil_pool:
-        network.maxpool = nn.MaxPool2d(3, stride=2, padding=0, ceil_mode=True)
-    return network
+
+    def __init__(self, caffe=False, ceil_pool=False, keras_stem=False, projection=0):
+        super().__init__(Bottleneck, [3, 4, 6, 3])
+        self.fc = nn.Identity()
+        if caffe:
+            for stage in (self.layer2, self.layer3, self.layer4):
+                stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+        self.keras_stem = keras_stem
+        if keras_stem:
+            self.conv1.padding = (0, 0)
+        if ceil_pool or keras_stem:
+            self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=ceil_pool)
+        if projection:
+            self.projection = nn.Linear(2048, projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.keras_stem:
+            x = F.pad(x, (2, 3, 2, 3))
+        pooled = super().forward(x)
+        return F.relu(self.projection(pooled)) if hasattr(self, "projection") else pooled
 
 
 def damp(network: nn.Module) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from extract.resnet import IR50, damp, resnet50
+from extract.resnet import IR50, ResNet50, damp
 from extract.weights import Located, load_state
 from features.errors import AffuseError
 
@@ -20,7 +20,7 @@ def build(located: Located) -> nn.Module:
     if face.architecture == "ir50":
         network = IR50()
     else:
-        network = resnet50(caffe=face.caffe, ceil_pool=face.ceil_pool)
+        network = ResNet50(face.caffe, face.ceil_pool, face.keras_stem, face.projection)
     if located.trained:
         load_weights(network, located)
     else:
