@@ -25,7 +25,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     """Write tensors (from any device) and JSON-able facts as one file."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(on_cpu, {"format": str(FORMAT), "affuse": json.dumps(facts)}))
+    # One key only: safetensors writes several in an order that changes from run to run.
+    write_bytes(path, save(on_cpu, {"affuse": json.dumps({"format": FORMAT, **facts})}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -40,12 +41,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         ) from None
     if "affuse" not in metadata:
         raise AffuseError(f"{path} is a safetensors file, but not one of affuse's.")
-    if int(metadata["format"]) > FORMAT:
+    facts = json.loads(metadata["affuse"])
+    if facts["format"] > FORMAT:
         raise AffuseError(
-            f"{path} was written by a newer affuse (format {metadata['format']}, this one reads {FORMAT}). "
+            f"{path} was written by a newer affuse (format {facts['format']}; this one knows {FORMAT}). "
             "Update affuse."
         )
-    return tensors, json.loads(metadata["affuse"])
+    return tensors, facts
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

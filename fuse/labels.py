@@ -153,9 +153,9 @@ def partition_files(folder: Path, partition: str, validation: Iterable[str] = ()
     split = find_labels(folder, validation)
     if partition not in split:
         raise UsageError(
-            f"Label folder {folder} has no {partition!r} partition (it has: {', '.join(split)}). "
-            "Put the files into subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or name "
-            "the videos to validate on: --set validation=[clip07,clip12]."
+            f"Label folder {folder} has no {partition!r} partition (it has: {', '.join(split)}). Put the "
+            "files into subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or name the "
+            "videos to validate on: --set validation=[clip07,clip12]."
         )
     if not split[partition]:
         raise AffuseError(

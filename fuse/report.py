@@ -24,7 +24,7 @@ COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
 
 
 def learning_curve(history: list[dict], path: Path) -> None:
-    """Loss, validation CCC of each target and learning rate over epochs; the best epoch is marked."""
+    """Training loss and validation CCC of each target over epochs; the best epoch is marked."""
     figure, (loss, agreement) = _figure(2, 6.0)
     epochs = [row["epoch"] for row in history]
     loss.plot(epochs, [row["loss"] for row in history], color="black")
@@ -61,7 +61,7 @@ def traces(
         axis.plot(time, prediction[:, i], color=_colour(target, i), label="predicted")
         if not present.all():
             axis.fill_between(time, -1, 1, where=~present, color="0.9", step="mid", label="no features")
-        axis.set(ylabel=target, ylim=(-1.05, 1.05))
+        axis.set(ylabel=f"{target} (−1 to 1)", ylim=(-1.05, 1.05))
         axis.legend(loc="upper right", ncols=3, fontsize="small")
     axes[0].set_title(title)
     axes[-1].set_xlabel("time (s)")
@@ -102,57 +102,84 @@ def model_card(
 ) -> str:
     """The run in Markdown: what it predicts, from what, how well, and where it should not be trusted."""
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    targets = [*training.targets, "mean"]
-    rows = [
-        f"| {name} | " + " | ".join(f"{result[key][name]:.3f}" for key in _SCORES) + " |" for name in targets
+    untrained = (
+        f"**Untrained backbones: {', '.join(provenance.untrained)}.** Their features are a fixed random "
+        "projection of the input; these numbers say nothing about the method.\n\n"
+    )
+    scores = [
+        [target, *(f"{result[score][target]:.3f}" for score in _SCORES)]
+        for target in (*training.targets, "mean")
     ]
     backbones = [
-        f"| {part} | {b.name} | {b.source} | {b.sha256[:12] or '–'} | {'yes' if b.trained else '**no**'} | "
-        f"{b.licence or 'unknown'} |"
+        [
+            part,
+            b.name,
+            b.source,
+            b.sha256[:12] or "–",
+            "yes" if b.trained else "**no**",
+            b.licence or "unknown",
+        ]
         for part, b in provenance.backbones.items()
     ]
-    left_out = len(training.left_out) + len(result["left_out"])
-    untrained = (
-        f"\n**Untrained backbones: {', '.join(provenance.untrained)}.** Their features are a fixed random "
-        "projection of the input; do not compare these numbers with anyone's.\n"
-        if provenance.untrained
-        else ""
+    return _CARD.format(
+        settings=settings,
+        targets=" and ".join(training.targets),
+        today=date.today().isoformat(),
+        version=VERSION,
+        parameters=parameters,
+        modalities=", ".join(settings.modalities),
+        untrained=untrained if provenance.untrained else "",
+        best=best,
+        result=result,
+        scores=_markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
+        videos=len(training.videos),
+        frames=int(training.annotated.sum()),
+        left_out=len(training.left_out) + len(result["left_out"]),
+        unlabelled=unlabelled,
+        hash=provenance.settings_hash,
+        backbones=_markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
     )
-    return f"""# {settings.model} ({settings.variant}): {" and ".join(training.targets)} per frame
 
-Trained on {date.today().isoformat()} with affuse {VERSION}: {parameters:,} parameters, modalities \
-{", ".join(settings.modalities)}, window {settings.window} frames, preset `{settings.preset}`, seed
-{settings.seed}. \ All settings are in `config.yaml`. {untrained} ## Agreement on the validation videos
 
-Best of {settings.epochs} epochs at most: epoch {best["epoch"]}, chosen by these same videos, so the numbers
-flatter a \ little. CCC over the concatenation of {result["frames"]:,} annotated frames of {result["videos"]}
-videos.
+_CARD = """# {settings.model} ({settings.variant}): {targets} per frame
 
-| target | CCC | mean CCC per video | Pearson r | RMSE |
-|---|---|---|---|---|
-{chr(10).join(rows)}
+Trained on {today} with affuse {version}: {parameters:,} parameters, modalities {modalities}, window
+{settings.window} frames, preset `{settings.preset}`, seed {settings.seed}. All settings are in
+`config.yaml`.
+
+{untrained}## Agreement on the validation videos
+
+Best of at most {settings.epochs} epochs: epoch {best[epoch]}. It was chosen by these same videos, so
+the numbers flatter a little. CCC is over the concatenation of all {result[frames]:,} annotated frames,
+from {result[videos]} videos.
+
+{scores}
 
 ## Data
 
-Trained on {len(training.videos)} videos, {int(training.annotated.sum()):,} annotated frames. \
-{left_out} labelled videos had no features and were left out; {unlabelled} videos of the store had no label.
+Trained on {videos} videos with {frames:,} annotated frames. {left_out} labelled videos had no features
+and were left out; {unlabelled} videos of the store had no label.
 
 ## Features
 
-Extraction settings `{provenance.settings_hash}`. The model takes features of exactly this kind.
+Extraction settings `{hash}`.
+The model takes features of exactly this kind.
 
-| part | backbone | source | sha256 | trained | licence |
-|---|---|---|---|---|---|
-{chr(10).join(backbones)}
+{backbones}
 
 ## Limits
 
-Valence and arousal here are what raters saw in the training videos, not what a person felt. The model knows
-the \ people, languages and recording conditions of its training data; on others its error is unknown until
-measured. It is \ not fit for decisions about a person. A frame without any modality gets a value interpolated
-from its neighbours, and \ `valid` 0. Weights of some backbones are licensed for research only; see the table
-above.
+Valence and arousal here are what raters saw in the training videos, not what a person felt. The model
+knows the people, languages and recording conditions of its training data; on others its error is
+unknown until measured. It is not fit for decisions about a person. A frame without any modality gets a
+value interpolated from its neighbours, and `valid` 0. Some backbones are licensed for research only:
+see the table above.
 """
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 _SCORES = ("ccc", "ccc_per_video", "pearson", "rmse")

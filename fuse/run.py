@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from features import FeatureStore
+from features.config import read_yaml
 from features.errors import AffuseError, UsageError
 from features.publish import sweep
 from features.record import Provenance, how_they_differ
@@ -65,43 +66,45 @@ class RunFolder:
         """The model is written last but for the removal of the checkpoint."""
         return self.model.exists() and not self.checkpoint.exists()
 
-    def claim(self, settings: TrainSettings) -> None:
-        """Make the folder for a new run, or see that an unfinished one in it has the same settings.
+    def check(self, settings: TrainSettings) -> None:
+        """See that a run with these settings can begin here, or go on.
 
-        Raises UsageError for a finished run, other settings (naming them), and a folder with other things in
-        it.
+        Raises UsageError for a finished run, for other settings, naming them, and for a folder of other things.
         """
         if not self.config.exists():
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise UsageError(
                     f"{self.path} is not empty and holds no run. Choose another folder for --out."
                 )
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
-            write_bytes(self.config, _as_yaml(settings.model_dump()).encode())
             return
-        sweep(self.path)
-        differences = self._differences(settings)
+        differences = "; ".join(self._differences(settings))
         if self.finished:
+            which = f"with other settings ({differences})" if differences else "with these settings"
             raise UsageError(
-                f"{self.path} holds a finished run"
-                + (
-                    f" with other settings ({'; '.join(differences)})"
-                    if differences
-                    else " with these settings"
-                )
-                + ": nothing to do. Evaluate it, or choose another folder for --out."
+                f"{self.path} holds a finished run {which}: nothing to do. Evaluate it, or choose another "
+                "folder for --out."
             )
         if differences:
             raise UsageError(
-                f"{self.path} holds an unfinished run with other settings: {'; '.join(differences)}. "
-                f"Give the same ones (--config {self.config}), or choose another folder for --out."
+                f"{self.path} holds an unfinished run with other settings: {differences}. Give the same ones "
+                f"(--config {self.config}), or choose another folder for --out."
             )
 
+    def begin(self, settings: TrainSettings) -> None:
+        """Make the folder with its settings, unless there is one to go on with."""
+        if self.config.exists():
+            sweep(self.path)
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
+        head = "# The resolved settings of this run. Train again with --config and this file.\n"
+        text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
+        write_bytes(self.config, f"{head}{text}".encode())
+
     def _differences(self, settings: TrainSettings) -> list[str]:
-        there, here = yaml.safe_load(self.config.read_text(encoding="utf-8")), settings.model_dump()
+        there, here = read_yaml(self.config), settings.model_dump()
         return [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
             for key in dict.fromkeys([*there, *here])
@@ -219,9 +222,3 @@ def git_revision() -> str:
     if any(answer.returncode for answer in answers):
         return ""
     return answers[1].stdout.strip() + ("+" if answers[2].stdout.strip() else "")
-
-
-def _as_yaml(settings: dict) -> str:
-    return "# The resolved settings of this run. Train again with --config and this file.\n" + yaml.safe_dump(
-        settings, sort_keys=False
-    )

@@ -70,13 +70,13 @@ def train(
     """
     settings = settings or TrainSettings()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    device = pick_device(settings.device)
+    device, folder = pick_device(settings.device), RunFolder(Path(out))
+    folder.check(settings)
     with _quiet_randomness(device):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
         training, validation, unlabelled = _load(store, Path(labels), settings, list(model.targets), device)
-        folder = RunFolder(Path(out))
-        folder.claim(settings)
+        folder.begin(settings)
         if store.provenance.untrained:
             log.warning(
                 "the features come from untrained backbones (%s): expect little of what is learned from them",

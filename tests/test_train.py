@@ -1,0 +1,402 @@
+"""Training: schedules, what enters a batch, and that a run killed at any moment ends as if it were not."""
+
+import csv
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import fuse
+from features.errors import AffuseError, UsageError
+from fuse.checkpoint import read_tensors
+from fuse.data import Normalisation, Windows, load_corpus
+from fuse.labels import find_labels, read_track
+from fuse.schedule import Schedule
+from fuse.settings import PRESETS, TrainSettings, train_settings
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_data(tmp_path_factory.mktemp("data"), without=("text",))
+
+
+# ---- settings
+
+
+def test_presets_are_the_schedule_table():
+    paper, released, grjca = (train_settings(preset=name) for name in ("rcma", "released", "grjca"))
+    assert (paper.learning_rate, paper.weight_decay, paper.warmup, paper.reload_best) == (
+        1e-4,
+        5e-4,
+        "linear",
+        False,
+    )
+    assert (released.learning_rate, released.weight_decay, released.stop_patience) == (1e-5, 1e-3, 50)
+    assert (grjca.learning_rate, grjca.weight_decay, grjca.warmup, grjca.reload_best) == (
+        1e-4,
+        1e-3,
+        "sawtooth",
+        True,
+    )
+    for settings in (paper, released, grjca):
+        assert (settings.batch, settings.epochs, settings.warmup_epochs) == (12, 100, 5)
+        assert (settings.plateau_factor, settings.plateau_patience) == (0.1, 5)
+        assert (settings.window, settings.hop) == (300, 200)
+    assert released == TrainSettings()
+    with torch.device("meta"):
+        config = fuse.build_model(**released.model_options({"visual": 8, "audio": 8, "text": 8})).config
+        assert (config["dropout"]["attention"], config["dropout"]["encoder"]) == (0.6, 0.1)
+        config = fuse.build_model(**paper.model_options({"visual": 8, "audio": 8, "text": 8})).config
+        assert (config["dropout"]["attention"], config["dropout"]["head"]) == (0.5, 0.8)
+
+
+def test_precedence_is_preset_file_option_assignment(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("preset: rcma\nbatch: 3\nepochs: 3\nseed: 3\n")
+    settings = train_settings(config, ["seed=5", "dropout.head=0.2"], epochs=4, model=None)
+    assert (settings.batch, settings.epochs, settings.seed, settings.weight_decay) == (3, 4, 5, 5e-4)
+    assert settings.dropout == {"attention": 0.5, "head": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("preset=relased", "did you mean 'released'"),
+        ("learing_rate=1", "did you mean 'learning_rate'"),
+        ("batch=0", "batch"),
+        ("hop=301", r"longer than the window \(300\)"),
+        ("modalities=[visual,txt]", "did you mean 'text'"),
+        ("modalities=[]", "at least one"),
+    ],
+)
+def test_settings_that_cannot_be(assignment, message):
+    with pytest.raises(UsageError, match=message):
+        train_settings(None, [assignment])
+    assert set(PRESETS) == {"rcma", "released", "grjca"}
+
+
+# ---- schedule
+
+
+def schedule(**changes):
+    return Schedule(
+        **{
+            "learning_rate": 1.0,
+            "warmup": "linear",
+            "warmup_epochs": 5,
+            "factor": 0.1,
+            "patience": 5,
+            "stop_patience": 8,
+            **changes,
+        }
+    )
+
+
+def test_linear_warmup_rises_to_the_full_rate():
+    rates = [schedule().rate(epoch, batch, 4) for epoch in range(6) for batch in range(4)]
+    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
+    assert rates[20:] == [1.0] * 4
+
+
+def test_sawtooth_is_the_released_codes():
+    s = schedule(warmup="sawtooth")
+    for epoch in range(5):
+        for b in range(1, 5):
+            assert s.rate(epoch, b - 1, 4) == pytest.approx(b * (epoch + 1) / (25 * 4))
+    assert s.rate(5, 0, 4) == 1.0
+
+
+def test_plateau_reduces_after_five_epochs_and_the_early_stop_comes():
+    s = schedule(warmup_epochs=2)
+    assert s.observe(0, 0.5)
+    for epoch in range(1, 7):  # epoch 1 is warm-up and does not count; 2 … 6 are five without a gain
+        assert s.rate(6, 0, 1) == 1.0
+        assert not s.observe(epoch, 0.5)
+    assert s.rate(7, 0, 1) == pytest.approx(0.1)
+    assert not s.stop
+    assert s.observe(7, 0.6)
+    for epoch in range(8, 16):
+        assert not s.stop
+        s.observe(epoch, 0.1)
+    assert s.stop
+    assert s.rate(16, 0, 1) == pytest.approx(0.01)
+
+
+# ---- data
+
+
+def test_batches_hold_each_videos_own_frames_and_mask_the_rest(data):
+    store, labels = data
+    files = find_labels(labels)["train"]
+    tracks = {video: read_track(path) for video, path in files.items()}
+    corpus = load_corpus(store, files, ["visual", "text"], ["arousal"], tracks)
+    windows = Windows(corpus, 80, 50, Normalisation.fit(corpus))  # t0 and t1 have 70 and 77 frames
+    batch = next(windows.ordered(2))
+    video, truth = store["t1"], tracks["t1"].values
+    present = batch.mask["visual"][1, :77].numpy()
+    np.testing.assert_array_equal(present, video.visual.valid)
+    mean, std = windows.normalisation.mean["visual"].numpy(), windows.normalisation.std["visual"].numpy()
+    expected = (video.visual.embedding.astype(np.float32) - mean) / std
+    np.testing.assert_allclose(
+        batch.inputs["visual"][1, :77].numpy()[present], expected[present], rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_array_equal(batch.truth[1, 6:77, 0].numpy(), truth[6:, 1])
+    assert not batch.mask["visual"][1, 77:].any()
+    assert not batch.counted[1, 77:].any()
+    assert not batch.counted[1, 3:6].any()  # rows of -5
+    assert not batch.mask["text"][0].any()  # t0 has no text
+    faceless = ~batch.mask["visual"][0]  # and without a word: such a frame does not count, whatever its label
+    assert faceless[:70].any()
+    assert not batch.counted[0][faceless].any()
+    assert batch.counted[0].sum() == (~faceless[:3]).sum() + (~faceless[6:70]).sum()
+
+
+def test_normalisation_is_of_valid_training_frames_only(data):
+    store, _ = data
+    corpus = load_corpus(store, ["t0", "t1"], ["visual"], ["valence"])
+    rows = np.concatenate([store[v].visual.embedding[store[v].visual.valid] for v in ("t0", "t1")]).astype(
+        np.float64
+    )
+    fitted = Normalisation.fit(corpus)
+    np.testing.assert_allclose(fitted.mean["visual"], rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.std["visual"], rows.std(0), rtol=1e-6)
+    corpus.features["visual"][:, 0] = (
+        1.5  # a channel that never moves must not blow up one that does at test time
+    )
+    assert Normalisation.fit(corpus).std["visual"][0] > 0.01
+    with pytest.raises(AffuseError, match="No training video has text"):
+        Normalisation.fit(load_corpus(store, ["t0"], ["text", "audio"], ["valence"]))
+
+
+def test_every_window_is_drawn_once_an_epoch_in_an_order_of_its_own(data):
+    store, _ = data
+    corpus = load_corpus(store, ["t0", "t1", "t2", "t3"], ["audio"], ["valence"])
+    windows = Windows(corpus, 16, 8, Normalisation.fit(corpus))
+    drawn = []
+    windows.gather = lambda which: which
+    for seed in (1, 1, 2):
+        drawn.append(torch.cat(list(windows.shuffled(3, seed))).tolist())
+    assert sorted(drawn[0]) == list(range(len(windows)))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_audio_only_runs_use_the_same_frames(data):
+    store, _ = data
+    for modality in ("audio", "text"):
+        corpus = load_corpus(store, ["t1"], [modality], ["valence"])
+        np.testing.assert_array_equal(corpus.time, store["t1"].visual.time)
+
+
+# ---- the loop
+
+
+EPOCHS = {"epochs": 6, "warmup_epochs": 1, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run that nothing interrupted, its result and the rows it reported."""
+    store, labels = data
+    rows, out = [], tmp_path_factory.mktemp("finished") / "run"
+    return out, fuse.train(store, labels, out, tiny.small(**EPOCHS), rows.append), rows
+
+
+def read_metrics(run):
+    with open(run / "metrics.csv") as file:
+        return [
+            {key: float(value) for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_training_learns_and_records(finished):
+    out, result, rows = finished
+    assert result["best"]["ccc"]["mean"] > 0.4
+    assert result["epochs"] == len(rows) == 6
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    recorded = read_metrics(out)
+    assert [row["ccc_mean"] for row in recorded] == [row["ccc_mean"] for row in rows]
+    assert max(recorded, key=lambda row: row["ccc_mean"])["epoch"] == result["best"]["epoch"]
+
+
+def test_another_seed_is_another_run_and_torchs_random_state_is_left_alone(data, tmp_path, finished):
+    before = torch.random.get_rng_state()
+    fuse.train(*data, tmp_path / "run", tiny.small(**{**EPOCHS, "epochs": 1, "seed": 1}))
+    assert (torch.random.get_rng_state() == before).all()
+    assert read_metrics(tmp_path / "run")[0]["loss"] != finished[2][0]["loss"]
+
+
+def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypatch):
+    store, labels = data
+    scores = iter([0.5, 0.4, 0.3])
+    real = fuse.training.score
+    monkeypatch.setattr(
+        fuse.training,
+        "score",
+        lambda *a: {**real(*a), "ccc": {"valence": 0, "arousal": 0, "mean": next(scores, 0)}},
+    )
+    weights = []
+    monkeypatch.setattr(
+        fuse.training._Training,
+        "_save",
+        lambda self: weights.append({k: v.clone() for k, v in self.model.state_dict().items()}),
+    )
+    for reload, same in ((True, True), (False, False)):
+        weights.clear()
+        scores = iter([0.5, 0.4, 0.3])
+        fuse.train(store, labels, tmp_path / str(reload), tiny.small(epochs=3, reload_best=reload))
+        assert all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0]) is same
+
+
+RUN = """
+import time
+from pathlib import Path
+import fuse, tiny
+def on_epoch(row):
+    print(row["epoch"], flush=True)
+    time.sleep(0.05)
+fuse.train(Path({store!r}), Path({labels!r}), Path({out!r}), tiny.small(**{settings!r}), on_epoch)
+"""
+
+
+@pytest.mark.parametrize(("epoch", "wait"), [(1, 0.0), (4, 0.08)])
+def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(data, finished, tmp_path, epoch, wait):
+    store, labels = data
+    out = tmp_path / "run"
+    script = RUN.format(store=str(store.path), labels=str(labels), out=str(out), settings=EPOCHS)
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    for line in process.stdout:
+        if line.strip() == str(epoch):
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    with pytest.raises(AffuseError, match="not finished"):
+        fuse.load_run(out)
+    result = fuse.train(store, labels, out, tiny.small(**EPOCHS))
+    assert epoch <= result["resumed_at"] < EPOCHS["epochs"]
+    (tensors, facts), (expected, known) = (
+        read_tensors(run / "model.safetensors") for run in (out, finished[0])
+    )
+    assert all(torch.equal(tensors[name], expected[name]) for name in {**tensors, **expected})
+    assert {**facts, "git": ""} == {**known, "git": ""}  # somebody may commit while this runs
+    assert read_metrics(out) == read_metrics(finished[0])
+
+
+def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
+    store, labels = data
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(), stop)
+    changed = tmp_path / "labels"
+    for path in labels.rglob("*.txt"):
+        target = changed / path.relative_to(labels)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text().replace("-5.000000,-5.000000", "0.0,0.0"))
+    with pytest.raises(AffuseError, match="began with other data"):
+        fuse.train(store, changed, tmp_path / "run", tiny.small())
+    assert fuse.train(store, labels, tmp_path / "run", tiny.small(checkpoint_seconds=5))["resumed_at"] == 2
+
+
+def test_tensorboard_gets_each_epoch_once(data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    store, labels = data
+    fuse.train(store, labels, tmp_path / "run", tiny.small(epochs=3, tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
+    assert [event.step for event in events.Scalars("ccc_mean")] == [1, 2, 3]
+
+
+# ---- data that does not fit
+
+
+def test_untrained_backbones_are_warned_of(tmp_path, caplog):
+    store, labels = tiny.make_data(tmp_path, 2, 1, made=tiny.provenance(trained=False))
+    with caplog.at_level(logging.WARNING, "affuse"):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(epochs=1))
+    assert "visual (resnet50)" in caplog.text
+    assert "Untrained backbones: audio (audio-net)" in (tmp_path / "run" / "card.md").read_text()
+
+
+def test_labels_and_store_must_fit(data, tmp_path):
+    store, labels = data
+    copied = tmp_path / "labels"
+    for path in labels.rglob("*.txt"):
+        (copied / path.relative_to(labels)).parent.mkdir(parents=True, exist_ok=True)
+        (copied / path.relative_to(labels)).write_text(path.read_text())
+    tiny.write_labels(copied / "train" / "stranger.txt", np.zeros((70, 2)))
+    with pytest.raises(AffuseError, match=r"not in the feature store .*: stranger"):
+        fuse.train(store, copied, tmp_path / "run", tiny.small())
+    assert not (tmp_path / "run").exists()
+    result = fuse.train(store, copied, tmp_path / "run", tiny.small(epochs=1, allow_missing=True))
+    assert result["unlabelled"] == 0
+    (copied / "train" / "t1.txt").unlink()
+    assert (
+        fuse.train(store, copied, tmp_path / "r2", tiny.small(epochs=1, allow_missing=True))["unlabelled"]
+        == 1
+    )
+    tiny.write_labels(copied / "train" / "t0.txt", np.zeros((90, 2)))
+    with pytest.raises(AffuseError, match=r"t0\.txt has 90 rows, its video has 70 frames"):
+        fuse.train(store, copied, tmp_path / "r3", tiny.small(allow_missing=True))
+    tiny.write_labels(copied / "train" / "t0.txt", np.full((70, 2), -5))
+    for path in (copied / "validation").rglob("*.txt"):
+        tiny.write_labels(path, np.full((path.read_text().count("\n") - 1, 2), -5))
+    with pytest.raises(AffuseError, match="No frame of the validation videos"):
+        fuse.train(store, copied, tmp_path / "r4", tiny.small(allow_missing=True))
+
+
+def test_a_modality_that_the_store_lacks_is_named(data, tmp_path):
+    store, labels = data
+    with pytest.raises(UsageError, match=r"no text, only visual, audio.*modalities=\[visual,audio\]"):
+        tiny.small().model_options({"visual": 1, "audio": 1})
+    with pytest.raises(UsageError, match="Device 'cuda:77' cannot be used"):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(device="cuda:77"))
+
+
+def test_a_video_without_any_of_the_modalities_is_left_out_and_named(tmp_path, caplog):
+    store, labels = tiny.make_data(tmp_path, 3, 2, without=("text", "visual"))
+    result = fuse.train(
+        store, labels, tmp_path / "run", tiny.small(epochs=1, modalities=["visual", "text"], channels=None)
+    )
+    assert set(result["left_out"]) == {"t0", "set/v0"}
+    assert "no_face (no face in any frame)" in result["left_out"]["t0"]
+    assert "set/v0 is left out" in caplog.text
+
+
+def test_a_diverging_run_says_so(data, tmp_path, monkeypatch):
+    store, labels = data
+    monkeypatch.setattr(fuse.training, "ccc_loss", lambda p, *_: p.sum() * torch.nan)
+    with pytest.raises(AffuseError, match=r"diverged in epoch 1.*learning_rate"):
+        fuse.train(store, labels, tmp_path / "run", tiny.small())
+
+
+def test_importing_fuse_costs_no_torch():
+    code = "import sys, fuse; print(json.dumps('torch' in sys.modules))".replace(
+        "import sys", "import json, sys"
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
+    ).stdout
+    assert json.loads(out) is False
