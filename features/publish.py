@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside under a private name, synced, checked, then renamed."""
+"""Files that appear whole or not at all: written beside, synced, checked, then renamed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from features.errors import AffuseError
@@ -53,9 +54,11 @@ def publish(path: Path, fill: Callable[[Sink], None], check: Callable[[Path], No
     try:
         partial.unlink(missing_ok=True)
         with Sink(partial) as sink:
-            fill(sink)
-            if sink.failure is not None:
-                raise sink.failure
+            try:
+                fill(sink)
+            finally:
+                if sink.failure is not None:
+                    raise sink.failure
             os.fsync(sink.fileno())
         check(partial)
         partial.chmod(path.parent.stat().st_mode & 0o666)
@@ -76,10 +79,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    try:
+    # What kept it from being written may keep it from being removed; sweep() gets it later.
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # whatever kept it from being written may keep it from being removed; sweep() gets it later
 
 
 def _explain(path: Path, error: OSError) -> str:
@@ -87,12 +89,12 @@ def _explain(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free / 2**20
         return (
-            f"The disk is full: {path} could not be written ({reason}; {free:.0f} MiB are free). Free some space "
-            "and run the same command again: everything finished before is kept and not made again."
+            f"The disk is full: {path} could not be written ({reason}; {free:.0f} MiB are free). Free some "
+            "space and run the same command again: everything finished before is kept and not made again."
         )
     return (
-        f"{path} could not be written: {reason}. Check the folder and its disk, then run the same command again: "
-        "everything finished before is kept and not made again."
+        f"{path} could not be written: {reason}. Check the folder and its disk, then run the same command "
+        "again: everything finished before is kept and not made again."
     )
 
 

@@ -37,7 +37,8 @@ class VisualFeatures:
     """Face embeddings, one row per video frame. A frame without a face is a row of zeros with valid False.
 
     embedding (T, D) float16; time (T,) float64, seconds; valid (T,) bool;
-    box (T, 4) float32, left, top, right, bottom in pixels, NaN without a face; confidence (T,) float32 in [0, 1].
+    box (T, 4) float32, left, top, right, bottom in pixels, NaN without a face;
+    confidence (T,) float32 in [0, 1].
     """
 
     embedding: np.ndarray
@@ -116,7 +117,7 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where a frozen network came from. `sha256` is empty for an untrained one; `width` is its embedding's."""
+    """Where a frozen network came from. `sha256` is empty for an untrained one; `width` its embedding's."""
 
     name: str
     source: str
@@ -158,8 +159,8 @@ def canonical(value) -> str:
 
 
 def settings_hash(settings: dict, backbones: dict[str, Backbone]) -> str:
-    """sha256, in hex, of all that decides the features: the resolved settings, the format, and of each backbone
-    what it computes (name, weights, width, precision), wherever its file lay."""
+    """sha256, in hex, of all that decides the features: the resolved settings, the format, and of each
+    backbone what it computes (name, weights, width, precision), wherever its file lay."""
     decisive = {part: _decisive(backbone) for part, backbone in backbones.items()}
     text = canonical({"format": FORMAT_VERSION, "settings": settings, "backbones": decisive})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from features.errors import AffuseError, UsageError
+from features.layout import shard_name
 from features.publish import sweep
 from features.record import MODALITIES, Provenance, VideoFeatures, how_they_differ
+from features.seal import DamagedError, Problem, Seal, check_seal
 from features.shard import (
-    DamagedError,
     Header,
-    Problem,
     describe_shard,
+    read_frame_times,
     read_header,
     read_shard,
-    shard_name,
     verify_shard,
     write_shard,
 )
 
 SHARDS = "shards"
+SETTLED = 2.0  # seconds after which a folder's mtime tells of every later change, on any file system
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,16 @@ class Verification:
     problems: list[Problem]
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What the folder held at its mtime `changed`: seals by video id, and what is wrong with other files."""
+
+    changed: int
+    settled: bool
+    seals: dict[str, Seal]
+    damaged: list[Problem]
+
+
 class FeatureStore:
     """Features of videos, by id: `FeatureStore("cache")["clip01"].visual.embedding`.
 
@@ -41,38 +56,39 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | Path, create: bool = False):
-        """Open the store in folder `path`. With `create`, an absent or empty one is made; without, a UsageError."""
+        """Open the store in folder `path`. With `create`, it is made where there is none or no video in it;
+        without, that is a UsageError."""
         self.path = Path(path)
         self._shards = self.path / SHARDS
-        self._scanned: tuple[int, dict[str, Header], list[Problem]] | None = None
+        self._scanned: Scan | None = None
         if create:
             try:
                 self._shards.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(
-                    f"{self.path} cannot be made a feature store: {error.strerror}. Give a folder that can be written to."
+                    f"The feature store {self.path} cannot be made: {error.strerror}. Give another folder."
                 ) from None
-        elif not any(self._files()):
-            what = "holds no features" if self.path.is_dir() else "is not a folder"
+        elif not self._files():
+            what = "has no features in it" if self.path.is_dir() else "is not a folder"
             raise UsageError(
                 f"{self.path} {what}. Make them with: affuse extract --video-dir VIDEOS --out {self.path}"
             )
 
-    # ---- looking
+    # ---- reading
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the videos in the store, sorted; damaged ones are not among them."""
-        return sorted(self._headers)
+        """The ids of the videos in the store, sorted; those whose files are damaged may be missing."""
+        return sorted(self._scan().seals)
 
     def __len__(self) -> int:
-        return len(self._headers)
+        return len(self._scan().seals)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._headers
+        return video_id in self._scan().seals
 
     def __getitem__(self, video_id: str) -> VideoFeatures:
         return self.read(video_id)
@@ -82,30 +98,53 @@ class FeatureStore:
 
         Raises UsageError for an unknown id or a newer format, AffuseError where the shard is damaged.
         """
-        return read_shard(self._existing(video_id), modalities)[0]
+        return read_shard(self.shard(video_id), modalities)[0]
+
+    def frame_times(self, video_id: str) -> np.ndarray:
+        """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames.
+
+        Raises like `read`; reads no embeddings.
+        """
+        return read_frame_times(self.shard(video_id))
 
     def header(self, video_id: str) -> Header:
         """All that is known of a video but its arrays. Raises like `read`."""
-        return read_header(self._existing(video_id))
+        return read_header(self.shard(video_id))
+
+    def shard(self, video_id: str) -> Path:
+        """The file that keeps a video. Raises UsageError for an unknown id, naming the nearest."""
+        path = self._shards / shard_name(video_id)
+        if not path.exists():
+            match = difflib.get_close_matches(video_id, self.ids, n=1, cutoff=0.4)
+            hint = f"; did you mean {match[0]!r}?" if match else "."
+            raise UsageError(
+                f"Video {video_id!r} is not among the {len(self)} in the feature store {self.path}{hint} "
+                f"List them with: affuse features info {self.path}"
+            )
+        return path
 
     @property
     def provenance(self) -> Provenance:
         """How all the videos were made. Raises UsageError where they were made by different settings."""
-        counts = Counter(h.provenance.settings_hash for h in self._headers.values())
+        seals = self._scan().seals
+        counts = Counter(seal.settings_hash for seal in seals.values())
         if not counts:
-            raise AffuseError(f"No video in {self.path} can be read. See: affuse features verify {self.path}")
-        made = {h.provenance.settings_hash: h.provenance for h in self._headers.values()}
-        (first, most), *others = counts.most_common()
-        if others:
-            parts = [
-                f"{count} of {len(self)} videos differ from the other {most} ({'; '.join(how_they_differ(made[first], made[h]))})"
-                for h, count in others
-            ]
-            raise UsageError(
-                f"The features in {self.path} were made by different settings: {'. '.join(parts)}. "
-                "Run affuse extract again with the settings you want: it remakes those made by others."
+            raise AffuseError(
+                f"No video in {self.path} can be read. Extract again: what is damaged is made anew."
             )
-        return made[first]
+        example = {seal.settings_hash: video_id for video_id, seal in seals.items()}
+        (most, many), *rest = counts.most_common()
+        provenance = self.header(example[most]).provenance
+        if rest:
+            others = []
+            for other, few in rest:
+                differing = how_they_differ(provenance, self.header(example[other]).provenance)
+                others.append(f"{few} otherwise ({'; '.join(differing)})")
+            raise UsageError(
+                f"The {len(seals)} videos in {self.path} were made by different settings: {many} one way, "
+                f"{', '.join(others)}. Run affuse extract again with the settings wanted: it remakes the rest."
+            )
+        return provenance
 
     @property
     def widths(self) -> dict[str, int]:
@@ -114,24 +153,27 @@ class FeatureStore:
         return {m: backbones[m].width for m in MODALITIES if m in backbones}
 
     def info(self) -> dict:
-        """What the store holds, as plain JSON types; see `affuse features info --json`."""
-        provenance = self.provenance if self._headers else None
-        videos, damaged = {}, list(self._damaged)
+        """What the store holds, in plain JSON types: settings, settings_hash, backbones, videos and damaged.
+
+        Raises UsageError where videos were made by different settings.
+        """
+        provenance = self.provenance.as_dict() if len(self) else {}
+        videos, damaged = {}, list(self._scan().damaged)
         for video_id in self.ids:
             try:
                 videos[video_id] = self._describe(video_id)
             except DamagedError as error:
                 damaged.append(error.problem)
         return {
-            "settings": provenance.settings if provenance else {},
-            "settings_hash": provenance.settings_hash if provenance else "",
-            "backbones": {part: asdict(b) for part, b in provenance.backbones.items()} if provenance else {},
+            "settings": provenance.get("settings", {}),
+            "settings_hash": provenance.get("settings_hash", ""),
+            "backbones": provenance.get("backbones", {}),
             "videos": videos,
             "damaged": [asdict(problem) for problem in damaged],
         }
 
     def _describe(self, video_id: str) -> dict:
-        header = self._headers[video_id]
+        header = self.header(video_id)
         described = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
         for modality in MODALITIES:
             part = getattr(header, modality)
@@ -141,13 +183,12 @@ class FeatureStore:
     # ---- checking
 
     def verify(self, on_shard: Callable[[Path], None] = lambda path: None) -> Verification:
-        """Read every shard from end to end and compare it with its digests. `on_shard` hears of each one done."""
-        checked, problems = 0, []
-        for path in self._files():
-            problems += verify_shard(path) or self._misnamed(path)
-            checked += 1
+        """Read every shard from end to end and compare it with its digests; `on_shard` hears of each done."""
+        files, problems = self._files(), []
+        for path in files:
+            problems += verify_shard(path) or _misnamed(path, check_seal(path).id)
             on_shard(path)
-        return Verification(checked, problems)
+        return Verification(len(files), problems)
 
     def why_remake(
         self,
@@ -168,15 +209,15 @@ class FeatureStore:
         try:
             header = read_header(path)
         except DamagedError as error:
-            return f"damaged: {error.reason}"
-        self._refuse_collision(header, video_id)
+            return f"damaged: {error.problem.reason}"
+        self._refuse_collision(header.id, video_id)
         if header.provenance.settings_hash != settings_hash:
             return "settings changed"
         source = header.source
         if source.size != source_size or (source.mtime_ns != source_mtime_ns and source.sha256 != digest()):
             return "source changed"
         for problem in verify_shard(path):
-            return f"damaged: {problem.dataset}: {problem.reason}"
+            return f"damaged: {problem.dataset or 'file'}: {problem.reason}"
         return None
 
     # ---- writing
@@ -188,10 +229,8 @@ class FeatureStore:
         """
         path = self._shards / shard_name(video.id)
         if path.exists():
-            try:
-                self._refuse_collision(read_header(path), video.id)
-            except DamagedError:
-                pass  # it is about to be replaced
+            with suppress(DamagedError):  # it is about to be replaced
+                self._refuse_collision(check_seal(path).id, video.id)
         write_shard(path, video, provenance)
         self._scanned = None
 
@@ -199,83 +238,63 @@ class FeatureStore:
         """Remove what killed processes left half-written; how many files that was."""
         return sweep(self._shards)
 
+    def _refuse_collision(self, there: str, video_id: str) -> None:
+        if there != video_id:
+            raise AffuseError(
+                f"Videos {there!r} and {video_id!r} would share the file {shard_name(video_id)} in "
+                f"{self.path}. Rename one of them."
+            )
+
     # ---- the folder
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self._shards.glob("*.h5") if not path.name.startswith("."))
 
-    def _existing(self, video_id: str) -> Path:
-        path = self._shards / shard_name(video_id)
-        if not path.exists():
-            match = difflib.get_close_matches(video_id, self.ids, n=1, cutoff=0.4)
-            hint = f"; did you mean {match[0]!r}?" if match else "."
-            raise UsageError(
-                f"Video {video_id!r} is not among the {len(self)} in the feature store {self.path}{hint} "
-                f"List them with: affuse features info {self.path}"
-            )
-        return path
-
-    @property
-    def _headers(self) -> dict[str, Header]:
-        return self._scan()[1]
-
-    @property
-    def _damaged(self) -> list[Problem]:
-        return self._scan()[2]
-
-    def _scan(self) -> tuple[int, dict[str, Header], list[Problem]]:
-        """Every header by video id, and what is wrong with the rest; kept until a file comes or goes."""
+    def _scan(self) -> Scan:
+        """Every shard's seal, read again once a file has come or gone."""
         changed = self._shards.stat().st_mtime_ns
-        if self._scanned is None or self._scanned[0] != changed:
-            headers, damaged = {}, []
+        if self._scanned is None or self._scanned.changed != changed or not self._scanned.settled:
+            seals, damaged = {}, []
+            settled = time.time() - changed / 1e9 > SETTLED
             for path in self._files():
                 try:
-                    header = read_header(path)
+                    seal = check_seal(path)
                 except DamagedError as error:
                     damaged.append(error.problem)
                     continue
-                if misnamed := self._misnamed(path, header):
+                if misnamed := _misnamed(path, seal.id):
                     damaged += misnamed
                 else:
-                    headers[header.id] = header
-            self._scanned = changed, headers, damaged
+                    seals[seal.id] = seal
+            self._scanned = Scan(changed, settled, seals, damaged)
         return self._scanned
 
-    def _misnamed(self, path: Path, header: Header | None = None) -> list[Problem]:
-        video_id = (header or read_header(path)).id
-        right = shard_name(video_id)
-        if path.name == right:
-            return []
-        return [Problem(video_id, "", path.name, f"a copy under another name; this video's shard is {right}")]
 
-    def _refuse_collision(self, header: Header, video_id: str) -> None:
-        if header.id != video_id:
-            raise AffuseError(
-                f"Videos {header.id!r} and {video_id!r} would share the file {shard_name(video_id)} in {self.path}. "
-                "Rename one of them."
-            )
+def _misnamed(path: Path, video_id: str) -> list[Problem]:
+    right = shard_name(video_id)
+    if path.name == right:
+        return []
+    return [
+        Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")
+    ]
 
 
 def differences(one: FeatureStore, other: FeatureStore) -> list[str]:
-    """How the features of two stores differ, a line per video and dataset or attribute; nothing if they are equal.
+    """How the features of two stores differ, a line per video and dataset or attribute; nothing if equal.
 
-    Every shard is verified on the way. Seconds and mtimes, which two equal runs differ in, do not count.
+    Every shard is verified on the way. Seconds and mtimes, in which two equal runs differ, do not count.
     """
     lines = []
+    for store in (one, other):
+        lines += [
+            f"{p.video or p.file}: {p.dataset} damaged in {store.path}" for p in store.verify().problems
+        ]
     for video_id in sorted({*one.ids, *other.ids}):
-        missing = [store.path for store in (one, other) if video_id not in store]
-        if missing:
-            lines.append(f"{video_id}: not in {missing[0]}")
-            continue
-        described = []
-        for store in (one, other):
-            path = store._existing(video_id)
-            lines += [
-                f"{video_id}: damaged in {store.path}: {p.dataset} {p.reason}" for p in verify_shard(path)
-            ]
-            described.append(describe_shard(path))
-        lines += _differing(video_id, *described)
-    lines += [f"{p.file}: damaged in {s.path}: {p.reason}" for s in (one, other) for p in s._damaged]
+        lacking = [store.path for store in (one, other) if video_id not in store]
+        if lacking:
+            lines.append(f"{video_id}: not in {lacking[0]}")
+        else:
+            lines += _differing(video_id, *(describe_shard(store.shard(video_id)) for store in (one, other)))
     return lines
 
 
@@ -285,8 +304,7 @@ def _differing(video_id: str, one: dict[str, dict], other: dict[str, dict]) -> l
         mine, theirs = one.get(path, {}), other.get(path, {})
         keys = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
         if "sha256" in keys:
-            shapes = f" {mine.get('shape')} and {theirs.get('shape')}" if "shape" in keys else ""
-            lines.append(f"{video_id}: {path} differs{shapes}")
+            lines.append(f"{video_id}: {path} differs: shapes {mine.get('shape')} and {theirs.get('shape')}")
         else:
             lines += [f"{video_id}: {path} {key}: {mine.get(key)} and {theirs.get(key)}" for key in keys]
     return lines

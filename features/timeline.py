@@ -1,4 +1,4 @@
-"""Laying a video's features on any time base: which row, which word belongs to each moment, and where there is none."""
+"""Laying a video's features on any time base: which row, which word belongs to each moment, if any."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def align(
     modalities: Iterable[str] = MODALITIES,
     widths: Mapping[str, int] | None = None,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Features of `video` at the moments `time` (T,), seconds: {modality: (embedding (T, D) float16, valid (T,) bool)}.
+    """Features of `video` at the moments `time` (T,), seconds: by modality, embedding (T, D) float16 and
+    valid (T,) bool.
 
-    Visual and audio: the row nearest in time, the earlier of two equally near, if it is no further away than half
-    the median spacing of the rows (half a second where there is one row). Visual rows without a face are not valid.
-    Text: the word with start < t < end; of several, the one that starts last. Rows that are not valid are zeros,
-    as is all of a modality that the video does not have.
+    Visual and audio: the row nearest in time, the earlier of two equally near, if it is no further away than
+    half the median spacing of the rows (half a second where there is one row). Visual rows without a face are
+    not valid. Text: the word with start < t < end; of several, the one that starts last. Rows that are not
+    valid are zeros, as is all of a modality that the video does not have.
 
     widths: D of each modality, for those that this video lacks; by default the width of its own empty array.
-    Raises AffuseError where features have another width than `widths` says, or `widths` does not know the modality.
+    Raises AffuseError where features have another width than `widths` says, or it does not know the modality.
     """
     time = np.asarray(time, np.float64)
     aligned = {}
@@ -56,14 +57,14 @@ def _width(video: VideoFeatures, modality: str, widths: Mapping[str, int] | None
         )
     if rows and own != widths[modality]:
         raise AffuseError(
-            f"The {modality} features of video {video.id!r} are {own} wide where {widths[modality]} are expected: "
-            "they were made by another backbone. Extract it again with the settings of the others."
+            f"The {modality} features of video {video.id!r} are {own} wide where {widths[modality]} are "
+            "expected: they were made by another backbone. Extract it again with the settings of the others."
         )
     return widths[modality]
 
 
 def _nearest(rows: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index (T,) of the row nearest to each time, and whether it is near enough. `rows` (N,) never go back."""
+    """Index (T,) of the row nearest to each time, and whether it is near enough. `rows` (N,) never fall."""
     after = np.searchsorted(rows, time).clip(max=len(rows) - 1)
     before = (after - 1).clip(min=0)
     earlier = np.abs(time - rows[before]) <= np.abs(time - rows[after])

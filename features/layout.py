@@ -1,0 +1,112 @@
+"""How a record's arrays lie in a shard: names, types, chunks, the contract they keep, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+
+import numpy as np
+
+from features.errors import AffuseError
+from features.record import (
+    MODALITIES,
+    AudioFeatures,
+    TextFeatures,
+    VideoFeatures,
+    VisualFeatures,
+    canonical,
+)
+
+RECORDS = {"visual": VisualFeatures, "audio": AudioFeatures, "text": TextFeatures}
+DTYPES = {
+    "embedding": "<f2",
+    "time": "<f8",
+    "start": "<f8",
+    "end": "<f8",
+    "valid": "|b1",
+    "box": "<f4",
+    "confidence": "<f4",
+    "word": "|S",  # all of one length: HDF5 keeps texts of many lengths where no checksum reaches
+}
+CHUNK = 2**19  # bytes; what one checksum guards
+
+
+def shard_name(video_id: str) -> str:
+    """The file name of a video's shard: what of its id any file system takes, and 8 digits of its sha256."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id).lstrip(".")[:80] or "_"
+    return f"{slug}-{hashlib.sha256(video_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.h5"
+
+
+def names(modality: str) -> list[str]:
+    """The arrays of a modality, in the order of its record."""
+    return [f.name for f in fields(RECORDS[modality]) if f.name in DTYPES]
+
+
+PATHS = [f"{modality}/{name}" for modality in MODALITIES for name in names(modality)]
+
+
+def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
+    """Every array of a record under its path, as it is stored.
+
+    Raises AffuseError where one breaks the record's contract, so that nothing wrong is ever kept.
+    """
+    arrays = {}
+    for path in PATHS:
+        modality, _, name = path.partition("/")
+        part = getattr(video, modality)
+        array = encode(part.word) if name == "word" else np.ascontiguousarray(getattr(part, name))
+        problem = _problem(name, array, rows=len(part.embedding))
+        if problem:
+            raise AffuseError(f"The features of video {video.id!r} cannot be kept: {path} {problem}.")
+        arrays[path] = array
+    return arrays
+
+
+def _problem(name: str, array: np.ndarray, rows: int) -> str:
+    if not array.dtype.str.startswith(DTYPES[name]):
+        return f"is {array.dtype}, not {np.dtype(DTYPES[name])}"
+    shape = {"embedding": (rows, array.shape[-1]), "box": (rows, 4)}.get(name, (rows,))
+    if array.shape != shape:
+        return f"has shape {array.shape}, not {shape}"
+    if name in ("embedding", "time", "start", "end") and not np.isfinite(array).all():
+        return "holds NaN or infinity"
+    if name == "time" and (np.diff(array) < 0).any():
+        return "goes back in time"
+    return ""
+
+
+def encode(words: Iterable[str]) -> np.ndarray:
+    """Words as UTF-8 of one length. NUL, which pads them, is no part of a word and left out."""
+    encoded = [str(word).replace("\0", "").encode("utf-8", "surrogatepass") for word in words]
+    return np.array(encoded, f"S{max(map(len, encoded), default=0) or 1}")
+
+
+def decode(words: np.ndarray) -> np.ndarray:
+    return np.array([word.decode("utf-8", "surrogatepass") for word in words], str)
+
+
+def chunk_shape(array: np.ndarray) -> tuple[int, ...]:
+    """Rows of CHUNK bytes at most, shared out evenly, since every chunk takes its full size on disk."""
+    row = max(1, array.itemsize * math.prod(array.shape[1:]))
+    rows = max(1, len(array))
+    pieces = math.ceil(rows / max(1, CHUNK // row))
+    return (math.ceil(rows / pieces), *(max(1, n) for n in array.shape[1:]))
+
+
+def chunk_count(array: np.ndarray) -> int:
+    return math.ceil(len(array) / chunk_shape(array)[0])
+
+
+def array_digest(dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> str:
+    """sha256 of an array given in blocks: of its type, its shape and its bytes."""
+    digest = hashlib.sha256(canonical([dtype.str, list(shape)]).encode())
+    for block in blocks:
+        digest.update(as_bytes(block).data)
+    return digest.hexdigest()
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

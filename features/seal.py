@@ -1,0 +1,155 @@
+"""The seal on a shard: three lines of text before its HDF5 part, which prove the file's structure.
+
+HDF5 takes a damaged structure at its word: it may crash the process, or read a lost chunk as zeros. So every byte
+of a shard that HDF5 does not itself guard by a checksum, which is all but the chunks of its datasets, is proven
+here before HDF5 sees the file.
+
+    affuse features
+    {"data": [[first byte, end], …], "format": 1, "id": "clip01", "settings_hash": …, "size": …, "start": …,
+     "structure": sha256}   (one line)
+    sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
+
+These lines keep their form in every future format, so that any version can tell what it has before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from features.errors import AffuseError, UsageError
+from features.layout import shard_name
+from features.record import FORMAT_VERSION, canonical
+
+MAGIC = b"affuse features\n"
+LONGEST = 2**24  # bytes of a seal
+BLOCK = 2**20  # bytes read at once
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a seal says of its shard."""
+
+    id: str
+    settings_hash: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a store. `video` and `dataset` are empty where they cannot be told."""
+
+    video: str
+    dataset: str
+    file: str
+    reason: str
+
+
+class DamagedError(AffuseError):
+    """A shard is not what was written; `problem` says where."""
+
+    def __init__(self, path: Path, reason: str, video: str = "", dataset: str = ""):
+        self.problem = Problem(video, dataset, path.name, reason)
+        self.parts = path, reason, video, dataset
+        what = f"Video {video!r} in the feature store" if video else "The feature store"
+        where = f", dataset {dataset}" if dataset else ""
+        super().__init__(
+            f"{what} is damaged: {path}{where}: {reason}. Run affuse extract again: it remakes the video."
+        )
+
+    def __reduce__(self):
+        return DamagedError, self.parts
+
+
+def room(video_id: str, chunks: int) -> int:
+    """Bytes to leave before the HDF5 part: a power of two, as HDF5 wants, that holds any seal of `chunks`."""
+    needed = 1024 + len(canonical(video_id)) + 32 * chunks
+    return 1 << (needed - 1).bit_length()
+
+
+def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[int, int]]) -> None:
+    """Seal a finished file whose HDF5 part begins at byte `start`, with its chunks (first byte, end)."""
+    data: list[list[int]] = []
+    for first, end in sorted(chunks):
+        if data and data[-1][1] == first:
+            data[-1][1] = end
+        else:
+            data.append([first, end])
+    size = file.seek(0, 2)
+    facts = {"data": data, "format": FORMAT_VERSION, "size": size, "start": start}
+    facts["structure"] = _structure(file, start, size, data)
+    lines = MAGIC + canonical({**asdict(seal), **facts}).encode() + b"\n"
+    lines += hashlib.sha256(lines).hexdigest().encode() + b"\n"
+    assert len(lines) <= start
+    file.seek(0)
+    file.write(lines)
+
+
+def check_seal(path: Path) -> Seal:
+    """The seal of a shard whose structure is as it was written.
+
+    Raises UsageError for a newer format, DamagedError for any other file, AffuseError where none can be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return _check(path, file)
+    except OSError as error:
+        raise AffuseError(
+            f"{path} cannot be read: {error.strerror}. Check its permissions and its disk."
+        ) from None
+
+
+def _check(path: Path, file: BinaryIO) -> Seal:
+    magic, text, digest = file.readline(len(MAGIC)), file.readline(LONGEST), file.readline(65)
+    video_id = _claimed(path, text)
+    if hashlib.sha256(magic + text).hexdigest().encode() + b"\n" != digest:
+        ours = magic == MAGIC or video_id
+        reason = "its first lines are damaged" if ours else "it is not a shard of affuse; move it elsewhere"
+        raise DamagedError(path, reason, video_id)
+    try:
+        seal = json.loads(text)
+        if seal["format"] > FORMAT_VERSION:
+            raise UsageError(
+                f"{path} has format version {seal['format']}, made by a newer affuse; this one reads up to "
+                f"{FORMAT_VERSION}. Update affuse (pip install --upgrade affuse), or give another store."
+            )
+        size, start = file.seek(0, 2), seal["start"]
+        if size != seal["size"]:
+            raise DamagedError(path, f"it has {size} bytes where {seal['size']} were written", video_id)
+        lines = file.seek(len(magic + text + digest))
+        blank = not file.read(max(0, start - lines)).strip(b"\0")
+        if not blank or _structure(file, start, size, seal["data"]) != seal["structure"]:
+            raise DamagedError(path, "its structure is not the one that was written", video_id)
+        return Seal(seal["id"], seal["settings_hash"])
+    except (KeyError, RecursionError, TypeError, ValueError) as error:  # sealed, but not by us
+        raise DamagedError(path, f"it is not a shard of affuse ({error!r})", video_id) from None
+
+
+def _claimed(path: Path, text: bytes) -> str:
+    """The id in a seal that may be damaged, if it is believable: the file would be named after it."""
+    try:
+        video_id = json.loads(text)["id"]
+        return video_id if isinstance(video_id, str) and shard_name(video_id) == path.name else ""
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return ""
+
+
+def _structure(file: BinaryIO, start: int, size: int, data: list[list[int]]) -> str:
+    """sha256 of all bytes from `start` to `size` but those of `data`."""
+    digest = hashlib.sha256()
+    for first, end in _between(start, size, data):
+        file.seek(first)
+        while first < end and (block := file.read(min(BLOCK, end - first))):
+            digest.update(block)
+            first += len(block)
+    return digest.hexdigest()
+
+
+def _between(start: int, size: int, data: list[list[int]]) -> Iterator[tuple[int, int]]:
+    for first, end in data:
+        yield start, first
+        start = end
+    yield start, size
