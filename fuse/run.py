@@ -69,7 +69,7 @@ class RunFolder:
     def check(self, settings: TrainSettings) -> None:
         """See that a run with these settings can begin here, or go on.
 
-        Raises UsageError for a finished run, for other settings, naming them, and for a folder of other things.
+        Raises UsageError for a finished run, other settings (naming them), and a folder of other things.
         """
         if not self.config.exists():
             if self.path.is_dir() and any(self.path.iterdir()):

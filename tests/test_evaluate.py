@@ -1,4 +1,4 @@
-"""Scores and predictions: equal to a slow, obvious computation, equal to what training recorded, honest about gaps."""
+"""Scores and predictions: equal to a slow, obvious computation and to what training recorded; gaps shown."""
 
 import csv
 
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 
 def slowly(run, video):
-    """Every window alone through the model, every frame the mean over its windows; the frames with any modality."""
+    """Every window alone through the model, every frame the mean over its windows; which frames have anything."""
     frames, length, hop = video.frames, run.settings.window, run.settings.hop
     aligned = align(video, video.visual.time, run.settings.modalities, tiny.WIDTHS)
     starts = sorted({*range(0, max(frames - length, 0) + 1, hop), max(frames - length, 0)})
@@ -35,13 +35,10 @@ def slowly(run, video):
     for start in starts:
         inputs, mask = {}, {}
         for m, (embedding, valid) in aligned.items():
-            x = (
-                torch.from_numpy(embedding.astype(np.float32)) - run.normalisation.mean[m]
-            ) / run.normalisation.std[m]
-            inputs[m], mask[m] = (
-                x[None, start : start + length],
-                torch.from_numpy(valid)[None, start : start + length],
-            )
+            part = slice(start, start + length)
+            x = torch.from_numpy(embedding[part].astype(np.float32))
+            inputs[m] = ((x - run.normalisation.mean[m]) / run.normalisation.std[m])[None]
+            mask[m] = torch.from_numpy(valid[part])[None]
         with torch.no_grad():
             for i, row in enumerate(run.model(inputs, mask=mask)[0].double().numpy()):
                 covering[start + i].append(row)
@@ -119,7 +116,7 @@ def test_predictions_are_written_for_every_video(trained, tmp_path):
         values = np.array([[float(row["valence"]), float(row["arousal"])] for row in rows])
         np.testing.assert_allclose(values[present], expected[present], atol=2e-6)
         assert np.isfinite(values).all()
-    assert not present.all() or not all(m["frames"] == m["valid"] for m in result["written"].values())
+    assert any(made["valid"] < made["frames"] for made in result["written"].values())
     assert (tmp_path / "out" / "set%2Fv0.png").stat().st_size > 1000
 
 
@@ -141,7 +138,7 @@ def test_a_video_without_any_modality_fails_with_its_reasons_and_the_others_go_o
     assert list(result["written"]) == ["t1"]
     assert "no_face" in result["failed"]["t0"]
     assert "no_audio (no track)" in result["failed"]["t0"]
-    with pytest.raises(UsageError, match="'t11' is not in the store.*did you mean 't1'"):
+    with pytest.raises(UsageError, match=r"'t11' is not in the store.*did you mean 't1'"):
         fuse.predict(path, store, tmp_path / "out", ids=["t11"])
 
 
