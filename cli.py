@@ -22,7 +22,9 @@ SET = click.option(
 )
 CONFIG = click.option("--config", type=FILE, help="YAML file of settings; --set goes over it.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
-WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights.")
+WEIGHTS = click.option(
+    "--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
@@ -72,7 +74,9 @@ def main() -> None:
 @main.command()
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
 @click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
-@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages).")
+@click.option(
+    "--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages)."
+)
 @WEIGHTS
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
@@ -140,7 +144,9 @@ def fuse() -> None:
 @fuse.command()
 @STORE
 @LABELS
-@click.option("--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with."
+)
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
 @click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
@@ -157,12 +163,18 @@ def train(store, labels, out, model, preset, seed, device, as_json, config, assi
 
     def on_epoch(row: dict) -> None:
         if sys.stderr.isatty():
-            say("  ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, (int, float))))
+            say(
+                "  ".join(
+                    f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, (int, float))
+                )
+            )
 
     result = run_training(store, labels, out, settings, on_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
-    sentence = f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
+    sentence = (
+        f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
+    )
     click.echo(json.dumps(result, indent=2) if as_json else sentence)
 
 
@@ -200,7 +212,9 @@ def finish_prediction(result: dict, as_json: bool) -> None:
         click.echo(json.dumps(result, indent=2))
     else:
         for video_id, made in result["written"].items():
-            click.echo(f"{video_id}: {made['frames']} frames, {made['valid']} valid: {made['csv']}, {made['figure']}")
+            click.echo(
+                f"{video_id}: {made['frames']} frames, {made['valid']} valid: {made['csv']}, {made['figure']}"
+            )
     for video_id, reason in result["failed"].items():
         say(f"failed: {video_id}: {reason}")
     sys.exit(bool(result["failed"]))
@@ -219,7 +233,9 @@ def models(as_json) -> None:
 
 @main.command()
 @click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video."
+)
 @WEIGHTS
 @DEVICE
 @JSON
@@ -235,7 +251,9 @@ def predict(run, out, weights_dir, device, as_json, videos) -> None:
 
 
 @main.command()
-@click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs.")
+@click.option(
+    "--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs."
+)
 @click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
 @click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
 @WEIGHTS

@@ -46,7 +46,9 @@ def cut_patches(samples: np.ndarray, time: np.ndarray, anchor: str) -> np.ndarra
 class SoundEncoder:
     """VGGish over anchored patches."""
 
-    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype = torch.float32
+    ):
         torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
         self.network = VGG(make_layers(), False)
         if located.trained:

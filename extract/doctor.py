@@ -126,6 +126,8 @@ def table(surroundings: dict, backbones: list[dict]) -> str:
     lines = [f"{name:<16} {value}" for name, value in surroundings.items()]
     lines += ["", f"{'backbone':<24}{'part':<8}{'state':<9}{'verified':<12}licence"]
     for row in backbones:
-        head = f"{row['name']:<24}{row['part']:<8}{row['state']:<9}{row['verified'] or '–':<12}{row['licence']}"
+        head = (
+            f"{row['name']:<24}{row['part']:<8}{row['state']:<9}{row['verified'] or '–':<12}{row['licence']}"
+        )
         lines += [head, *(f"    {row[key]}" for key in ("where", "how") if row[key])]
     return "\n".join(lines)

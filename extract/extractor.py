@@ -20,11 +20,12 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
+from extract.absent import no_audio, no_text, no_visual, undecodable
 from extract.faces import FaceDetector, crop, follow, link, read_crop
 from extract.inputs import Job
 from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio, read_frames
 from extract.settings import ExtractSettings
-from extract.transcripts import Word, read_transcript
+from extract.transcripts import read_transcript
 from extract.weights import Located, locate
 from features.record import (
     AudioFeatures,
@@ -39,12 +40,22 @@ from features.record import (
 )
 from features.version import VERSION
 
+NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
+END = object()
 DETECTION_CHUNK = 32  # scaled frames per call of the detector
 CROP_CHUNK = 8  # full frames held at once
-LIBRARIES = (
-    "av facenet-pytorch h5py numpy openai-whisper torch torchvggish torchvision transformers".split()
-)
+LIBRARIES = [
+    "av",
+    "facenet-pytorch",
+    "h5py",
+    "numpy",
+    "openai-whisper",
+    "torch",
+    "torchvggish",
+    "torchvision",
+    "transformers",
+]
 
 
 @dataclass
@@ -65,8 +76,8 @@ class Stages:
         """Pass `items` on, counting the time taken to make each."""
         while True:
             with self(name):
-                item = next(items, None)
-            if item is None:
+                item = next(items, END)
+            if item is END:
                 return
             yield item
 
@@ -75,7 +86,9 @@ def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bo
     """Find the weights of every part. Only faces and sound may be untrained: words cannot be invented."""
     names = settings.backbones.model_dump()
     return {
-        part: locate(names[part], weights_dir, allow_untrained=allow_untrained and part in ("visual", "audio"))
+        part: locate(
+            names[part], weights_dir, allow_untrained=allow_untrained and part in ("visual", "audio")
+        )
         for part in settings.parts
     }
 
@@ -174,19 +187,23 @@ class Extractor:
         if not len(time):
             reason = f"no frame could be decoded ({'; '.join(damage[:3]) or 'the stream is empty'})"
             return no_visual(width, Status.UNDECODABLE, reason)
-        embedding = np.zeros((len(time), width), np.float16)
-        valid = confidence > 0
-        status, reason = Status.OK, _noted(damage)
+        embedding, valid = np.zeros((len(time), width), np.float16), np.zeros(len(time), bool)
         if "visual" not in self.settings.modalities:
-            status, reason = Status.SKIPPED, "not among the modalities asked for"
-        elif not valid.any():
-            missing = f"no crop in {job.crops}" if job.crops else f"no face found in {len(time)} frames"
-            status, reason = Status.NO_FACE, missing
+            return VisualFeatures(embedding, time, valid, box, confidence, Status.SKIPPED, NOT_ASKED)
+        for index, crops in self._crops(job, np.flatnonzero(confidence), box, stages, damage):
+            with stages("visual"):
+                embedding[index] = self.face_encoder(crops)
+                valid[index] = True
+        if valid.any():
+            status, reason = Status.OK, _noted(damage)
         else:
-            for index, crops in self._crops(job, valid, box, stages, damage):
-                with stages("visual"):
-                    embedding[index] = self.face_encoder(crops)
-        return VisualFeatures(embedding, time, valid, box, confidence, status, reason)
+            where = (
+                f"no readable crop in {job.crops.name}"
+                if job.crops
+                else f"no face found in {len(time)} frames"
+            )
+            status, reason = Status.NO_FACE, where
+        return VisualFeatures(embedding, time, valid, box, confidence * valid, status, reason)
 
     def _boxes(self, job: Job, media: Media, stages: Stages, damage: list[str]):
         """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
@@ -213,26 +230,24 @@ class Extractor:
         box, confidence = follow(tracks, len(time), small[1], self.settings.detection.face)
         return time, box * np.float32(scale), confidence
 
-    def _crops(self, job: Job, valid: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
-        """Batches of (frame indices, crops (n, 3, S, S) uint8) of the frames with a face."""
+    def _crops(self, job: Job, seen: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
+        """Batches of (frame indices, crops (n, 3, S, S) uint8) of the frames in `seen`, those with a face."""
         from extract.visual import BATCH
 
         size, margin = self.face_encoder.size, self.settings.detection.margin
-        if job.crops:
-            singles = ((i, read_crop(job.crop(i), size, damage)) for i in np.flatnonzero(valid))
-        else:
-            frames = (
-                picture
-                for chunk in stages.timed("decode", read_frames(job.path, chunk=CROP_CHUNK, wanted=valid))
-                for picture in chunk.pixels
-            )
-            singles = ((i, crop(p, box[i], margin, size)) for i, p in zip(np.flatnonzero(valid), frames, strict=False))
+
+        def pictures() -> Iterator[torch.Tensor | None]:
+            if job.crops:
+                yield from (read_crop(job.crop(i), size, damage) for i in seen)
+                return
+            boxes = iter(box[seen])
+            for chunk in read_frames(job.path, chunk=CROP_CHUNK, wanted=np.isin(np.arange(len(box)), seen)):
+                yield from (crop(pixels, next(boxes), margin, size) for pixels in chunk.pixels)
+
         batch: list[tuple[int, torch.Tensor]] = []
-        for i, picture in stages.timed("crop", singles):
-            if picture is None:  # an unreadable given crop counts as no face
-                valid[i] = False
-                continue
-            batch.append((i, picture))
+        for i, picture in zip(seen, stages.timed("crop", pictures()), strict=True):
+            if picture is not None:  # an unreadable given crop counts as no face
+                batch.append((i, picture))
             if len(batch) == BATCH:
                 yield [i for i, _ in batch], torch.stack([p for _, p in batch])
                 batch = []
@@ -249,7 +264,7 @@ class Extractor:
 
     def _audio(self, media, samples, damage, visual: VisualFeatures, stages: Stages) -> AudioFeatures:
         if "audio" not in self.settings.modalities:
-            return no_audio(self._widths, Status.SKIPPED, "not among the modalities asked for")
+            return no_audio(self._widths, Status.SKIPPED, NOT_ASKED)
         if not len(samples):
             return no_audio(self._widths, *_why_silent(media, damage))
         if visual.status in (Status.NO_VIDEO, Status.UNDECODABLE):
@@ -264,7 +279,7 @@ class Extractor:
     def _text(self, job: Job, media: Media, samples: np.ndarray, stages: Stages) -> TextFeatures:
         width = self._widths.get("text", 0)
         if "text" not in self.settings.modalities:
-            return no_text(width, Status.SKIPPED, "not among the modalities asked for")
+            return no_text(width, Status.SKIPPED, NOT_ASKED)
         if self.settings.transcripts == "given":
             if job.transcript is None:
                 return no_text(width, Status.SKIPPED, "no transcript was given for this video")
@@ -277,7 +292,14 @@ class Extractor:
         if not words:
             return no_text(width, Status.NO_SPEECH, "no speech was recognised")
         with stages("text"):
-            return text_features(self.word_encoder(words), words)
+            embedding = self.word_encoder(words)
+        return TextFeatures(
+            embedding=embedding,
+            start=np.array([w.start for w in words]),
+            end=np.array([w.end for w in words]),
+            word=np.array([w.text for w in words]),
+            confidence=np.array([w.confidence for w in words], np.float32),
+        )
 
 
 def _noted(damage: list[str]) -> str:
@@ -290,42 +312,3 @@ def _why_silent(media: Media, damage: list[str]) -> tuple[Status, str]:
     if damage:
         return Status.UNDECODABLE, f"the sound could not be decoded ({damage[0]})"
     return Status.TOO_SHORT, "the sound stream is empty"
-
-
-def text_features(embedding: np.ndarray, words: list[Word]) -> TextFeatures:
-    return TextFeatures(
-        embedding=embedding,
-        start=np.array([w.start for w in words]),
-        end=np.array([w.end for w in words]),
-        word=np.array([w.text for w in words]),
-        confidence=np.array([w.confidence for w in words], np.float32),
-    )
-
-
-def no_visual(width: int, status: Status, reason: str) -> VisualFeatures:
-    rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0, bool))
-    return VisualFeatures(*rows, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), status, reason)
-
-
-def no_audio(widths: dict[str, int], status: Status, reason: str) -> AudioFeatures:
-    return AudioFeatures(np.zeros((0, widths.get("audio", 0)), np.float16), np.zeros(0), status, reason)
-
-
-def no_text(width: int, status: Status, reason: str) -> TextFeatures:
-    empty = text_features(np.zeros((0, width), np.float16), [])
-    return TextFeatures(empty.embedding, empty.start, empty.end, empty.word.astype(str), empty.confidence, status, reason)
-
-
-def undecodable(video_id: str, source: Source, reason: str, widths: dict[str, int]) -> VideoFeatures:
-    """The record of a video of which nothing can be decoded."""
-    status = Status.UNDECODABLE
-    return VideoFeatures(
-        id=video_id,
-        source=source,
-        fps=0.0,
-        duration=0.0,
-        frames=0,
-        visual=no_visual(widths.get("visual", 0), status, reason),
-        audio=no_audio(widths, status, reason),
-        text=no_text(widths.get("text", 0), status, reason),
-    )

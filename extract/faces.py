@@ -106,7 +106,9 @@ def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
         unlinked = set(range(len(faces.boxes)))
         if live and unlinked:
             score = overlap(np.array([t.box[-1] for t in live]), faces.boxes)
-            for t, f in zip(*np.unravel_index(np.argsort(-score, axis=None, kind="stable"), score.shape), strict=True):
+            for t, f in zip(
+                *np.unravel_index(np.argsort(-score, axis=None, kind="stable"), score.shape), strict=True
+            ):
                 if score[t, f] < LINK_OVERLAP:
                     break
                 if f in unlinked and live[t].frame[-1] != index:

@@ -33,7 +33,9 @@ class Job:
         """Every file the record is made from."""
         given = [self.transcript] if self.transcript else []
         if self.crops and self.crops.is_dir():
-            given += sorted(Path(entry.path) for entry in os.scandir(self.crops) if entry.name.endswith(".jpg"))
+            given += sorted(
+                Path(entry.path) for entry in os.scandir(self.crops) if entry.name.endswith(".jpg")
+            )
         return [self.path, *given]
 
     @cached_property
@@ -55,7 +57,11 @@ class Job:
 def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path | None = None) -> list[Job]:
     """Every video below `video_dir`, in order of its id. Raises UsageError where there is none, or where two
     videos would have the same id."""
-    for option, folder in (("--video-dir", video_dir), ("--faces-dir", faces_dir), ("--transcripts", transcripts)):
+    for option, folder in (
+        ("--video-dir", video_dir),
+        ("--faces-dir", faces_dir),
+        ("--transcripts", transcripts),
+    ):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{option} {folder} is not a folder. Give the folder, not a file in it.")
     paths: dict[str, Path] = {}
@@ -71,7 +77,9 @@ def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path 
             )
         paths[video_id] = path
     if not paths:
-        raise UsageError(f"No videos below {video_dir}. Files are taken by their ending: {' '.join(SUFFIXES)}.")
+        raise UsageError(
+            f"No videos below {video_dir}. Files are taken by their ending: {' '.join(SUFFIXES)}."
+        )
     return [
         Job(
             id=video_id,

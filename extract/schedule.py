@@ -105,8 +105,14 @@ def attempt(extractor: Extractor, job: Job) -> tuple[VideoFeatures | None, str |
     except AffuseError as error:
         return None, str(error)
     except OSError as error:
-        return None, f"{job.path} cannot be read: {error.strerror or error}. Check its permissions and its disk."
+        return (
+            None,
+            f"{job.path} cannot be read: {error.strerror or error}. Check its permissions and its disk.",
+        )
     except Exception as error:
         log.exception("extraction of %s failed", job.id)
-        return None, f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this."
+        return (
+            None,
+            f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this.",
+        )
     return video, video.visual.reason if video.failed else None

@@ -77,7 +77,12 @@ class WordEncoder:
 
     def _encode(self, sentences: list[list[str]]) -> Iterator[np.ndarray]:
         tokens = self.tokenizer(
-            sentences, is_split_into_words=True, padding=True, truncation=True, max_length=512, return_tensors="pt"
+            sentences,
+            is_split_into_words=True,
+            padding=True,
+            truncation=True,
+            max_length=512,
+            return_tensors="pt",
         )
         hidden = self.network(**tokens.to(self.device), output_hidden_states=True).hidden_states[-LAYERS:]
         pieces = torch.stack(hidden).sum(dim=0).float().cpu().numpy()

@@ -25,7 +25,9 @@ def describe_verification(verification: Verification) -> str:
     """One line for every damaged place, and a count."""
     problems = verification.problems
     lines = [_problem(vars(problem)) for problem in problems]
-    summary = "all whole" if not problems else f"{len(problems)} damaged; extract again to remake what is damaged"
+    summary = (
+        "all whole" if not problems else f"{len(problems)} damaged; extract again to remake what is damaged"
+    )
     return "\n".join([*lines, f"{verification.checked} videos checked: {summary}."])
 
 

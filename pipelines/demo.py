@@ -115,7 +115,9 @@ def parse_seeds(seeds: str) -> list[int]:
     try:
         return list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
     except ValueError:
-        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2.") from None
+        raise UsageError(
+            f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2."
+        ) from None
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
@@ -135,7 +137,10 @@ def word_accuracy(store: FeatureStore, data: DemoData) -> float:
     """Part of the spoken words that the transcripts have right: 1 − word errors / words, over all videos."""
     errors = words = 0
     for video_id in (*data.train, *data.validation):
-        spoken, heard = plain(data.words(video_id)), plain(store.read(video_id, modalities=("text",)).transcript)
+        spoken, heard = (
+            plain(data.words(video_id)),
+            plain(store.read(video_id, modalities=("text",)).transcript),
+        )
         errors += word_errors(spoken, heard)
         words += len(spoken)
     return 1 - errors / words

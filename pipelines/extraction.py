@@ -35,11 +35,13 @@ def extract_settings(
         "transcripts": "given" if given_transcripts else "whisper",
     }
     file = read_yaml(config) if config else {}
-    return resolve(ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given)
+    return resolve(
+        ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given
+    )
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" is the GPU where there is one. Raises UsageError for a device that this machine lacks."""
+    """ "auto" is the GPU where there is one. Raises UsageError for a device that this machine lacks."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -104,7 +106,9 @@ def extract_jobs(
         for reason in reasons.values():
             tally[reason] = tally.get(reason, 0) + 1
         why = "; ".join(f"{n} {reason}" for reason, n in tally.items())
-        announce(f"{len(jobs)} videos, {len(reasons)} to extract" + (f" ({why})." if why else ": nothing to do."))
+        announce(
+            f"{len(jobs)} videos, {len(reasons)} to extract" + (f" ({why})." if why else ": nothing to do.")
+        )
 
     def finished(job: Job, failure: str | None) -> None:
         count["done"] += 1

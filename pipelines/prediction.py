@@ -39,11 +39,21 @@ def predict_videos(
     jobs: dict[str, Job] = {}
     for path in videos:
         if path.stem in jobs:
-            raise UsageError(f"{jobs[path.stem].path} and {path} have the same name; predict on them separately.")
+            raise UsageError(
+                f"{jobs[path.stem].path} and {path} have the same name; predict on them separately."
+            )
         jobs[path.stem] = Job(id=path.stem, name=path.name, path=path)
     store = out / "features"
     summary, _ = extract_jobs(
-        list(jobs.values()), store, settings, weights_dir, bool(run.provenance.untrained), device, True, announce, progress
+        list(jobs.values()),
+        store,
+        settings,
+        weights_dir,
+        bool(run.provenance.untrained),
+        device,
+        True,
+        announce,
+        progress,
     )
     there = [video_id for video_id in jobs if video_id not in summary.failed]
     result = predict(run, store, out, there, device) if there else {"written": {}, "failed": {}}

@@ -65,7 +65,9 @@ def write_media(
             video.pix_fmt = "yuv420p"
             video.codec_context.time_base = Fraction(1, 1000)
         if samples is not None:
-            audio = container.add_stream("aac", rate=rate, layout={1: "mono", 2: "stereo", 6: "5.1"}[channels])
+            audio = container.add_stream(
+                "aac", rate=rate, layout={1: "mono", 2: "stereo", 6: "5.1"}[channels]
+            )
         if video is not None:
             times = np.arange(len(frames)) / fps if times is None else times
             for picture, time in zip(frames, times, strict=True):

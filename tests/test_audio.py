@@ -35,7 +35,9 @@ def test_ends_are_continued():
 
 
 def test_batches_do_not_change_embeddings():
-    encoder = SoundEncoder(locate("vggish", allow_untrained=True, download=False), "start", torch.device("cpu"))
+    encoder = SoundEncoder(
+        locate("vggish", allow_untrained=True, download=False), "start", torch.device("cpu")
+    )
     samples = tone(4.0) * np.linspace(0, 1, 64_000, dtype=np.float32)
     time = np.arange(BATCH + 3) / 20
     together = encoder(samples, time)

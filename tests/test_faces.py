@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import face_frames, plain_frames
 
-from extract.faces import NOBODY, Detected, Detection, FaceDetector, crop, follow, link, overlap, read_crop, square
+from extract.faces import (
+    NOBODY,
+    Detected,
+    Detection,
+    FaceDetector,
+    crop,
+    follow,
+    link,
+    overlap,
+    read_crop,
+    square,
+)
 
 
 def detected(*boxes, confidence=0.99):
@@ -64,7 +75,9 @@ def test_the_main_track_is_followed_not_the_passer_by():
 
 @given(
     st.lists(
-        st.lists(st.tuples(*[st.floats(0, 100)] * 2, *[st.floats(1, 50)] * 2), max_size=3), min_size=1, max_size=12
+        st.lists(st.tuples(*[st.floats(0, 100)] * 2, *[st.floats(1, 50)] * 2), max_size=3),
+        min_size=1,
+        max_size=12,
     )
 )
 def test_every_sighting_is_in_one_track_once(frames):

@@ -1,0 +1,103 @@
+"""The visual networks: strides and borders of each style, input scaling, batches."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from media import face_frames
+from torchvision.models import resnet50
+
+from extract.resnet import IR50, ResNet50
+from extract.sources import BACKBONES
+from extract.visual import BATCH, FaceEncoder, build
+from extract.weights import Located, locate
+from features.errors import AffuseError
+
+
+def untrained(name: str) -> Located:
+    return Located(name, None, "seed:0", "", False, BACKBONES[name])
+
+
+def test_torchvision_style_is_torchvisions():
+    torch.manual_seed(0)
+    theirs = resnet50(weights=None).eval()
+    ours = ResNet50().eval()
+    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
+    theirs.fc = torch.nn.Identity()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_caffe_style_strides_on_the_first_convolution():
+    network = ResNet50(caffe=True)
+    for stage in (network.layer2, network.layer3, network.layer4):
+        assert stage[0].conv1.stride == (2, 2)
+        assert stage[0].conv2.stride == (1, 1)
+        assert stage[0].downsample[0].stride == (2, 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"ceil_pool": True}, {"keras_stem": True, "projection": 512}])
+def test_every_stem_leaves_seven_by_seven(options):
+    network = ResNet50(caffe=True, **options).eval()
+    seen = []
+    network.layer4.register_forward_hook(lambda *args: seen.append(args[-1].shape))
+    with torch.inference_mode():
+        out = network(torch.zeros(1, 3, 224, 224))
+    assert seen == [(1, 2048, 7, 7)]
+    assert out.shape == (1, options.get("projection", 2048))
+
+
+def test_ir50_gives_unit_vectors():
+    network = IR50().eval()
+    with torch.inference_mode():
+        out = network(torch.randn(2, 3, 40, 40))
+    assert out.shape == (2, 512)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
+    assert sum(len(stage) for stage in [network.body]) == 24
+
+
+@pytest.mark.parametrize("name", [s.name for s in BACKBONES.values() if s.part == "visual"])
+def test_every_visual_backbone_encodes_to_its_width(name):
+    located = untrained(name)
+    encoder = FaceEncoder(located, torch.device("cpu"))
+    crops = torch.from_numpy(face_frames(2, (encoder.size, encoder.size)).transpose(0, 3, 1, 2).copy())
+    out = encoder(crops)
+    assert out.shape == (2, located.entry.width)
+    assert out.dtype == np.float16
+    assert np.isfinite(out).all()
+    assert np.ptp(out) > 0
+
+
+def test_batches_do_not_change_embeddings():
+    encoder = FaceEncoder(untrained("resnet50-imagenet-caffe"), torch.device("cpu"))
+    crops = torch.from_numpy(face_frames(BATCH + 2, (224, 224)).transpose(0, 3, 1, 2).copy())
+    together = encoder(crops).astype(np.float32)
+    alone = np.concatenate([encoder(crops[i : i + 1]) for i in (0, BATCH - 1, BATCH + 1)]).astype(np.float32)
+    np.testing.assert_allclose(together[[0, BATCH - 1, BATCH + 1]], alone, rtol=2e-3, atol=2e-3)
+
+
+def test_input_scaling_by_hand():
+    located = untrained("ir50-ferplus")
+    encoder = FaceEncoder(located, torch.device("cpu"))
+    seen = []
+    encoder.network.input_layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    crops = torch.arange(3, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 48, 48) * 100
+    encoder(crops.contiguous())
+    assert seen[0].shape == (1, 3, 40, 40)
+    np.testing.assert_allclose(seen[0][0, :, 0, 0], (np.array([0, 100, 200]) / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+def test_an_untrained_network_is_the_same_every_time():
+    first, second = (build(untrained("resnet50-imagenet-caffe")).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path):
+    torch.save(IR50().state_dict(), tmp_path / "resnet50-imagenet.pth")
+    located = locate("resnet50-imagenet", tmp_path)
+    with pytest.raises(
+        AffuseError, match=r"resnet50-imagenet\.pth does not hold the weights of resnet50-imagenet"
+    ):
+        build(replace(located))
