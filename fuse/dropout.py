@@ -16,7 +16,7 @@ LEVELS = 2**16
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """x with every element zeroed with probability p and the others scaled up, so that the mean stays.
+    """x with every element zeroed with probability p, the others scaled up to keep the mean.
 
     On a CPU p is rounded to a multiple of 2^-16 and the scale follows it. The draws come from torch's generator.
     """
