@@ -7,7 +7,7 @@ of valence and arousal, of the words being spoken. They are independent and spre
     arousal(t) = clip(A S(t) + B w_a(t))
 
     face    expression(t) = F(t) + noise       mouth corners and brows
-                                               nuisance: lip opening, head motion, light, sensor noise, looks
+                                               nuisance: lip opening, head motion, light, noise, looks
     voice   effort(t)     = S(t) + noise       loudness throughout; pitch and rate from sentence to sentence
                                                nuisance: the speaker's voice, the sounds of the words, the room
     words   adjectives and nouns of place w    nuisance: filler words, what the transcriber mishears
@@ -320,10 +320,12 @@ def encode(path: Path, pictures: np.ndarray, fps: int, samples: np.ndarray, samp
     """Write an MP4 of frames (T, H, W, 3) uint8 and mono sound (n,), beside first and then in place."""
     beside = path.with_name(f".{path.name}.part")
     with av.open(str(beside), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        # x264's macroblock tree reads memory that it never wrote: with it, runs differ.
         if "libx264" in av.codecs_available:
-            video = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
+            options = {"crf": "20", "preset": "veryfast", "x264-params": "mbtree=0"}
+            video = container.add_stream("libx264", rate=fps, options=options)
         else:
-            video = container.add_stream("mpeg4", rate=fps, options={"qscale": "3"})
+            video = container.add_stream("mpeg4", rate=fps, bit_rate=2_000_000)
         video.height, video.width = pictures.shape[1:3]
         video.pix_fmt = "yuv420p"
         video.codec_context.thread_count = 1  # the same bytes on any machine's number of cores

@@ -7,8 +7,9 @@ espeak-ng is the shared library that the package espeakng_loader carries, called
 from __future__ import annotations
 
 import ctypes
+import shutil
+import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Voice:
 
 
 class Synthesiser:
-    """espeak-ng in this process. The library has one state, so there is one object: `synthesiser()`."""
+    """espeak-ng as one speaker's mouth: made by `synthesiser()`, anew for every video."""
 
     def __init__(self, library: ctypes.CDLL, data: Path):
         self.library = library
@@ -79,9 +80,13 @@ class Synthesiser:
         return samples * (LEVEL / np.sqrt(np.square(samples).mean()))
 
 
-@cache
 def synthesiser() -> Synthesiser:
-    """The process's espeak-ng. Raises AffuseError where the extra `demo` is not installed."""
+    """A fresh espeak-ng. Raises AffuseError where the extra `demo` is not installed, or is damaged.
+
+    The library carries its state from sentence to sentence (breath, flutter, the phase of the voice), and
+    espeak_Terminate does not clear it. Loading a copy of the file makes an instance that starts anew, so that
+    a video sounds the same whatever was spoken before it.
+    """
     try:
         import espeakng_loader
     except ImportError:
@@ -89,9 +94,10 @@ def synthesiser() -> Synthesiser:
             "The demo's voices need espeakng_loader, which is not installed: pip install 'affuse[demo]'"
         ) from None
     try:
-        library = ctypes.CDLL(espeakng_loader.get_library_path())
-    except OSError as error:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), folder))
+        return Synthesiser(library, Path(espeakng_loader.get_data_path()))
+    except (OSError, RuntimeError) as error:
         raise AffuseError(
-            f"espeak-ng's library cannot be loaded: {error}. pip install 'affuse[demo]'"
+            f"espeak-ng cannot be loaded: {error}. Reinstall it: pip install --force-reinstall espeakng-loader"
         ) from None
-    return Synthesiser(library, Path(espeakng_loader.get_data_path()))
