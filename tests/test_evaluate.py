@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 
 def slowly(run, video):
-    """Every window alone through the model, every frame the mean over its windows; which frames have anything."""
+    """Every window alone through the model, every frame the mean over its windows; where there is anything."""
     frames, length, hop = video.frames, run.settings.window, run.settings.hop
     aligned = align(video, video.visual.time, run.settings.modalities, tiny.WIDTHS)
     starts = sorted({*range(0, max(frames - length, 0) + 1, hop), max(frames - length, 0)})

@@ -16,6 +16,7 @@ import tiny
 import torch
 
 import fuse
+import fuse.training
 from features.errors import AffuseError, UsageError
 from fuse.checkpoint import read_tensors
 from fuse.data import Normalisation, Windows, load_corpus
@@ -255,6 +256,14 @@ def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypa
         scores = iter([0.5, 0.4, 0.3])
         fuse.train(store, labels, tmp_path / str(reload), tiny.small(epochs=3, reload_best=reload))
         assert all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0]) is same
+    # What is kept are the best weights, not the last: predictions from the file are those in the folder.
+    run = tmp_path / "False"
+    fuse.predict(run, store, tmp_path / "out", ids=["set/v0"], figures=False)
+    kept, again = (
+        np.loadtxt(f / "set%2Fv0.csv", delimiter=",", skiprows=1)
+        for f in (run / "predictions", tmp_path / "out")
+    )
+    np.testing.assert_allclose(kept, again, atol=2e-6)
 
 
 RUN = """
