@@ -1,8 +1,8 @@
 """The seal on a shard: three lines of text before its HDF5 part, which prove the file's structure.
 
-HDF5 takes a damaged structure at its word: it may crash the process, or read a lost chunk as zeros. So every byte
-of a shard that HDF5 does not itself guard by a checksum, which is all but the chunks of its datasets, is proven
-here before HDF5 sees the file.
+HDF5 takes a damaged structure at its word: it may crash the process, or read a lost chunk as zeros. So every
+byte of a shard that HDF5 does not itself guard by a checksum, which is all but the chunks of its datasets, is
+proven here before HDF5 sees the file.
 
     affuse features
     {"data": [[first byte, end], …], "format": 1, "id": "clip01", "settings_hash": …, "size": …, "start": …,
@@ -91,15 +91,13 @@ def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[in
 def check_seal(path: Path) -> Seal:
     """The seal of a shard whose structure is as it was written.
 
-    Raises UsageError for a newer format, DamagedError for any other file, AffuseError where none can be read.
+    Raises UsageError for a newer format, DamagedError for any other file.
     """
     try:
         with path.open("rb") as file:
             return _check(path, file)
     except OSError as error:
-        raise AffuseError(
-            f"{path} cannot be read: {error.strerror}. Check its permissions and its disk."
-        ) from None
+        raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
 
 
 def _check(path: Path, file: BinaryIO) -> Seal:

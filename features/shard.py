@@ -8,9 +8,9 @@
     /text        status, reason;  embedding (W, D), start (W,), end (W,), word (W,), confidence (W,)
 
 Every dataset is in chunks under fletcher32, which HDF5 checks at each read, and carries the sha256 of its
-contents. `features_digest` covers those and all attributes; `digest` covers it and `local`, the facts in which
-two equal runs differ (seconds per stage, the source's mtime). Text attributes are JSON: HDF5's own text holds
-neither NUL nor a lone surrogate, and file names may.
+contents. `features_digest` covers those and all attributes; `digest` covers it and `local`, the facts in
+which two equal runs differ (seconds per stage, the source's mtime). Text attributes are JSON: HDF5's own text
+holds neither NUL nor a lone surrogate, and file names may.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.errors import AffuseError, UsageError
+from features.errors import AffuseError
 from features.layout import (
     DTYPES,
     PATHS,
@@ -81,6 +81,10 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
     Raises AffuseError where the file cannot be written (a full disk) or the record breaks its contract.
     """
     arrays = arrays_of(video)
+    if not math.isfinite(video.fps + video.duration):
+        raise AffuseError(
+            f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long."
+        )
     start = room(video.id, sum(map(chunk_count, arrays.values())))
 
     def fill(sink) -> None:
@@ -88,7 +92,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
         with h5py.File(sink, "w", userblock_size=start) as file:
             _fill(file, video, provenance, arrays)
             file.flush()
-            chunks = [extent for path in PATHS for extent in _extents(file[path])]
+            chunks = [extent for name in PATHS for extent in _extents(file[name])]
         write_seal(sink, Seal(video.id, provenance.settings_hash), start, chunks)
 
     publish(path, fill, _verify_or_raise)
@@ -149,8 +153,7 @@ def _digest(value) -> str:
 def read_shard(path: Path, modalities: Iterable[str] = MODALITIES) -> tuple[VideoFeatures, Provenance]:
     """The video and how it was made. Modalities not asked for come with no rows but their real status.
 
-    Raises UsageError for a newer format, DamagedError where what is read is not what was written, and
-    AffuseError where the file cannot be read.
+    Raises UsageError for a newer format, DamagedError where what is read is not what was written.
     """
     wanted = set(modalities)
     with _open(path) as file:
@@ -160,11 +163,7 @@ def read_shard(path: Path, modalities: Iterable[str] = MODALITIES) -> tuple[Vide
             arrays = {}
             for name in names(modality):
                 with _blaming(file, f"{modality}/{name}") as dataset:
-                    array = (
-                        dataset[()]
-                        if modality in wanted
-                        else np.zeros((0, *dataset.shape[1:]), dataset.dtype)
-                    )
+                    array = dataset[()] if modality in wanted else dataset[:0]
                     arrays[name] = decode(array) if name == "word" else array
             part = getattr(header, modality)
             parts[modality] = record(**arrays, status=part.status, reason=part.reason)
@@ -213,10 +212,6 @@ def verify_shard(path: Path) -> list[Problem]:
                     problems.append(error.problem)
     except DamagedError as error:
         problems.append(error.problem)
-    except UsageError:
-        raise
-    except AffuseError as error:
-        problems.append(Problem("", "", path.name, str(error)))
     return problems
 
 
@@ -229,7 +224,7 @@ def _verify_attributes(file: h5py.File) -> None:
     _header(file)
     local, features_digest, digest = (json.loads(file.attrs[name]) for name in DIGESTS)
     if _digest(_describe(file)) != features_digest or _digest([features_digest, local]) != digest:
-        raise DamagedError(Path(file.filename), "its attributes are not those that were written", _id(file))
+        raise _damage(file, "", "its attributes are not those that were written")
 
 
 def _verify_dataset(file: h5py.File, name: str) -> None:
@@ -238,7 +233,7 @@ def _verify_dataset(file: h5py.File, name: str) -> None:
         step = max(1, BLOCK // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
         blocks = (dataset[start : start + step] for start in range(0, len(dataset), step))
         if array_digest(dataset.dtype, dataset.shape, blocks) != json.loads(dataset.attrs["sha256"]):
-            raise ValueError("it does not hold what was written")
+            raise _damage(file, name, "it does not hold what was written")
 
 
 @contextmanager
@@ -261,10 +256,10 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
         dataset = file[name]
         _check_layout(file, dataset, name)
         yield dataset
-    except MemoryError:
+    except (DamagedError, MemoryError):
         raise
     except Exception as error:  # a wrong checksum is an OSError
-        raise DamagedError(Path(file.filename), _said(error), _id(file), name) from error
+        raise _damage(file, name, f"it cannot be read ({_said(error)})") from error
 
 
 def _check_layout(file: h5py.File, dataset: h5py.Dataset, name: str) -> None:
@@ -280,7 +275,7 @@ def _check_layout(file: h5py.File, dataset: h5py.Dataset, name: str) -> None:
         and dataset.fletcher32
     )
     if not right:
-        raise ValueError(f"{dataset.shape} {dataset.dtype} is not the layout of a shard")
+        raise _damage(file, name, f"{dataset.shape} {dataset.dtype} is not the layout of a shard")
 
 
 def _header(file: h5py.File) -> Header:
@@ -319,8 +314,8 @@ def _describe(file: h5py.File) -> dict[str, dict]:
     return described
 
 
-def _id(file: h5py.File) -> str:
-    return json.loads(file.attrs["id"])
+def _damage(file: h5py.File, dataset: str, reason: str) -> DamagedError:
+    return DamagedError(Path(file.filename), reason, json.loads(file.attrs["id"]), dataset)
 
 
 def _said(error: Exception) -> str:

@@ -142,7 +142,8 @@ class FeatureStore:
                 others.append(f"{few} otherwise ({'; '.join(differing)})")
             raise UsageError(
                 f"The {len(seals)} videos in {self.path} were made by different settings: {many} one way, "
-                f"{', '.join(others)}. Run affuse extract again with the settings wanted: it remakes the rest."
+                f"{', '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
+                "others."
             )
         return provenance
 
@@ -248,7 +249,8 @@ class FeatureStore:
     # ---- the folder
 
     def _files(self) -> list[Path]:
-        return sorted(path for path in self._shards.glob("*.h5") if not path.name.startswith("."))
+        files = (path for path in self._shards.glob("*.h5") if not path.name.startswith("."))
+        return sorted(path for path in files if path.is_file())
 
     def _scan(self) -> Scan:
         """Every shard's seal, read again once a file has come or gone."""

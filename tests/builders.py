@@ -101,3 +101,19 @@ def provenance(widths: dict[str, int] | None = None, settings: dict | None = Non
     return dataclasses.replace(
         made, settings_hash=changes.get("settings_hash") or settings_hash(made.settings, made.backbones)
     )
+
+
+def assert_same(one: VideoFeatures, other: VideoFeatures) -> None:
+    """Every field equal, arrays bit for bit."""
+    for field in dataclasses.fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if not dataclasses.is_dataclass(mine) or isinstance(mine, Source):
+            assert mine == theirs, field.name
+            continue
+        for array in dataclasses.fields(mine):
+            a, b = getattr(mine, array.name), getattr(theirs, array.name)
+            where = f"{field.name}/{array.name}"
+            if isinstance(a, np.ndarray) and a.dtype.kind != "U":
+                assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), where
+            else:
+                assert list(a) == list(b) if isinstance(a, np.ndarray) else a == b, where
