@@ -21,7 +21,7 @@ from fuse.windows import cut
 
 log = logging.getLogger("affuse")
 
-CHUNK = 16384  # rows of a statistic computed at once: 16384 × 2048 float64 are 256 MiB
+CHUNK = 4096  # rows whose statistics are computed at once: 4096 × 2048 float32 are 32 MiB
 STD_FLOOR = 0.05  # of the modality's overall spread: a channel that hardly moved in training is not blown up
 
 
@@ -165,7 +165,7 @@ class Normalisation:
 
     @classmethod
     def fit(cls, corpus: Corpus) -> Normalisation:
-        """Statistics of the frames where each modality is present, computed in float64.
+        """Statistics of the frames where each modality is present: chunks in float32, merged in float64.
 
         Raises AffuseError when a modality is present nowhere.
         """
@@ -177,13 +177,16 @@ class Normalisation:
                     f"No training video has {m} features, so nothing can be learned from them. "
                     f"Leave {m} out of the setting `modalities`."
                 )
-            total = sum(features[part].double().sum(0) for part in rows.split(CHUNK))
-            centre = total / len(rows)
-            square = sum(((features[part].double() - centre) ** 2).sum(0) for part in rows.split(CHUNK))
-            spread = (square / len(rows)).sqrt()
-            overall = (square.mean() / len(rows)).sqrt()
+            parts = rows.split(CHUNK)
+            moments = [torch.var_mean(features[part].float(), 0, correction=0) for part in parts]
+            part_var, part_mean = (torch.stack(each).double() for each in zip(*moments, strict=True))
+            counts = torch.tensor([[len(part)] for part in parts], dtype=torch.float64, device=rows.device)
+            share = counts / len(rows)
+            centre = (share * part_mean).sum(0)
+            variance = (share * (part_var + (part_mean - centre) ** 2)).sum(0)
+            overall = float(variance.mean().sqrt())
             mean[m] = centre.float()
-            std[m] = spread.clamp(min=max(STD_FLOOR * float(overall), 1e-6)).float()
+            std[m] = variance.sqrt().clamp(min=max(STD_FLOOR * overall, 1e-6)).float()
         return cls(mean, std)
 
     def to(self, device: str | torch.device) -> Normalisation:

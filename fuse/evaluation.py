@@ -15,7 +15,7 @@ from fuse.data import Corpus, Windows, load_corpus, match
 from fuse.labels import partition_files, read_track
 from fuse.models import FusionModel
 from fuse.run import Run, load_run
-from fuse.settings import pick_device
+from fuse.settings import TrainSettings, pick_device
 from fuse.windows import overlap_mean
 
 METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
@@ -107,7 +107,14 @@ def evaluate(
     return {"run": str(run.path), "partition": partition, **score(corpus, prediction)}
 
 
-def labelled_corpus(store, labels: Path, partition: str, settings, targets: list[str], device) -> Corpus:
+def labelled_corpus(
+    store: FeatureStore,
+    labels: Path,
+    partition: str,
+    settings: TrainSettings,
+    targets: list[str],
+    device: torch.device,
+) -> Corpus:
     """The videos of one partition with their labels, on the device."""
     files = partition_files(labels, partition, settings.validation)
     videos = match(store, files, settings.allow_missing)

@@ -161,15 +161,16 @@ def test_batches_hold_each_videos_own_frames_and_mask_the_rest(data):
     assert batch.counted[0].sum() == (~faceless[:3]).sum() + (~faceless[6:70]).sum()
 
 
-def test_normalisation_is_of_valid_training_frames_only(data):
+def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
+    monkeypatch.setattr("fuse.data.CHUNK", 32)
     store, _ = data
     corpus = load_corpus(store, ["t0", "t1"], ["visual"], ["valence"])
     rows = np.concatenate([store[v].visual.embedding[store[v].visual.valid] for v in ("t0", "t1")]).astype(
         np.float64
     )
     fitted = Normalisation.fit(corpus)
-    np.testing.assert_allclose(fitted.mean["visual"], rows.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(fitted.std["visual"], rows.std(0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.mean["visual"], rows.mean(0), atol=1e-6)
+    np.testing.assert_allclose(fitted.std["visual"], rows.std(0), rtol=1e-5)
     corpus.features["visual"][:, 0] = (
         1.5  # a channel that never moves must not blow up one that does at test time
     )
