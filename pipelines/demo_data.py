@@ -311,9 +311,9 @@ def _speak(
 
 def _loudness(samples: np.ndarray, rate: int, steps: int) -> np.ndarray:
     """Root mean square over about 0.1 s, at every step of the grid: (steps,)."""
-    power = gaussian_filter1d(np.square(samples, dtype=np.float64), 0.05 * rate, truncate=2)
-    at = np.minimum(np.arange(steps) * rate // GRID, len(samples) - 1)
-    return np.sqrt(power[at])
+    step = np.arange(len(samples)) * GRID // rate
+    power = np.bincount(step, np.square(samples, dtype=np.float64), steps) / (rate / GRID)
+    return np.sqrt(gaussian_filter1d(power[:steps], 0.05 * GRID))
 
 
 def encode(path: Path, pictures: np.ndarray, fps: int, samples: np.ndarray, sample_rate: int) -> None:

@@ -110,9 +110,12 @@ def dress(look: Look) -> Tensor:
 
 
 def displacement(expression: Tensor, opening: Tensor, height: int, width: int) -> Tensor:
-    """How far each point of the photograph has moved: (T, 2, H, W) in pixels, x and y."""
+    """How far the photograph's points have moved: (T, 2, height // 2, width // 2) in pixels, x and y.
+
+    Bumps are smooth: every other pixel is enough, and four times as quick.
+    """
     marks = torch.from_numpy(LANDMARKS)
-    y, x = torch.arange(height).float(), torch.arange(width).float()
+    y, x = (torch.linspace(0, n - 1, n // 2) for n in (height, width))
     across = torch.exp(-0.5 * ((x - marks[:, 0:1]) / marks[:, 2:3]) ** 2)  # (K, W)
     down = torch.exp(-0.5 * ((y - marks[:, 1:2]) / marks[:, 3:4]) ** 2)  # (K, H)
     moved = (expression - NEUTRAL)[:, None, None] * marks[:, 4:6] + opening[:, None, None] * marks[:, 6:8]

@@ -22,6 +22,7 @@ RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER; words per minute, 0â€“100, 0â€
 POSITION_CHARACTER = 1
 UTF8 = 1  # espeakCHARS_UTF8
 QUIET = 0.02  # part of the peak under which a sentence's ends are cut as silence
+LONGEST_PATH = 140  # characters; espeak-ng cuts the path of its data off at 160
 LEVEL = 0.06  # root mean square to which every sentence is brought
 
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -39,8 +40,8 @@ class Voice:
 class Synthesiser:
     """espeak-ng as one speaker's mouth: made by `synthesiser()`, anew for every video."""
 
-    def __init__(self, library: ctypes.CDLL, data: Path):
-        self.library = library
+    def __init__(self, library: ctypes.CDLL, data: Path, folder: tempfile.TemporaryDirectory):
+        self.library, self._folder = library, folder  # the folder goes when this object goes
         self.sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, str(data).encode(), DONT_EXIT)
         if self.sample_rate <= 0:
             raise AffuseError(
@@ -94,9 +95,14 @@ def synthesiser() -> Synthesiser:
             "The demo's voices need espeakng_loader, which is not installed: pip install 'affuse[demo]'"
         ) from None
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), folder))
-        return Synthesiser(library, Path(espeakng_loader.get_data_path()))
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), folder.name))
+        data = Path(espeakng_loader.get_data_path())
+        if len(str(data)) > LONGEST_PATH:
+            short = Path(folder.name) / "data"
+            short.symlink_to(data)
+            data = short
+        return Synthesiser(library, data, folder)
     except (OSError, RuntimeError) as error:
         raise AffuseError(
             f"espeak-ng cannot be loaded: {error}. Reinstall it: pip install --force-reinstall espeakng-loader"

@@ -126,6 +126,16 @@ def test_a_missing_extra_is_named(monkeypatch, name, reach):
         reach()
 
 
+def test_voices_lie_in_a_deep_folder(monkeypatch, tmp_path):
+    import espeakng_loader
+
+    deep = tmp_path / ("x" * 100) / ("y" * 100)
+    deep.mkdir(parents=True)
+    (deep / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(deep / "espeak-ng-data"))
+    assert synthesiser().speak("A table.", Voice("en-us+m1"), 160, 45, 50).any()
+
+
 def test_a_full_disk_is_one_sentence(monkeypatch, tmp_path):
     def full(*_args):
         raise OSError(28, "No space left on device")
