@@ -79,10 +79,9 @@ class RunFolder:
             return
         differences = "; ".join(self._differences(settings))
         if self.finished:
-            which = f"with other settings ({differences})" if differences else "with these settings"
+            which = f"other settings ({differences})" if differences else "these settings: nothing to do"
             raise UsageError(
-                f"{self.path} holds a finished run {which}: nothing to do. Evaluate it, or choose another "
-                "folder for --out."
+                f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out."
             )
         if differences:
             raise UsageError(
