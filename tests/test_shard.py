@@ -317,7 +317,9 @@ def reseal(path: Path, text: bytes) -> None:
 def test_a_truncated_shard_is_seen(tmp_path, keep):
     path = put(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    assert len(verify_shard(path)) == 1
+    (problem,) = verify_shard(path)
+    if keep in (5000, -1):
+        assert "bytes where" in problem.reason
     with pytest.raises(DamagedError):
         read_shard(path)
 
