@@ -170,7 +170,7 @@ def test_pitch_rate_and_loudness_follow_the_voice_signal():
             [effort[at:until].mean(), level, fundamental(samples, engine.sample_rate), letters_per_second]
         )
     followed = np.corrcoef(np.array(rows).T)[0, 1:]
-    assert (followed > [0.9, 0.6, 0.25]).all(), followed
+    assert (followed > [0.95, 0.88, 0.6]).all(), followed
 
 
 def test_only_mouth_and_brows_follow_the_expression():
@@ -196,7 +196,8 @@ def test_truth_is_bounded_and_nobody_knows_all_of_it(seed):
     words = generator.uniform(-1, 1, (2, 3000))
     valence, arousal = truth(face, voice, words)
     assert np.abs([face, voice, valence, arousal]).max() <= 1
-    assert np.corrcoef(valence, face)[0, 1] < 0.95
+    for known, part in ((valence, face), (valence, words[0]), (arousal, voice), (arousal, words[1])):
+        assert 0.4 < np.corrcoef(known, part)[0, 1] < 0.9
     np.testing.assert_array_equal(truth(face, -voice, words)[0], valence)
     np.testing.assert_array_equal(truth(-face, voice, words)[1], arousal)
 
