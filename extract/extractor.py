@@ -231,7 +231,7 @@ class Extractor:
         return time, box * np.float32(scale), confidence
 
     def _crops(self, job: Job, seen: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
-        """Batches of (frame indices, crops (n, 3, S, S) uint8) of the frames in `seen`, those with a face."""
+        """Batches of (frame indices, crops (n, 3, S, S)) of the frames in `seen`, those with a face."""
         from extract.visual import BATCH
 
         size, margin = self.face_encoder.size, self.settings.detection.margin

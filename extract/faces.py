@@ -155,7 +155,7 @@ def square(box: np.ndarray, margin: float) -> tuple[int, int, int]:
 
 
 def crop(pixels: np.ndarray, box: np.ndarray, margin: float, size: int) -> torch.Tensor:
-    """The face as (3, size, size) uint8. Parts of the square outside the frame repeat the frame's edge."""
+    """The face as (3, size, size) float32 in 0–255. Parts of the square outside the frame repeat the frame's edge."""
     left, top, side = square(box, margin)
     height, width = pixels.shape[:2]
     rows = np.arange(top, top + side).clip(0, height - 1)
@@ -165,14 +165,21 @@ def crop(pixels: np.ndarray, box: np.ndarray, margin: float, size: int) -> torch
 
 
 def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
-    """(H, W, 3) uint8 → (3, size, size) uint8, bilinear with antialiasing."""
+    """(H, W, 3) uint8 → (3, size, size) float32 in 0–255, bilinear with antialiasing.
+
+    In float, because torch's integer path rounds differently for different memory layouts.
+    """
     return interpolate(
-        picture.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True, align_corners=False
+        picture.permute(2, 0, 1)[None].float(),
+        (size, size),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
     )[0]
 
 
 def read_crop(path: Path, size: int, damage: list[str]) -> torch.Tensor | None:
-    """A given face crop as (3, size, size) uint8; None where the file is missing, or unreadable (noted in `damage`)."""
+    """A given face crop as (3, size, size) float32; None where it is missing, or unreadable (then noted)."""
     try:
         with Image.open(path) as image:
             return resize(torch.from_numpy(np.array(image.convert("RGB"))), size)

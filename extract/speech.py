@@ -15,6 +15,7 @@ SILENCE = -50.0  # dB below full scale: nothing quieter is handed to Whisper
 NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
 REPETITIVE = 2.4  # Whisper's own threshold on the compression ratio
+SLACK = 0.3  # s by which a word's times may be off
 PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
 
 
@@ -75,7 +76,7 @@ def _spoken(segment: dict) -> bool:
 
 
 def _audible(samples: np.ndarray, start: float, end: float) -> bool:
-    span = samples[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE) + 1]
+    span = samples[max(0, int((start - SLACK) * SAMPLE_RATE)) : int((end + SLACK) * SAMPLE_RATE)]
     return bool(len(span)) and loudness(span).max() >= SILENCE
 
 

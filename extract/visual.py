@@ -54,7 +54,7 @@ class FaceEncoder:
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> np.ndarray:
-        """RGB crops (n, 3, size, size) uint8 → embeddings (n, D) float16."""
+        """RGB crops (n, 3, size, size), 0–255 → embeddings (n, D) float16."""
         return np.concatenate([self._encode(batch) for batch in crops.split(BATCH)])
 
     def _encode(self, crops: torch.Tensor) -> np.ndarray:

@@ -82,7 +82,7 @@ def load_corpus(
     present = {m: [] for m in modalities}
     for name in videos:
         video = store.read(name, modalities)
-        time = frame_times(store, video)
+        time = store.frame_times(name)
         aligned = align(video, time, modalities, store.widths)
         if not any(valid.any() for _, valid in aligned.values()):
             left_out[name] = "; ".join(f"no {m}: {_why(video, m)}" for m in modalities)
@@ -119,19 +119,6 @@ def load_corpus(
         torch.from_numpy(np.concatenate(valids)).to(device),
         left_out,
     )
-
-
-def frame_times(store: FeatureStore, video: VideoFeatures) -> np.ndarray:
-    """The video's own frame times (T,), seconds; those of its sound where it has no frames."""
-    for modality in ("visual", "audio"):
-        time = getattr(video, modality).time
-        if len(time):
-            return time
-    for modality in ("audio", "visual"):  # not read, or none: the smaller one first
-        time = getattr(store.read(video.id, [modality]), modality).time
-        if len(time):
-            return time
-    return np.zeros(0)
 
 
 def _why(video: VideoFeatures, modality: str) -> str:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from features import FeatureStore
+from features.device import pick_device
 from features.errors import AffuseError
 from fuse.ccc import ccc, pearson, rmse
 from fuse.data import Corpus, Windows, load_corpus, match
 from fuse.labels import partition_files, read_track
 from fuse.models import FusionModel
 from fuse.run import Run, load_run
-from fuse.settings import TrainSettings, pick_device
+from fuse.settings import TrainSettings
 from fuse.windows import overlap_mean
 
 METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}

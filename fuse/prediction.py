@@ -7,12 +7,12 @@ from pathlib import Path
 
 from features import FeatureStore
 from features.config import nearest
+from features.device import pick_device
 from features.errors import AffuseError, UsageError
 from fuse import report
 from fuse.data import Windows, load_corpus
 from fuse.evaluation import predict_frames
 from fuse.run import Run, file_name, load_run, write_predictions
-from fuse.settings import pick_device
 
 
 def predict(

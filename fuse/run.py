@@ -30,6 +30,7 @@ from fuse.checkpoint import prefixed, read_tensors, unprefixed, write_bytes, wri
 from fuse.data import Normalisation
 from fuse.models import FusionModel, build_model
 from fuse.settings import TrainSettings
+from fuse.weights import load_weights
 
 # Settings that a resumed run may have otherwise, since no weight depends on them.
 FREE_TO_CHANGE = {"device", "tensorboard", "checkpoint_seconds"}
@@ -172,11 +173,9 @@ def load_run(path: Path) -> Run:
             )
         raise AffuseError(f"{folder.path} is not a run folder: it has no {folder.model.name}. Check --run.")
     tensors, facts = read_tensors(folder.model)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the drawn weights are replaced, and nobody should feel the drawing
+    with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
         model = build_model(**facts["model"])
-    model.load_state_dict(unprefixed("model", tensors))
+    load_weights(model, unprefixed("model", tensors), str(folder.model))
     return Run(
         folder.path,
         model.eval(),

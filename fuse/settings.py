@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from features.config import Settings, merge, nearest, parse_assignments, read_yaml, resolve
@@ -142,17 +141,3 @@ def train_settings(config: Path | None = None, assignments: Iterable[str] = (), 
     if preset not in PRESETS:
         raise UsageError(f"Unknown preset {preset!r}{nearest(preset, PRESETS)}")
     return resolve(TrainSettings, PRESETS[preset], *layers)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a setting; "auto" is the GPU where there is one. Raises UsageError for one that is
-    absent."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"Device {name!r} cannot be used: {reason} Try cpu, cuda, or auto.") from None
-    return device

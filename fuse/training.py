@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from features import FeatureStore
+from features.device import pick_device
 from features.errors import AffuseError
 from fuse import report
 from fuse.ccc import ccc_loss
@@ -36,7 +37,7 @@ from fuse.labels import find_labels
 from fuse.models import FusionModel, build_model
 from fuse.run import RunFolder, file_name, write_predictions
 from fuse.schedule import Schedule
-from fuse.settings import TrainSettings, pick_device
+from fuse.settings import TrainSettings
 
 log = logging.getLogger("affuse")
 

@@ -30,7 +30,7 @@ TEMPLATES = (
     "The {noun} was {adjective} and {adjective}.",
     "I remember the {adjective} {noun}.",
     "It was a {adjective} and {adjective} {noun}.",
-    "This was a {adjective} {noun}.",
+    "We saw the {adjective} {noun}.",
     "This {noun} is {adjective}.",
 )
 SPREAD = 0.4  # how far, on the plane, a chosen word may typically lie from what is meant

@@ -13,6 +13,7 @@ from extract.inputs import Job, find_jobs
 from extract.schedule import Summary, run
 from extract.settings import PROFILES, ExtractSettings
 from features.config import nearest, parse_assignments, read_yaml, resolve
+from features.device import pick_device
 from features.errors import UsageError
 from features.record import MODALITIES, Provenance
 from features.store import FeatureStore
@@ -38,19 +39,6 @@ def extract_settings(
     return resolve(
         ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one. Raises UsageError for a device that this machine lacks."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"Device {name!r} cannot be used: {reason} Try cpu, cuda, or auto.") from None
-    return device
 
 
 def extract_folder(

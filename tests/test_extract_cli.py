@@ -1,0 +1,208 @@
+"""Extraction as people run it: going on, remaking, kills, and every kind of bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from media import plain_frames, talking_head, write_media
+
+from cli import main
+from features.store import FeatureStore, differences
+
+SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
+
+
+def affuse(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def extract(videos, store, *more):
+    result = affuse("extract", "--video-dir", videos, "--out", store, *SEEDED, *more)
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    for name in ("a", "b", "c"):
+        talking_head(tmp_path / "videos" / f"{name}.mp4", seconds=0.4)
+    return tmp_path / "videos"
+
+
+def test_a_second_run_extracts_nothing_and_changes_remake(videos, tmp_path):
+    store = tmp_path / "store"
+    first = extract(videos, store)
+    assert first.exit_code == 0
+    assert "3 extracted, 0 already there" in first.stdout
+    assert "untrained" in first.stderr
+
+    again = extract(videos, store)
+    assert "0 extracted, 3 already there" in again.stdout
+    assert "nothing to do" in again.stderr
+
+    os.utime(videos / "a.mp4")  # touched, not changed
+    assert "0 extracted" in extract(videos, store).stdout
+    talking_head(videos / "a.mp4", seconds=0.6)
+    changed = extract(videos, store)
+    assert "1 extracted, 2 already there" in changed.stdout
+    assert FeatureStore(store).header("a").frames == 6
+
+    other = extract(videos, store, "--set", "audio_anchor=end")
+    assert "3 extracted" in other.stdout
+    assert FeatureStore(store).provenance.settings["audio_anchor"] == "end"
+
+
+def test_one_bad_video_does_not_stop_the_others(videos, tmp_path):
+    store = tmp_path / "store"
+    (videos / "bad.mp4").write_text("not a video")
+    write_media(videos / "faceless.mp4", plain_frames(3))
+    result = extract(videos, store)
+    assert result.exit_code == 1
+    assert "4 extracted, 0 already there, 1 failed" in result.stdout
+    assert "failed: bad: bad.mp4 cannot be opened as a video" in result.stderr
+    assert "no_face 1" in result.stdout
+    info = json.loads(affuse("features", "info", store, "--json").stdout)
+    assert info["videos"]["bad"]["visual"]["status"] == "undecodable"
+    assert info["videos"]["faceless"]["audio"]["status"] == "no_audio"
+    assert info["backbones"]["visual"] == info["backbones"]["visual"] | {"trained": False, "width": 2048}
+
+    again = extract(videos, store)
+    assert again.exit_code == 1
+    assert "nothing to do" in again.stderr
+    assert "--retry-failed tries again" in again.stderr
+    talking_head(videos / "bad.mp4", seconds=0.2)
+    assert extract(videos, store).exit_code == 0
+
+
+def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
+    store = tmp_path / "store"
+    extract(videos, store)
+    assert affuse("features", "verify", store).exit_code == 0
+    whole = shutil.copytree(store, tmp_path / "whole")
+    (shard,) = (store / "shards").glob("b-*.h5")
+    data = bytearray(shard.read_bytes())
+    import h5py
+
+    with h5py.File(shard) as file:
+        dataset = file["audio/embedding"]
+        place = dataset.id.get_chunk_info(0).byte_offset
+    data[place + 10] ^= 4
+    shard.write_bytes(data)
+    result = affuse("features", "verify", store)
+    assert result.exit_code == 1
+    assert "b: audio/embedding" in result.stdout
+    assert "1 extracted, 2 already there" in extract(videos, store).stdout
+    assert differences(FeatureStore(whole), FeatureStore(store)) == []
+
+
+def test_killed_at_random_moments_the_store_ends_the_same(tmp_path):
+    """Real processes, killed with -9; what they leave verifies, and going on gives the uninterrupted store."""
+    videos = tmp_path / "videos"
+    for name in "abcdef":
+        talking_head(videos / f"{name}.mp4", seconds=0.3)
+    extract(videos, tmp_path / "whole")
+    store = tmp_path / "store"
+    command = [sys.executable, "cli.py", "extract", "--video-dir", str(videos), "--out", str(store), *SEEDED]
+    root = Path(__file__).resolve().parents[1]
+    made = set()
+    for attempt in range(8):
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            there = set((store / "shards").glob("[!.]*.h5"))
+            if len(there) > len(made):  # one more video than before: kill at some moment of the next
+                time.sleep(0.05 * attempt)
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+        process.wait()
+        kept = {path for path in made if path.exists()}
+        assert kept == made, "a finished video was lost"
+        made = set((store / "shards").glob("[!.]*.h5"))
+        if made:
+            assert FeatureStore(store).verify().problems == []
+        if process.returncode == 0:
+            break
+    assert extract(videos, store).exit_code == 0
+    assert differences(FeatureStore(tmp_path / "whole"), FeatureStore(store)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract", "--video-dir", "gone", "--out", "s"], 2, "gone is not a folder"),
+        (["extract", "--video-dir", "empty", "--out", "s"], 2, "No videos below empty"),
+        (["extract", "--video-dir", "empty", "--out", "s", "--profile", "papr"], 2, "did you mean 'paper'?"),
+        (
+            ["extract", "--video-dir", "empty", "--out", "s", "--set", "detction.margin=1"],
+            2,
+            "did you mean 'detection'?",
+        ),
+        (
+            ["extract", "--video-dir", "empty", "--out", "s", "--set", "detection.margn=1"],
+            2,
+            "did you mean 'margin'?",
+        ),
+        (
+            ["extract", "--video-dir", "empty", "--out", "s", "--set", "backbones.visual=resnet"],
+            2,
+            "did you mean",
+        ),
+        (
+            ["extract", "--video-dir", "empty", "--out", "s", "--set", "backbones.text=vggish"],
+            2,
+            "unknown text backbone",
+        ),
+        (["extract", "--video-dir", "empty", "--out", "s", "--set", "audio_anchor=begin"], 2, "audio_anchor"),
+        (["extract", "--out", "s"], 2, "Missing option '--video-dir'"),
+        (["extrakt"], 2, "No such command 'extrakt'"),
+        (["features", "info", "gone"], 2, "affuse extract --video-dir"),
+        (["features", "verify", "empty"], 2, "has no features in it"),
+        (["fuse", "evaluate", "--run", "gone", "--features", "s", "--labels", "l"], 1, "gone"),
+    ],
+)
+def test_bad_requests_are_a_sentence(tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    result = affuse(*arguments)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_no_weights_and_no_network_is_said_at_once(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    begin = time.monotonic()
+    result = affuse("extract", "--video-dir", videos, "--out", tmp_path / "s")
+    assert time.monotonic() - begin < 30
+    assert result.exit_code == 1
+    for part in (
+        "resnet50-ferplus",
+        "cannot be had",
+        "--weights-dir",
+        "--profile offline",
+        "--allow-untrained",
+    ):
+        assert part in result.stderr
+
+
+def test_help_is_quick_and_complete():
+    begin = time.monotonic()
+    root = Path(__file__).resolve().parents[1]
+    result = subprocess.run(
+        [sys.executable, "cli.py", "--help"], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - begin < 5  # a heavy import would take longer even on an idle machine
+    for command in ("extract", "features", "fuse", "predict", "demo", "doctor"):
+        assert command in result.stdout
+    probe = "import sys, cli; print(sorted({'torch', 'h5py', 'av', 'transformers', 'pydantic'} & set(sys.modules)))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
