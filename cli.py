@@ -42,6 +42,13 @@ def show_progress(done: int, todo: int, failure: str | None) -> None:
         click.echo(f"\r{done} of {todo} videos", err=True, nl=done == todo)
 
 
+class Messages(logging.Handler):
+    """What the packages have to say, as sentences on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
 class Commands(click.Group):
     """Turns our errors, and Ctrl-C, into a sentence and an exit status."""
 
@@ -64,11 +71,8 @@ def main() -> None:
     extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
     cross-attention over them; predict does both for new videos.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    for level in (logging.WARNING, logging.ERROR):
-        logging.addLevelName(level, logging.getLevelName(level).lower())
-    logging.getLogger().setLevel(logging.ERROR)
-    logging.getLogger("affuse").setLevel(logging.WARNING)
+    logger = logging.getLogger("affuse")
+    logger.handlers = [Messages(logging.WARNING)]
 
 
 @main.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 import subprocess
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from fuse.settings import TrainSettings
 from fuse.weights import load_weights
 
 # Settings that a resumed run may have otherwise, since no weight depends on them.
+log = logging.getLogger("affuse")
+
 FREE_TO_CHANGE = {"device", "tensorboard", "checkpoint_seconds"}
 
 
@@ -150,6 +153,10 @@ class Run:
         """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained
         on."""
         if store.provenance.settings_hash == self.provenance.settings_hash:
+            if store.provenance.untrained:
+                log.warning(
+                    "the features come from untrained backbones: %s", ", ".join(store.provenance.untrained)
+                )
             return
         differences = how_they_differ(self.provenance, store.provenance)
         raise AffuseError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ from features.device import pick_device
 from features.errors import UsageError
 from features.record import MODALITIES, Provenance
 from features.store import FeatureStore
+
+log = logging.getLogger("affuse")
 
 Progress = Callable[[int, int, str | None], None]  # videos done, videos to do, why this one failed
 
@@ -61,9 +64,15 @@ def extract_folder(
     stops the whole run; a video that fails is in the summary.
     """
     jobs = find_jobs(video_dir, faces_dir, transcripts)
-    return extract_jobs(
+    summary, provenance = extract_jobs(
         jobs, out, settings, weights_dir, allow_untrained, device, retry_failed, announce, progress
     )
+    if provenance.untrained:
+        log.warning(
+            "untrained, seeded backbones: %s; the store says so, and so will every command that reads it",
+            ", ".join(provenance.untrained),
+        )
+    return summary, provenance
 
 
 def extract_jobs(
@@ -81,11 +90,6 @@ def extract_jobs(
     torch.set_num_threads(os.cpu_count() or 1)
     store = FeatureStore(out, create=True)
     extractor = Extractor(settings, locate_backbones(settings, weights_dir, allow_untrained), target)
-    if extractor.provenance.untrained:
-        announce(
-            f"warning: untrained, seeded backbones: {', '.join(extractor.provenance.untrained)}. The store says so, "
-            "and so will every command that reads it."
-        )
     count = {"todo": 0, "done": 0}
 
     def start(reasons: dict[str, str]) -> None:

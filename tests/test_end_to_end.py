@@ -1,0 +1,139 @@
+"""A folder of videos to predictions on a new one, through the command line, with seeded backbones."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from media import plain_frames, talking_head, write_media
+from PIL import Image
+
+from cli import main
+
+SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
+SMALL = [
+    "modalities=[visual, audio]",
+    "channels={visual: [8, 8], audio: [8, 8]}",
+    "window=8",
+    "hop=4",
+    "epochs=3",
+    "learning_rate=1e-3",
+    "tensorboard=false",
+]
+
+
+def affuse(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Four short videos, their store, labels and a trained run."""
+    place = tmp_path_factory.mktemp("place")
+    generator = np.random.default_rng(0)
+    for index, name in enumerate("abcd"):
+        talking_head(place / "videos" / f"{name}.mp4", seconds=1.2)
+        partition = "train" if index < 3 else "validation"
+        (place / "labels" / partition).mkdir(parents=True, exist_ok=True)
+        rows = [f"{v:.3f},{a:.3f}" for v, a in generator.uniform(-1, 1, (12, 2))]
+        (place / "labels" / partition / f"{name}.txt").write_text(
+            "valence,arousal\n" + "\n".join(rows) + "\n"
+        )
+    affuse("extract", "--video-dir", place / "videos", "--out", place / "store", *SEEDED)
+    sets = [part for setting in SMALL for part in ("--set", setting)]
+    train = ["fuse", "train", "--features", place / "store", "--labels", place / "labels", *sets]
+    result = affuse(*train, "--out", place / "run", "--json")
+    (place / "trained.json").write_text(result.stdout)
+    assert "untrained backbones" in result.stderr
+    return place
+
+
+def test_evaluation_prints_what_training_recorded(place):
+    trained = json.loads((place / "trained.json").read_text())
+    evaluate = ["fuse", "evaluate", "--run", place / "run", "--features", place / "store", "--labels"]
+    scores = json.loads(affuse(*evaluate, place / "labels", "--json").stdout)
+    assert scores["ccc"] == trained["best"]["ccc"]
+    assert f"{scores['ccc']['mean']:.3f}" in affuse(*evaluate, place / "labels").stdout
+    assert "does not exist" in affuse(*evaluate, place / "gone", code=2).stderr
+
+
+def test_new_videos_get_a_table_and_a_figure(place, tmp_path):
+    new = talking_head(tmp_path / "new" / "one.mp4", seconds=1.0)
+    silent = write_media(tmp_path / "new" / "two.mp4", plain_frames(5))
+    broken = tmp_path / "new" / "three.mp4"
+    broken.write_text("not a video")
+    predict = ["predict", "--run", place / "run", "--out", tmp_path / "out"]
+    result = affuse(*predict, new, silent, broken, code=1)
+    assert "failed: three: three.mp4 cannot be opened" in result.stderr
+    assert "failed: two:" in result.stderr  # neither face nor sound: no number is made up
+    assert "no_face" in result.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "one.csv").open()))
+    assert [float(row["time"]) for row in rows] == pytest.approx(np.arange(10) / 10, abs=2e-3)
+    assert all(-1 <= float(row[target]) <= 1 for row in rows for target in ("valence", "arousal"))
+    assert all(row["valid"] == "1" for row in rows)
+    assert min(Image.open(tmp_path / "out" / "one.png").size) > 200
+    assert not (tmp_path / "out" / "two.csv").exists()
+    assert "nothing to do" in affuse(*predict, new).stderr
+
+
+def test_the_whole_store_is_predicted_as_single_videos_are(place, tmp_path):
+    affuse(
+        "fuse", "predict", "--run", place / "run", "--features", place / "store", "--out", tmp_path / "all"
+    )
+    affuse("predict", "--run", place / "run", "--out", tmp_path / "one", place / "videos" / "a.mp4")
+    assert (tmp_path / "all" / "a.csv").read_bytes() == (tmp_path / "one" / "a.csv").read_bytes()
+
+
+def test_features_of_another_making_are_refused(place, tmp_path):
+    affuse(
+        "extract",
+        "--video-dir",
+        place / "videos",
+        "--out",
+        tmp_path / "other",
+        *SEEDED,
+        "--set",
+        "audio_anchor=end",
+    )
+    result = affuse(
+        "fuse",
+        "predict",
+        "--run",
+        place / "run",
+        "--features",
+        tmp_path / "other",
+        "--out",
+        tmp_path / "out",
+        code=1,
+    )
+    assert "audio_anchor" in result.stderr
+    assert "start" in result.stderr
+    assert "end" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:5], "d.txt"),
+        (lambda rows: ["arousal,valence", *rows[1:]], "d.txt"),
+        (lambda rows: [*rows[:3], "0.1,7", *rows[4:]], "line 4"),
+        (lambda rows: [*rows[:3], "0.1;0.2", *rows[4:]], "line 4"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(place, tmp_path, change, message):
+    for path in (place / "labels").rglob("*.txt"):
+        target = tmp_path / "labels" / path.relative_to(place / "labels")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rows = path.read_text().split("\n")
+        target.write_text("\n".join(change(rows) if path.stem == "d" else rows))
+    result = affuse(
+        "fuse", "train", "--features", place / "store", "--labels", tmp_path / "labels", "--out", tmp_path / "run",
+        "--model", "unimodal", "--set", "modalities=[visual]", code=1,
+    )  # fmt: skip
+    assert message in result.stderr
+    assert not (tmp_path / "run" / "model.safetensors").exists()
