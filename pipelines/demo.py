@@ -46,6 +46,7 @@ SCHEDULE = {  # small enough for two cores; the published schedules are the pres
     "stop_patience": 0,
     "tensorboard": False,
 }
+EXTRACTION = ("detection.min_face=0.3",)  # the one face fills most of the frame
 HEADLINE = "rjcma"
 
 
@@ -74,7 +75,7 @@ def run_demo(
     announce("Making talking-head videos with known valence and arousal.")
     data = make_dataset(out / "data", seed=data_seed)
     clock["videos"] = time.perf_counter() - start
-    settings = extract_settings("offline")
+    settings = extract_settings("offline", assignments=EXTRACTION)
     summary, provenance = extract_folder(
         data.videos, out / "store", settings,
         weights_dir=weights_dir, allow_untrained=True, device=device, announce=announce, progress=progress,

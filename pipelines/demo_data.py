@@ -53,20 +53,8 @@ LOUDNESS, RATE, PITCH, RANGE = (
 )  # dB, words per minute, and espeak's units, per unit of effort
 ROOM = 10 ** (-66 / 20)  # root mean square of the room's noise, full scale 1
 
-VARIANTS = (
-    "m1",
-    "f2",
-    "m3",
-    "f5",
-    "m7",
-    "f3",
-    "m2",
-    "m8",
-    "m4",
-    "Alex",
-    "m5",
-    "m6",
-)  # that Whisper understands
+# Voices that Whisper understands, in the speakers' order.
+VARIANTS = ("m1", "f2", "m3", "f5", "m7", "f3", "m2", "m8", "m4", "Alex", "m5", "m6")
 VOICES = tuple(Voice(f"en-us+{variant}") for variant in VARIANTS)
 README = """Synthetic talking heads with known valence and arousal, made by affuse's demo.
 
