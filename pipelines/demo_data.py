@@ -12,8 +12,8 @@ of valence and arousal, of the words being spoken. They are independent and spre
                                                nuisance: the speaker's voice, the sounds of the words, the room
     words   adjectives and nouns of place w    nuisance: filler words, what the transcriber mishears
 
-So the face knows a part of valence and nothing of arousal, the voice a part of arousal and nothing of
-valence, the words a part of both, and nobody all of either. It is a test of the machinery, not a model of
+So the face knows a part of valence, the voice a part of arousal, the words a part of both, and nobody all of
+either. (The lips open with the loudness, which lets a little arousal through to the face.) It is a test of the machinery, not a model of
 emotion.
 """
 
