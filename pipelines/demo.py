@@ -25,24 +25,23 @@ from fuse.run import RunFolder
 from pipelines.demo_data import DemoData, make_dataset
 from pipelines.extraction import Progress, describe, extract_folder, extract_settings
 
+CHANNELS = {m: [32, 32, 16, 16] for m in ("visual", "audio", "text")}
 MODELS: dict[str, dict] = {
-    "visual": {"model": "unimodal", "modalities": ["visual"]},
-    "audio": {"model": "unimodal", "modalities": ["audio"]},
-    "text": {"model": "unimodal", "modalities": ["text"]},
-    "concatenation": {"model": "concat"},
-    "rjcma": {"model": "rjcma"},
+    **{m: {"model": "unimodal", "modalities": [m], "channels": {m: CHANNELS[m]}} for m in CHANNELS},
+    "concatenation": {"model": "concat", "channels": CHANNELS},
+    "rjcma": {"model": "rjcma", "channels": CHANNELS},
 }
 SCHEDULE = {  # small enough for two cores; the published schedules are the presets of `fuse train`
     "preset": "grjca",
-    "channels": {"visual": [64, 64, 32, 32], "audio": [32, 32, 32, 32], "text": [64, 64, 32, 32]},
     "window": 64,
     "hop": 16,
     "learning_rate": 1e-3,
     "warmup": "linear",
     "warmup_epochs": 2,
     "reload_best": False,
+    "dropout": {"encoder": 0.2},
     "batch": 16,
-    "epochs": 30,
+    "epochs": 20,
     "stop_patience": 0,
     "tensorboard": False,
 }
