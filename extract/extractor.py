@@ -148,6 +148,20 @@ class Extractor:
 
         return WordEncoder(self.located["text"], self.device, self.dtype)
 
+    def load(self) -> None:
+        """Build the networks of every part now, so that weights that do not fit stop a run before its first video.
+
+        Raises AffuseError naming the file.
+        """
+        networks = {
+            "visual": "face_encoder",
+            "audio": "sound_encoder",
+            "speech": "transcriber",
+            "text": "word_encoder",
+        }
+        for part in self.settings.parts:
+            getattr(self, networks[part])
+
     def __call__(self, job: Job) -> VideoFeatures:
         """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
         a video that cannot be decoded is a record that says so."""
@@ -160,7 +174,7 @@ class Extractor:
         visual = self._visual(job, media, stages)
         samples, damage = self._samples(job, media, stages)
         audio = self._audio(media, samples, damage, visual, stages)
-        text = self._text(job, media, samples, stages)
+        text = self._text(job, media, samples, damage, stages)
         duration = max(media.duration, len(samples) / SAMPLE_RATE)
         return VideoFeatures(
             id=job.id,
@@ -276,7 +290,7 @@ class Extractor:
         with stages("audio"):
             return AudioFeatures(self.sound_encoder(samples, time), time, Status.OK, _noted(damage))
 
-    def _text(self, job: Job, media: Media, samples: np.ndarray, stages: Stages) -> TextFeatures:
+    def _text(self, job: Job, media: Media, samples, damage, stages: Stages) -> TextFeatures:
         width = self._widths.get("text", 0)
         if "text" not in self.settings.modalities:
             return no_text(width, Status.SKIPPED, NOT_ASKED)
@@ -285,7 +299,7 @@ class Extractor:
                 return no_text(width, Status.SKIPPED, "no transcript was given for this video")
             words = read_transcript(job.transcript)
         elif not len(samples):
-            return no_text(width, *_why_silent(media, []))
+            return no_text(width, *_why_silent(media, damage))
         else:
             with stages("speech"):
                 words = self.transcriber(samples)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch.nn.functional import interpolate
 
 from features.config import Settings
@@ -24,9 +25,9 @@ LINK_OVERLAP = 0.3  # intersection over union that makes two boxes one person
 class Detection(Settings):
     """How faces are found. Lengths in pixels of the scaled frame, `min_face` as a part of its short side."""
 
-    short_side: int = 360
-    min_face: float = 0.1
-    margin: float = 0.3
+    short_side: int = Field(360, ge=2 * MIN_FACE_PIXELS)
+    min_face: float = Field(0.1, ge=0, lt=1)
+    margin: float = Field(0.3, ge=0, le=10)
     face: Literal["main", "left", "right", "largest"] = "main"
 
 

@@ -65,12 +65,8 @@ def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path 
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{option} {folder} is not a folder. Give the folder, not a file in it.")
     paths: dict[str, Path] = {}
-    for path in sorted(video_dir.rglob("*")):
-        relative = path.relative_to(video_dir)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or path.is_dir():
-            continue
-        video_id = relative.with_suffix("").as_posix()
+    for path in _media_files(video_dir):
+        video_id = path.relative_to(video_dir).with_suffix("").as_posix()
         if video_id in paths:
             raise UsageError(
                 f"{paths[video_id]} and {path} would both be called {video_id!r} in the store. Rename one of them."
@@ -80,7 +76,7 @@ def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path 
         raise UsageError(
             f"No videos below {video_dir}. Files are taken by their ending: {' '.join(SUFFIXES)}."
         )
-    return [
+    jobs = [
         Job(
             id=video_id,
             name=path.relative_to(video_dir).as_posix(),
@@ -90,3 +86,35 @@ def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path 
         )
         for video_id, path in paths.items()
     ]
+    # Names that fit nowhere would otherwise pass as videos without faces or words.
+    if faces_dir and not any(job.crops.is_dir() for job in jobs):
+        raise UsageError(
+            f"--faces-dir {faces_dir} has crops of none of the videos. The first of {jobs[0].name} is looked for "
+            f"at {jobs[0].crop(0)}."
+        )
+    if transcripts and not any(job.transcript for job in jobs):
+        raise UsageError(
+            f"--transcripts {transcripts} has a transcript of none of the videos. That of {jobs[0].name} is "
+            f"looked for at {transcripts / jobs[0].id}.json, .vtt or .srt."
+        )
+    return jobs
+
+
+def _media_files(folder: Path) -> list[Path]:
+    """Files below `folder` with a video's ending, sorted; hidden ones, pipes and devices are passed over.
+
+    Raises UsageError for a folder that cannot be listed: its videos would be missing without a word.
+    """
+
+    def refuse(error: OSError):
+        raise UsageError(
+            f"The folder {error.filename} cannot be read: {error.strerror}. Make it readable, or move it out of "
+            f"{folder}."
+        ) from None
+
+    found = []
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(here, name) for name in names if not name.startswith("."))
+        found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or not p.exists())]
+    return sorted(found)

@@ -39,6 +39,8 @@ SUFFIXES = [
 FORMATS = "3gp,asf,avi,flv,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
 SAMPLE_RATE = 16_000  # Hz; what VGGish and Whisper both expect
 MAX_PIXELS = 8192 * 4320  # one 8K frame
+GAP = 0.1  # s by which sound must be late to be preceded by silence; less is rounding of its clock
+LONGEST_GAP = 3600.0  # s; more is a broken clock
 
 
 class UndecodableError(AffuseError):
@@ -101,7 +103,9 @@ def probe(path: Path) -> Media:
         audio = container.streams.audio
         if video is None and not audio:
             raise UndecodableError(f"{path.name} holds neither pictures nor sound.")
-        width, height = (video.width, video.height) if video else (0, 0)
+        # Without a decoder for its codec a stream has no context, and does not know its size.
+        coded = video.codec_context if video else None
+        width, height = (coded.width, coded.height) if coded else (0, 0)
         if width * height > MAX_PIXELS:
             raise UndecodableError(
                 f"{path.name} has frames of {width}×{height}; at most 8192×4320 is read. Scale it down first."
@@ -119,6 +123,9 @@ def probe(path: Path) -> Media:
 
 def _decoded(container, stream, damage: list[str]) -> Iterator:
     """Frames of a stream. A packet that cannot be decoded is noted in `damage` and passed over."""
+    if stream.codec_context is None:
+        damage.append(f"there is no decoder for the codec of its {stream.type}")
+        return
     packets = container.demux(stream)
     while True:
         try:
@@ -162,7 +169,8 @@ def read_frames(
     damage = damage if damage is not None else []
     with _opened(path) as container:
         stream = _picture_stream(container)
-        stream.thread_type = "AUTO"
+        if stream.codec_context:
+            stream.thread_type = "AUTO"
         origin = _origin(container)
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         times, pixels, last = [], [], -step
@@ -185,16 +193,23 @@ def read_frames(
 def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
     """The first sound stream as mono float32 at 16 kHz, shape (samples,), in [-1, 1]; sample 0 is time 0.
 
-    Sound that starts late is preceded by silence, sound that starts early is cut.
+    Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut.
     """
     damage = damage if damage is not None else []
-    blocks, start = [], None
+    blocks, start, clock = [], None, 0.0
     with _opened(path) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in _decoded(container, stream, damage):
+            time = frame.time if frame.time is not None else clock
             if start is None:
-                start = (frame.time or 0.0) - _origin(container)
+                start = time - _origin(container)
+            elif GAP < time - clock < LONGEST_GAP:
+                blocks.append(np.zeros(round((time - clock) * SAMPLE_RATE), np.float32))
+                clock = time
+            else:
+                time = clock
+            clock = time + frame.samples / frame.sample_rate
             try:
                 blocks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
             except (av.error.FFmpegError, ValueError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from extract.extractor import Extractor
 from extract.inputs import Job
-from features.errors import AffuseError
+from features.errors import AffuseError, RecordError
 from features.record import MODALITIES, VideoFeatures
 from features.store import FeatureStore
 
@@ -57,8 +57,7 @@ def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_fa
 
 def _failure(store: FeatureStore, video_id: str) -> str | None:
     """Why the store's record of a video holds nothing, or None where it holds something."""
-    video = store.read(video_id, modalities=())
-    return video.visual.reason if video.failed else None
+    return store.read(video_id, modalities=()).failure
 
 
 def run(
@@ -73,13 +72,15 @@ def run(
 
     on_start hears what is left and why; on_done hears of each video, with the reason if it failed.
     A video that cannot be decoded is recorded as such and not tried again unless `retry_failed`.
-    Raises AffuseError where the store cannot be written; everything written before stays.
+    Raises AffuseError where weights do not fit or the store cannot be written; everything written before stays.
     """
     begin = time.perf_counter()
     summary = Summary()
     store.sweep()
     reasons = remaining(jobs, store, extractor.provenance.settings_hash, retry_failed)
     on_start(reasons)
+    if reasons:
+        extractor.load()
     for job in jobs:
         if job.id not in reasons:
             summary.kept.append(job.id)
@@ -88,7 +89,10 @@ def run(
             continue
         video, failure = attempt(extractor, job)
         if video is not None:
-            store.write(video, extractor.provenance)
+            try:
+                store.write(video, extractor.provenance)
+            except RecordError as error:
+                failure = str(error)
         if failure is None:
             summary.add(video)
         else:
@@ -115,4 +119,4 @@ def attempt(extractor: Extractor, job: Job) -> tuple[VideoFeatures | None, str |
             None,
             f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this.",
         )
-    return video, video.visual.reason if video.failed else None
+    return video, video.failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,6 +51,11 @@ def read_transcript(path: Path) -> list[Word]:
         raise AffuseError(
             f"Transcript {path} is not readable as {kind}: {error or type(error).__name__}. Mend or remove it."
         ) from None
+    if strange := [w for w in words if not math.isfinite(w.start + w.end)]:
+        raise AffuseError(
+            f"Transcript {path}: {strange[0].text!r} is spoken from {strange[0].start} to {strange[0].end} s. "
+            "Mend or remove it."
+        )
     return sorted(words, key=lambda w: w.start)
 
 

@@ -11,6 +11,10 @@ class AffuseError(Exception):
     exit_code = 1
 
 
+class RecordError(AffuseError):
+    """A video's features break the record's contract, such as NaN in an embedding; they are not kept."""
+
+
 class UsageError(AffuseError):
     """The request itself was wrong: an unknown name, a bad option, settings that contradict each other."""
 

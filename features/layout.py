@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from features.errors import AffuseError
+from features.errors import RecordError
 from features.record import (
     MODALITIES,
     AudioFeatures,
@@ -51,7 +51,7 @@ PATHS = [f"{modality}/{name}" for modality in MODALITIES for name in names(modal
 def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
     """Every array of a record under its path, as it is stored.
 
-    Raises AffuseError where one breaks the record's contract, so that nothing wrong is ever kept.
+    Raises RecordError where one breaks the record's contract, so that nothing wrong is ever kept.
     """
     arrays = {}
     for path in PATHS:
@@ -60,7 +60,7 @@ def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
         array = encode(part.word) if name == "word" else np.ascontiguousarray(getattr(part, name))
         problem = _problem(name, array, rows=len(part.embedding))
         if problem:
-            raise AffuseError(f"The features of video {video.id!r} cannot be kept: {path} {problem}.")
+            raise RecordError(f"The features of video {video.id!r} cannot be kept: {path} {problem}.")
         arrays[path] = array
     return arrays
 

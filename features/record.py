@@ -110,9 +110,12 @@ class VideoFeatures:
         return " ".join(self.text.word)
 
     @property
-    def failed(self) -> bool:
-        """True where nothing at all could be decoded."""
-        return all(getattr(self, m).status is Status.UNDECODABLE for m in MODALITIES)
+    def failure(self) -> str | None:
+        """Why nothing of what was asked for could be decoded; None where something was."""
+        parts = [getattr(self, m) for m in MODALITIES]
+        nothing = {Status.UNDECODABLE, Status.NO_VIDEO, Status.NO_AUDIO, Status.SKIPPED}
+        reasons = [part.reason for part in parts if part.status is Status.UNDECODABLE]
+        return reasons[0] if reasons and all(part.status in nothing for part in parts) else None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.errors import AffuseError
+from features.errors import AffuseError, RecordError
 from features.layout import (
     DTYPES,
     PATHS,
@@ -78,11 +78,12 @@ class Header:
 def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> None:
     """Make or replace the shard at `path`, whole or not at all.
 
-    Raises AffuseError where the file cannot be written (a full disk) or the record breaks its contract.
+    Raises AffuseError where the file cannot be written (a full disk), RecordError where the record breaks its
+    contract.
     """
     arrays = arrays_of(video)
     if not math.isfinite(video.fps + video.duration):
-        raise AffuseError(
+        raise RecordError(
             f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long."
         )
     start = room(video.id, sum(map(chunk_count, arrays.values())))

@@ -152,18 +152,20 @@ class Run:
     def check_features(self, store: FeatureStore) -> None:
         """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained
         on."""
-        if store.provenance.settings_hash == self.provenance.settings_hash:
-            if store.provenance.untrained:
-                log.warning(
-                    "the features come from untrained backbones: %s", ", ".join(store.provenance.untrained)
-                )
-            return
-        differences = how_they_differ(self.provenance, store.provenance)
-        raise AffuseError(
-            f"The features in {store.path} were not made as those that {self.path} was trained on: "
-            f"{'; '.join(differences)}. Extract the videos again with the run's settings, or train on "
-            "this store."
-        )
+        provenance = store.provenance
+        if differences := self.differences(provenance):
+            raise AffuseError(
+                f"The features in {store.path} were not made as those that {self.path} was trained on: "
+                f"{differences}. Extract the videos again with the run's settings, or train on this store."
+            )
+        if provenance.untrained:
+            log.warning("the features come from untrained backbones: %s", ", ".join(provenance.untrained))
+
+    def differences(self, provenance: Provenance) -> str:
+        """How features made so would differ from those trained on; empty where they would not."""
+        if provenance.settings_hash == self.provenance.settings_hash:
+            return ""
+        return "; ".join(how_they_differ(self.provenance, provenance))
 
 
 def load_run(path: Path) -> Run:

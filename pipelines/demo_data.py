@@ -13,8 +13,8 @@ of valence and arousal, of the words being spoken. They are independent and spre
     words   adjectives and nouns of place w    nuisance: filler words, what the transcriber mishears
 
 So the face knows a part of valence, the voice a part of arousal, the words a part of both, and nobody all of
-either. (The lips open with the loudness, which lets a little arousal through to the face.) It is a test of the machinery, not a model of
-emotion.
+either. (The lips open with the loudness, which lets a little arousal through to the face.) It is a test of
+the machinery, not a model of emotion.
 """
 
 from __future__ import annotations

@@ -34,14 +34,16 @@ def extract_settings(
     """Profile ← settings file ← `key=value` assignments. Raises UsageError naming what is wrong."""
     if profile not in PROFILES:
         raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
-    given = {
-        "faces": "given" if given_faces else "detected",
-        "transcripts": "given" if given_transcripts else "whisper",
-    }
+    given = {"faces": "given"} if given_faces else {}
+    given |= {"transcripts": "given"} if given_transcripts else {}
     file = read_yaml(config) if config else {}
-    return resolve(
+    settings = resolve(
         ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given
     )
+    for key, option in (("faces", "--faces-dir"), ("transcripts", "--transcripts")):
+        if getattr(settings, key) == "given" and key not in given:
+            raise UsageError(f"Setting {key} is 'given', but no folder was: name it with {option}.")
+    return settings
 
 
 def extract_folder(
@@ -85,11 +87,15 @@ def extract_jobs(
     retry_failed: bool,
     announce: Callable[[str], None],
     progress: Progress,
+    accept: Callable[[Provenance], None] = lambda provenance: None,
 ) -> tuple[Summary, Provenance]:
+    """As `extract_folder`, of videos already found. `accept` may raise, before anything is extracted, where the
+    features would not be of the kind wanted."""
     target = pick_device(device)
     torch.set_num_threads(os.cpu_count() or 1)
     store = FeatureStore(out, create=True)
     extractor = Extractor(settings, locate_backbones(settings, weights_dir, allow_untrained), target)
+    accept(extractor.provenance)
     count = {"todo": 0, "done": 0}
 
     def start(reasons: dict[str, str]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from extract.inputs import Job
 from extract.settings import ExtractSettings
-from features.errors import UsageError
+from features.config import resolve
+from features.errors import AffuseError, UsageError
+from features.record import Provenance
 from fuse import predict
 from fuse.run import load_run
 from pipelines.extraction import Progress, extract_jobs
@@ -29,7 +31,13 @@ def predict_videos(
     on features that video files alone cannot give, AffuseError where the weights here are not the run's.
     """
     run = load_run(run_path)
-    settings = ExtractSettings(**run.provenance.settings)
+    try:
+        settings = resolve(ExtractSettings, run.provenance.settings)
+    except UsageError as error:
+        raise UsageError(
+            f"The run {run_path} was trained on features that `affuse extract` does not make: {error} Use "
+            "`affuse fuse predict --features` with features of the same kind."
+        ) from None
     for given, option in ((settings.faces, "face crops"), (settings.transcripts, "transcripts")):
         if given == "given":
             raise UsageError(
@@ -43,6 +51,14 @@ def predict_videos(
                 f"{jobs[path.stem].path} and {path} have the same name; predict on them separately."
             )
         jobs[path.stem] = Job(id=path.stem, name=path.name, path=path)
+
+    def accept(provenance: Provenance) -> None:
+        if differences := run.differences(provenance):
+            raise AffuseError(
+                f"Features made here would not be as those that {run_path} was trained on: {differences}. Give the "
+                "run's weights with --weights-dir, or train again with these."
+            )
+
     store = out / "features"
     summary, _ = extract_jobs(
         list(jobs.values()),
@@ -54,6 +70,7 @@ def predict_videos(
         True,
         announce,
         progress,
+        accept,
     )
     there = [video_id for video_id in jobs if video_id not in summary.failed]
     result = predict(run, store, out, there, device) if there else {"written": {}, "failed": {}}

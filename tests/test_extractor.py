@@ -93,7 +93,7 @@ def test_sound_shorter_than_the_pictures_has_fewer_rows(tmp_path, extractor):
 def test_what_cannot_be_decoded_is_a_record_that_says_so(tmp_path, extractor):
     (tmp_path / "a.mp4").write_text("hello")
     video = extract(extractor, tmp_path)
-    assert video.failed
+    assert video.failure
     assert "a.mp4 cannot be opened" in video.visual.reason
 
 
