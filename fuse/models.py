@@ -52,8 +52,8 @@ class FusionModel(nn.Module):
             self._block(encoded) for _ in range(1 if options.tied else options.recursions)
         )
         self.gates = nn.ModuleDict()
-        if self.spec.gates:
-            kind, l = self.spec.gates, options.recursions
+        if options.gates != "none":
+            kind, l = options.gates, options.recursions
             self.gates.update({m: build_gate(kind, d, l) for m, d in encoded.items()})
         self.fusion, fused = self._fusion(encoded)
         self.head = Head(fused, len(self.targets), self.spec.head, options.dropout["head"])
@@ -223,6 +223,7 @@ def build_model(
     *,
     channels: dict[str, list[int]] | None = None,
     encoder: str = "spec",
+    gates: str = "spec",
     dropout: dict[str, float] | None = None,
     tied: bool = False,
     modality_dropout: float = 0.0,
@@ -238,6 +239,7 @@ def build_model(
     attention   'channel' (C is channel × channel) or 'frame' (C is frame × frame)
     channels    widths of the encoder's layers per modality, the last being what it gives; None is the paper's
     encoder     'spec', 'tcn', 'bilstm', 'linear' (no other frame seen) or 'none' (features as they are)
+    gates       'spec', 'dca', 'grjca', 'hgrjca' or 'none'; only what recurses has results to choose among
     dropout     any of encoder, attention, fusion and head, over the specification's
     tied        every recursion uses the same weights
     modality_dropout  probability, in training, of dropping each modality of a sample; one always stays

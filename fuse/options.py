@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from features.config import nearest
 from features.errors import UsageError
 from features.record import MODALITIES
-from fuse.specs import ATTENTIONS, ENCODERS, EQUATIONS, MODELS, VARIANTS, ModelSpec
+from fuse.specs import ATTENTIONS, ENCODERS, EQUATIONS, GATES, MODELS, VARIANTS, ModelSpec
 
 DROPOUTS = ("encoder", "attention", "fusion", "head")
 TARGETS = {"both": ("valence", "arousal"), "valence": ("valence",), "arousal": ("arousal",)}
@@ -26,6 +26,7 @@ class Options:
     attention: str
     channels: dict[str, list[int]]
     encoder: str
+    gates: str
     dropout: dict[str, float]
     tied: bool
     modality_dropout: float
@@ -50,6 +51,7 @@ def resolve_options(
     attention,
     channels,
     encoder,
+    gates,
     dropout,
     tied,
     modality_dropout,
@@ -59,9 +61,11 @@ def resolve_options(
     _known("variant", variant, VARIANTS)
     _known("attention", attention, ATTENTIONS)
     _known("encoder", encoder, ("spec", *ENCODERS))
+    _known("gates", gates, ("spec", *GATES))
     spec = MODELS[name]
     widths = _widths(name, spec, widths)
     recursions = _recursions(name, spec, recursions, variant, tied)
+    gates = _gates(name, spec, gates, recursions)
     if attention == "frame" and not spec.recursive:
         raise UsageError(
             f"attention='frame' is another reading of the joint attention, which {name!r} does not have."
@@ -84,6 +88,7 @@ def resolve_options(
         attention=attention,
         channels=_channels(spec, spec.encoder if encoder == "spec" else encoder, widths, channels),
         encoder=spec.encoder if encoder == "spec" else encoder,
+        gates=gates,
         dropout=_dropout(spec, variant, dropout),
         tied=bool(tied),
         modality_dropout=float(modality_dropout),
@@ -127,15 +132,22 @@ def _recursions(name: str, spec: ModelSpec, recursions: int | None, variant: str
     if not spec.recursive and recursions != own:
         what = "makes one pass through its attention" if spec.block else "has no attention to repeat"
         raise UsageError(f"Model {name!r} {what}; recursions={recursions} means nothing to it. Leave it out.")
-    if spec.gates and not recursions:
-        raise UsageError(
-            f"Model {name!r} gates the results of its recursions; with recursions=0 there are none."
-        )
     if tied and recursions < 2:
         raise UsageError(
             f"tied=True shares weights between recursions; model {name!r} has {recursions} of them."
         )
     return recursions
+
+
+def _gates(name: str, spec: ModelSpec, gates: str, recursions: int) -> str:
+    gates = (spec.gates or "none") if gates == "spec" else gates
+    if gates != "none" and not spec.recursive:
+        raise UsageError(f"gates={gates!r} choose among the results of recursions, which {name!r} does not have.")
+    if gates != "none" and not recursions:
+        raise UsageError(
+            f"Model {name!r} gates the results of its recursions; with recursions=0 there are none."
+        )
+    return gates
 
 
 def _targets(target) -> list[str]:

@@ -54,7 +54,8 @@ class TrainSettings(Settings):
     target: str | list[str] = "both"  # valence, arousal, both, or names that the labels have
     modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
     encoder: str = "spec"
-    channels: dict[str, list[int]] | None = None  # None: the paper's
+    gates: str = "spec"
+    channels: dict[str, list[int]] | None = None  # None: the paper's; of an unused modality: without effect
     # Of encoder, attention, fusion and head; what is not named is the model's own.
     dropout: dict[str, float] = Field(default_factory=dict)
     tied: bool = False
@@ -94,6 +95,14 @@ class TrainSettings(Settings):
             raise ValueError("name at least one modality, and each once")
         return names
 
+    @field_validator("channels")
+    @classmethod
+    def _channels_of_known_modalities(cls, channels: dict | None) -> dict | None:
+        for name in channels or {}:
+            if name not in MODALITIES:
+                raise ValueError(f"unknown modality {name!r}{nearest(name, MODALITIES)}")
+        return channels
+
     @field_validator("hop")
     @classmethod
     def _leaves_no_frame_out(cls, hop: int, info: ValidationInfo) -> int:
@@ -118,8 +127,9 @@ class TrainSettings(Settings):
             "variant": self.variant,
             "target": self.target,
             "attention": self.attention,
-            "channels": self.channels,
+            "channels": self.channels and {m: c for m, c in self.channels.items() if m in self.modalities},
             "encoder": self.encoder,
+            "gates": self.gates,
             "dropout": self.dropout,
             "tied": self.tied,
             "modality_dropout": self.modality_dropout,

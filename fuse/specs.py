@@ -13,6 +13,7 @@ from fuse.heads import HeadSpec
 VARIANTS = ("released", "paper")
 ATTENTIONS = ("channel", "frame")
 ENCODERS = ("tcn", "bilstm", "linear", "none")
+GATES = ("dca", "grjca", "hgrjca", "none")
 
 AUDIO_VISUAL = ("visual", "audio")
 TRIMODAL = ("visual", "audio", "text")

@@ -194,10 +194,10 @@ def gate(w, query, candidates):
     return relu(sum(weights[:, i : i + 1] * c for i, c in enumerate(candidates)))
 
 
-def gated(w, name, steps):
-    if name == "dca":
+def gated(w, kind, steps):
+    if kind == "dca":
         return gate(w.at("gate"), steps[-1], [steps[0], steps[-1]])
-    if name == "grjca":
+    if kind == "grjca":
         return gate(w.at("gate"), steps[-1], [steps[0], steps[-2], steps[-1]])
     G = [gate(w.at(f"inner.{i - 1}"), steps[i], steps[: i + 1]) for i in range(1, len(steps))]
     return gate(w.at("outer"), steps[-1], G)
@@ -261,8 +261,8 @@ def forward(config, state, features, mask, train=False):
                 how = {"name": name, "variant": config["variant"], "attention": config["attention"]}
                 steps.append(joint_attention(block, steps[-1], v[b], **how))
         last = dict(steps[-1])
-        if name in ("dca", "grjca", "hgrjca"):
-            last = {m: gated(w.at(f"gates.{m}"), name, [s[m] for s in steps]) for m in modalities}
+        if config["gates"] != "none":
+            last = {m: gated(w.at(f"gates.{m}"), config["gates"], [s[m] for s in steps]) for m in modalities}
         anywhere.append(np.any([v[b][m] for m in modalities], 0))
         if name == "lfan":
             fused.append(lfan(w.at("fusion"), last, v[b]))

@@ -92,6 +92,8 @@ def test_forward_is_the_reference(name, variant, attention):
         ("rcma", ["audio", "text"], {"encoder": "linear"}),
         ("jca", ["visual", "audio"], {"encoder": "none", "channels": None}),
         ("unimodal", ["text"], {"encoder": "bilstm"}),
+        ("rjcma", None, {"gates": "hgrjca"}),
+        ("grjca", ["visual", "audio"], {"gates": "none", "variant": "paper"}),
     ],
 )
 def test_other_settings_are_the_reference_too(name, modalities, settings):
