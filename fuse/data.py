@@ -17,7 +17,7 @@ from torch import Tensor
 from features import FeatureStore, VideoFeatures, align
 from features.errors import AffuseError
 from fuse.labels import Track, on_frames
-from fuse.windows import cut
+from fuse.windows import cut, overlap_mean
 
 log = logging.getLogger("affuse")
 
@@ -218,6 +218,18 @@ class Windows:
         mask = {m: present[index] & inside for m, present in corpus.present.items()}
         counted = corpus.annotated[index] & torch.stack(list(mask.values())).any(0)
         return Batch(inputs, mask, corpus.truth[index], counted)
+
+    def to_frames(self, values: np.ndarray) -> list[np.ndarray]:
+        """Values of all windows in order, (W, L, columns), as one (frames, columns) float64 per video.
+
+        A frame's value is the mean over the windows that cover it.
+        """
+        parts = np.split(values, np.cumsum([len(starts) for starts in self.starts])[:-1])
+        frames = np.diff(self.corpus.start)
+        return [
+            overlap_mean(part, starts, int(n))
+            for part, starts, n in zip(parts, self.starts, frames, strict=True)
+        ]
 
     def ordered(self, batch: int) -> Iterator[Batch]:
         """All windows in order, `batch` at a time."""

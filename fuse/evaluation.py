@@ -17,7 +17,6 @@ from fuse.labels import partition_files, read_track
 from fuse.models import FusionModel
 from fuse.run import Run, load_run
 from fuse.settings import TrainSettings
-from fuse.windows import overlap_mean
 
 METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
 
@@ -38,15 +37,12 @@ def predict_frames(
     model.train(was_training)
     predictions = torch.cat(parts).cpu().numpy()
     present = corpus.any_present().cpu().numpy()
-    frames, first = [], 0
-    for video, starts in enumerate(windows.starts):
+    frames = windows.to_frames(predictions)
+    for video, values in enumerate(frames):
         where = corpus.frames(video)
-        values = overlap_mean(predictions[first : first + len(starts)], starts, where.stop - where.start)
-        first += len(starts)
         seen, time = present[where], corpus.time[where]
         for column in values.T:
             column[~seen] = np.interp(time[~seen], time[seen], column[seen])
-        frames.append(values)
     return np.concatenate(frames).clip(-1, 1)
 
 
@@ -99,13 +95,23 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else load_run(run)
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    corpus, prediction = predict_partition(run, store, labels, partition, device)
+    return {"run": str(run.path), "partition": partition, **score(corpus, prediction)}
+
+
+def predict_partition(
+    run: Run, store: FeatureStore, labels: Path, partition: str, device: str = "auto"
+) -> tuple[Corpus, np.ndarray]:
+    """The labelled videos of one partition and the run's prediction for them, (F, targets) float64.
+
+    Raises as `evaluate` does.
+    """
     run.check_features(store)
     target = pick_device(device)
     corpus = labelled_corpus(store, labels, partition, run.settings, list(run.model.targets), target)
     model, normalisation = run.model.to(target), run.normalisation.to(target)
     windows = Windows(corpus, run.settings.window, run.settings.hop, normalisation)
-    prediction = predict_frames(model, windows, run.settings.batch, run.settings.precision)
-    return {"run": str(run.path), "partition": partition, **score(corpus, prediction)}
+    return corpus, predict_frames(model, windows, run.settings.batch, run.settings.precision)
 
 
 def labelled_corpus(

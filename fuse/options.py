@@ -142,7 +142,9 @@ def _recursions(name: str, spec: ModelSpec, recursions: int | None, variant: str
 def _gates(name: str, spec: ModelSpec, gates: str, recursions: int) -> str:
     gates = (spec.gates or "none") if gates == "spec" else gates
     if gates != "none" and not spec.recursive:
-        raise UsageError(f"gates={gates!r} choose among the results of recursions, which {name!r} does not have.")
+        raise UsageError(
+            f"gates={gates!r} choose among the results of recursions, which {name!r} does not have."
+        )
     if gates != "none" and not recursions:
         raise UsageError(
             f"Model {name!r} gates the results of its recursions; with recursions=0 there are none."

@@ -25,19 +25,19 @@ COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
 
 def learning_curve(history: list[dict], path: Path) -> None:
     """Training loss and validation CCC of each target over epochs; the best epoch is marked."""
-    figure, (loss, agreement) = _figure(2, 6.0)
+    figure, (loss, agreement) = new_figure(2, 6.0)
     epochs = [row["epoch"] for row in history]
     loss.plot(epochs, [row["loss"] for row in history], color="black")
     loss.set_ylabel("training loss\n(1 − CCC)")
     for i, name in enumerate(key for key in history[0] if key.startswith("ccc_")):
         target = name.removeprefix("ccc_")
-        style = {"color": "black", "linewidth": 2} if target == "mean" else {"color": _colour(target, i)}
+        style = {"color": "black", "linewidth": 2} if target == "mean" else {"color": colour(target, i)}
         agreement.plot(epochs, [row[name] for row in history], label=target, **style)
     best = max((row for row in history if row["best"]), key=lambda row: row["epoch"])
     agreement.plot(best["epoch"], best["ccc_mean"], "o", color="black", label=f"best: {best['ccc_mean']:.3f}")
     agreement.set(xlabel="epoch", ylabel="validation CCC")
     agreement.legend(loc="best")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def traces(
@@ -53,22 +53,23 @@ def traces(
 
     Frames without any modality (present (T,) False) are shaded.
     """
-    figure, axes = _figure(len(targets), 1.2 + 2.2 * len(targets))
+    figure, axes = new_figure(len(targets), 1.2 + 2.2 * len(targets))
     for i, (axis, target) in enumerate(zip(axes, targets, strict=True)):
         axis.axhline(0, color="0.8", linewidth=0.8)
         if truth is not None:
             axis.plot(time, truth[:, i], color="0.45", label="annotated")
-        axis.plot(time, prediction[:, i], color=_colour(target, i), label="predicted")
+        axis.plot(time, prediction[:, i], color=colour(target, i), label="predicted")
         if not present.all():
             axis.fill_between(time, -1, 1, where=~present, color="0.9", step="mid", label="no features")
         axis.set(ylabel=f"{target} (−1 to 1)", ylim=(-1.05, 1.05))
         axis.legend(loc="upper right", ncols=3, fontsize="small")
     axes[0].set_title(title)
     axes[-1].set_xlabel("time (s)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(rows: int, height: float):
+def new_figure(rows: int, height: float):
+    """A figure and its axes, one below the other on one x axis; height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
@@ -77,11 +78,11 @@ def _figure(rows: int, height: float):
     return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
 
 
-def _colour(target: str, i: int) -> str:
+def colour(target: str, i: int) -> str:
     return COLOURS.get(target, f"C{i}")
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     write_bytes(path, data.getvalue())
@@ -131,13 +132,13 @@ def model_card(
         untrained=untrained if provenance.untrained else "",
         best=best,
         result=result,
-        scores=_markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
+        scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
         videos=len(training.videos),
         frames=int(training.annotated.sum()),
         left_out=len(training.left_out) + len(result["left_out"]),
         unlabelled=unlabelled,
         hash=provenance.settings_hash,
-        backbones=_markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
+        backbones=markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
     )
 
 
@@ -177,7 +178,8 @@ see the table above.
 """
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

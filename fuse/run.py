@@ -76,12 +76,12 @@ class RunFolder:
         Raises UsageError for a finished run, other settings (naming them), and a folder of other things.
         """
         if not self.config.exists():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if taken(self.path):
                 raise UsageError(
                     f"{self.path} is not empty and holds no run. Choose another folder for --out."
                 )
             return
-        differences = "; ".join(self._differences(settings))
+        differences = "; ".join(self.differences(settings))
         if self.finished:
             which = f"other settings ({differences})" if differences else "these settings: nothing to do"
             raise UsageError(
@@ -106,7 +106,8 @@ class RunFolder:
         text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
         write_bytes(self.config, f"{head}{text}".encode())
 
-    def _differences(self, settings: TrainSettings) -> list[str]:
+    def differences(self, settings: TrainSettings) -> list[str]:
+        """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
         there, here = read_yaml(self.config), settings.model_dump()
         return [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
@@ -166,6 +167,11 @@ class Run:
         if provenance.settings_hash == self.provenance.settings_hash:
             return ""
         return "; ".join(how_they_differ(self.provenance, provenance))
+
+
+def taken(path: Path) -> bool:
+    """Whether a folder has anything in it but what a killed process left half written."""
+    return path.is_dir() and any(not found.name.endswith(".partial") for found in path.iterdir())
 
 
 def load_run(path: Path) -> Run:

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from features.errors import AffuseError, UsageError
+from features.errors import AffuseError
 from features.record import Provenance
 from features.store import FeatureStore
 from fuse import TrainSettings, evaluate, predict, train, train_settings
+from fuse.entries import parse_seeds
 from fuse.run import RunFolder
 from pipelines.demo_data import DemoData, make_dataset
 from pipelines.extraction import Progress, describe, extract_folder, extract_settings
@@ -109,15 +110,6 @@ def run_demo(
     (out / "results.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (out / "results.txt").write_text(text + "\n", encoding="utf-8")
     return DemoResult(facts, text)
-
-
-def parse_seeds(seeds: str) -> list[int]:
-    try:
-        return list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    except ValueError:
-        raise UsageError(
-            f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2."
-        ) from None
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
