@@ -35,6 +35,12 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def show_epoch(row: dict) -> None:
+    if sys.stderr.isatty():
+        text = f"\r  epoch {row['epoch']} of {row['epochs']}: CCC {row['ccc_mean']:.3f}"
+        click.echo(text, err=True, nl=row["epoch"] == row["epochs"])
+
+
 def show_progress(done: int, todo: int, failure: str | None) -> None:
     if failure:
         say(f"failed: {failure}")
@@ -222,6 +228,82 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     for video_id, reason in result["failed"].items():
         say(f"failed: {video_id}: {reason}")
     sys.exit(bool(result["failed"]))
+
+
+@fuse.command("explain")
+@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@STORE
+@click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+@DEVICE
+@JSON
+def fuse_explain(run, store, out, device, as_json) -> None:
+    """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""
+    from fuse import explain
+
+    finish_prediction(explain(run, store, out, device=device), as_json)
+
+
+@fuse.command("compare")
+@click.option(
+    "--models",
+    required=True,
+    metavar="NAMES",
+    help="Separated by commas; each a model, or model:variant, or either with @modalities: "
+    "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the whole family.",
+)
+@click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+@STORE
+@LABELS
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder for runs and tables; gone on with when it has some."
+)
+@click.option("--reference", help="Model that the others are compared with.  [default: the best]")
+@click.option("--preset", help="Schedule of all: rcma, released, grjca.  [default: released]")
+@click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+@JSON
+@CONFIG
+@SET
+def fuse_compare(
+    models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments
+) -> None:
+    """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
+    intervals from a bootstrap over videos. Runs already made are not made again."""
+    from fuse import compare, train_settings
+    from fuse.entries import parse_seeds
+
+    settings = train_settings(config, assignments, preset=preset, device=device)
+    result = compare(
+        store, labels, out, models, parse_seeds(seeds), settings, reference, announce=say, on_epoch=show_epoch
+    )
+    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+
+
+@fuse.command("ablate")
+@click.option(
+    "--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`."
+)
+@click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+@STORE
+@LABELS
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder for runs and tables; gone on with when it has some."
+)
+@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+@JSON
+@CONFIG
+@SET
+def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
+    """What each part of a model is worth: recursions 0 to 4, temporal encoder, modalities, gates, tied weights. A
+    table and a figure each. Runs already made are not made again."""
+    from fuse import ablate, train_settings
+    from fuse.entries import parse_seeds
+
+    settings = train_settings(config, assignments, preset=preset, device=device)
+    result = ablate(
+        store, labels, out, model, parse_seeds(seeds), settings, announce=say, on_epoch=show_epoch
+    )
+    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
 
 
 @fuse.command()

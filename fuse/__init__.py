@@ -14,6 +14,9 @@ _HOME = {
     "train": "fuse.training",
     "evaluate": "fuse.evaluation",
     "predict": "fuse.prediction",
+    "explain": "fuse.explanation",
+    "compare": "fuse.comparison",
+    "ablate": "fuse.ablation",
 }
 
 __all__ = list(_HOME)

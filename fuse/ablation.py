@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 
 from features import FeatureStore
-from features.errors import UsageError
 from fuse import comparison_report
 from fuse.comparison import difference_rows, records, write_csv
 from fuse.entries import Entry, make_entries, parse_name

@@ -18,7 +18,7 @@ from features.errors import UsageError
 from fuse import comparison_report
 from fuse.bootstrap import Difference
 from fuse.checkpoint import write_bytes
-from fuse.entries import Entry, make_entries
+from fuse.entries import make_entries
 from fuse.report import write_text
 from fuse.settings import TrainSettings
 from fuse.trials import Trials, run_trials

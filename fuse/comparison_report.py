@@ -52,7 +52,8 @@ def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     head, rows = model_cells(table)
     parts = ["# Models compared", _how(facts), markdown(head, rows)]
     if len(differences):
-        parts += [f"## {facts['reference']} less each other model", _WHAT_DIFFERS]
+        positive = f"Share above 0: resamples in which {facts['reference']} is ahead."
+        parts += [f"## {facts['reference']} less each other model", f"{_WHAT_DIFFERS} {positive}"]
         parts.append(markdown(*difference_cells(differences)))
     return "\n\n".join(parts) + "\n"
 
@@ -148,8 +149,8 @@ def _how(facts: dict) -> str:
 
 _WHAT_DIFFERS = (
     f"Intervals: paired bootstrap over videos, {RESAMPLES} resamples, 95 % percentile; a model's CCC in a resample is "
-    "the mean over its seeds. They say what other videos would change, not what other seeds would. Share above 0: "
-    "resamples in which the difference is positive."
+    "the mean over its seeds. They say what other videos would change, not what other seeds would; over fewer than "
+    "some 20 videos they are too narrow."
 )
 
 

@@ -29,15 +29,20 @@ def predict_frames(
     A frame's prediction is the mean over the windows that cover it. Where a frame has no modality at all the
     model has nothing to go by; its prediction is interpolated between the nearest frames that have one.
     """
-    corpus, device = windows.corpus, windows.corpus.device
+    device = windows.corpus.device
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         parts = [model(b.inputs, mask=b.mask).float() for b in windows.ordered(batch)]
     model.train(was_training)
-    predictions = torch.cat(parts).cpu().numpy()
+    return onto_frames(windows, torch.cat(parts))
+
+
+def onto_frames(windows: Windows, predictions: torch.Tensor) -> np.ndarray:
+    """Per-window predictions (W, L, targets) as `predict_frames` gives them per frame."""
+    corpus = windows.corpus
     present = corpus.any_present().cpu().numpy()
-    frames = windows.to_frames(predictions)
+    frames = windows.to_frames(predictions.cpu().numpy())
     for video, values in enumerate(frames):
         where = corpus.frames(video)
         seen, time = present[where], corpus.time[where]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from features import FeatureStore
@@ -30,6 +31,37 @@ def predict(
     {id: why}}; a video without any of the run's modalities fails and the others go on. Raises AffuseError for
     features made otherwise than the run's, UsageError for an id that the store does not have.
     """
+
+    def make(run: Run, windows: Windows, stem: Path) -> dict:
+        corpus = windows.corpus
+        prediction = predict_frames(run.model, windows, run.settings.batch, run.settings.precision)
+        present = corpus.any_present().cpu().numpy()
+        table, figure = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
+        write_predictions(table, corpus.time, corpus.targets, prediction, present)
+        if figures:
+            report.traces(figure, corpus.videos[0], corpus.time, corpus.targets, prediction, present)
+        return {
+            "csv": str(table),
+            "figure": str(figure) if figures else None,
+            "frames": len(present),
+            "valid": int(present.sum()),
+        }
+
+    return for_each_video(run, store, out, ids, device, make)
+
+
+def for_each_video(
+    run: Path | Run,
+    store: Path | FeatureStore,
+    out: Path,
+    ids: Iterable[str] | None,
+    device: str,
+    make: Callable[[Run, Windows, Path], dict],
+) -> dict:
+    """Call make(run on the device, windows of one video, `<out>/<video>` without suffix) for video after video.
+
+    Gives {"written": {id: what make gave}, "failed": {id: why}}, and raises as `predict` does.
+    """
     run = run if isinstance(run, Run) else load_run(run)
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     run.check_features(store)
@@ -39,7 +71,7 @@ def predict(
             f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}"
         )
     target, out = pick_device(device), Path(out)
-    model, normalisation = run.model.to(target), run.normalisation.to(target)
+    run = replace(run, model=run.model.to(target), normalisation=run.normalisation.to(target))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,21 +79,12 @@ def predict(
     written, failed = {}, {}
     for video in ids:
         try:
-            corpus = load_corpus(store, [video], run.settings.modalities, list(model.targets), device=target)
+            corpus = load_corpus(
+                store, [video], run.settings.modalities, list(run.model.targets), device=target
+            )
         except AffuseError as error:
             failed[video] = str(error)
             continue
-        windows = Windows(corpus, run.settings.window, run.settings.hop, normalisation)
-        prediction = predict_frames(model, windows, run.settings.batch, run.settings.precision)
-        present = corpus.any_present().cpu().numpy()
-        table, figure = (out / f"{file_name(video)}.{kind}" for kind in ("csv", "png"))
-        write_predictions(table, corpus.time, corpus.targets, prediction, present)
-        if figures:
-            report.traces(figure, video, corpus.time, corpus.targets, prediction, present)
-        written[video] = {
-            "csv": str(table),
-            "figure": str(figure) if figures else None,
-            "frames": len(present),
-            "valid": int(present.sum()),
-        }
+        windows = Windows(corpus, run.settings.window, run.settings.hop, run.normalisation)
+        written[video] = make(run, windows, out / file_name(video))
     return {"written": written, "failed": failed}

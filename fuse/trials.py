@@ -191,8 +191,8 @@ def _check_run(folder: RunFolder, settings: TrainSettings) -> None:
     if folder.finished:
         if differences := folder.differences(settings):
             raise UsageError(
-                f"{folder.path} holds a finished run with other settings: {'; '.join(differences)}. Give the same ones, "
-                "or choose another folder for --out."
+                f"{folder.path} holds a finished run with other settings: {'; '.join(differences)}. "
+                "Give the same ones, or choose another folder for --out."
             )
     else:
         folder.check(settings)
