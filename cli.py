@@ -27,7 +27,14 @@ WEIGHTS = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
+RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
+PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+TRIALS_OUT = click.option(
+    "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
+)
 
 
 def say(text: str) -> None:
@@ -158,9 +165,9 @@ def fuse() -> None:
     "--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with."
 )
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
-@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@PRESET
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
-@click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+@TRAIN_DEVICE
 @JSON
 @CONFIG
 @SET
@@ -189,7 +196,7 @@ def train(store, labels, out, model, preset, seed, device, as_json, config, assi
 
 
 @fuse.command()
-@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@RUN
 @STORE
 @LABELS
 @click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
@@ -205,7 +212,7 @@ def evaluate(run, store, labels, partition, device, as_json) -> None:
 
 
 @fuse.command("predict")
-@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@RUN
 @STORE
 @click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 @DEVICE
@@ -231,7 +238,7 @@ def finish_prediction(result: dict, as_json: bool) -> None:
 
 
 @fuse.command("explain")
-@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@RUN
 @STORE
 @click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 @DEVICE
@@ -251,15 +258,13 @@ def fuse_explain(run, store, out, device, as_json) -> None:
     help="Separated by commas; each a model, or model:variant, or either with @modalities: "
     "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the whole family.",
 )
-@click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+@SEEDS
 @STORE
 @LABELS
-@click.option(
-    "--out", type=FOLDER, required=True, help="Folder for runs and tables; gone on with when it has some."
-)
+@TRIALS_OUT
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
-@click.option("--preset", help="Schedule of all: rcma, released, grjca.  [default: released]")
-@click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+@PRESET
+@TRAIN_DEVICE
 @JSON
 @CONFIG
 @SET
@@ -282,14 +287,12 @@ def fuse_compare(
 @click.option(
     "--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`."
 )
-@click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+@SEEDS
 @STORE
 @LABELS
-@click.option(
-    "--out", type=FOLDER, required=True, help="Folder for runs and tables; gone on with when it has some."
-)
-@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
-@click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+@TRIALS_OUT
+@PRESET
+@TRAIN_DEVICE
 @JSON
 @CONFIG
 @SET
@@ -318,7 +321,7 @@ def models(as_json) -> None:
 
 
 @main.command()
-@click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+@RUN
 @click.option(
     "--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video."
 )
@@ -340,7 +343,7 @@ def predict(run, out, weights_dir, device, as_json, videos) -> None:
 @click.option(
     "--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs."
 )
-@click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+@SEEDS
 @click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
 @WEIGHTS
 @DEVICE
