@@ -56,10 +56,17 @@ def show_progress(done: int, todo: int, failure: str | None) -> None:
 
 
 class Messages(logging.Handler):
-    """What the packages have to say, as sentences on stderr."""
+    """What the packages have to say, as sentences on stderr, each once."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.levelname.lower()}: {record.getMessage()}")
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if text not in self.said:
+            self.said.add(text)
+            say(text)
 
 
 class Commands(click.Group):
@@ -85,7 +92,7 @@ def main() -> None:
     cross-attention over them; predict does both for new videos.
     """
     logger = logging.getLogger("affuse")
-    logger.handlers = [Messages(logging.WARNING)]
+    logger.handlers = [Messages()]
 
 
 @main.command()

@@ -80,7 +80,7 @@ def train(
         folder.begin(settings)
         if store.provenance.untrained:
             log.warning(
-                "the features come from untrained backbones (%s): expect little of what is learned from them",
+                "the features come from untrained backbones: %s",
                 ", ".join(store.provenance.untrained),
             )
         run = _Training(folder, settings, model, training, validation, store)

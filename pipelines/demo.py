@@ -15,32 +15,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from features.errors import AffuseError
-from features.record import Provenance
+from features.record import MODALITIES, Provenance
 from features.store import FeatureStore
-from fuse import TrainSettings, evaluate, predict, train, train_settings
+from fuse import compare, predict, train_settings
+from fuse.comparison import Comparison
 from fuse.entries import parse_seeds
-from fuse.run import RunFolder
+from fuse.specs import MODELS as FAMILY
 from pipelines.demo_data import DemoData, make_dataset
 from pipelines.extraction import Progress, describe, extract_folder, extract_settings
 
-CHANNELS = {m: [32, 32, 16, 16] for m in ("visual", "audio", "text")}
-MODELS: dict[str, dict] = {
-    **{m: {"model": "unimodal", "modalities": [m], "channels": {m: CHANNELS[m]}} for m in CHANNELS},
-    "concatenation": {"model": "concat", "channels": CHANNELS},
-    "rjcma": {"model": "rjcma", "channels": CHANNELS},
+MODELS = {
+    **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},
+    "concatenation": {"model": "concat"},
+    **{name: {"model": name} for name in FAMILY if name not in ("concat", "unimodal")},
 }
 SCHEDULE = {  # small enough for two cores; the published schedules are the presets of `fuse train`
     "preset": "grjca",
+    "channels": {m: [32, 32, 16, 16] for m in MODALITIES},
+    "dropout": {"encoder": 0.2},
     "window": 64,
     "hop": 16,
     "learning_rate": 1e-3,
     "warmup": "linear",
     "warmup_epochs": 2,
     "reload_best": False,
-    "dropout": {"encoder": 0.2},
     "batch": 16,
     "epochs": 20,
     "stop_patience": 0,
@@ -86,43 +86,34 @@ def run_demo(
         raise AffuseError(f"The demonstration stops: {video_id} could not be extracted: {reason}")
     clock["extraction"] = summary.seconds
     store = FeatureStore(out / "store")
-    scores = []
     start = time.perf_counter()
-    for seed in chosen:
-        for name in MODELS:
-            row = {"model": name, "seed": seed, **train_once(name, seed, store, data, out, device)}
-            announce(f"{name}, seed {seed}: validation CCC {row['mean']:.3f}")
-            scores.append(row)
+    schedule = train_settings(None, (), **SCHEDULE, device=device)
+    comparison = compare(
+        store,
+        data.labels,
+        out / "comparison",
+        MODELS,
+        chosen,
+        schedule,
+        reference=HEADLINE,
+        announce=announce,
+    )
     clock["training"] = time.perf_counter() - start
-    predict(run_folder(out, HEADLINE, chosen[0]), store, out / "predictions", data.validation, device)
-    table = pd.DataFrame(scores)
+    run = out / "comparison" / "runs" / f"{HEADLINE}-seed{chosen[0]}"
+    predict(run, store, out / "predictions", data.validation, device)
     facts = {
         "seeds": chosen,
         "train": list(data.train),
         "validation": list(data.validation),
         "untrained": provenance.untrained,
         "word_accuracy": word_accuracy(store, data),
-        "scores": scores,
-        "mean": table.groupby("model", sort=False)[["valence", "arousal", "mean"]].mean().to_dict("index"),
+        "comparison": comparison.facts,
         "seconds": {name: round(spent, 1) for name, spent in clock.items()},
     }
-    text = report(facts, table, provenance, out)
+    text = report(facts, comparison, provenance, out)
     (out / "results.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (out / "results.txt").write_text(text + "\n", encoding="utf-8")
     return DemoResult(facts, text)
-
-
-def run_folder(out: Path, name: str, seed: int) -> Path:
-    return out / "runs" / f"{name}-seed{seed}"
-
-
-def train_once(name: str, seed: int, store: FeatureStore, data: DemoData, out: Path, device: str) -> dict:
-    """CCC on the held-out speakers of one model with one seed; trained now unless it was before."""
-    folder = run_folder(out, name, seed)
-    settings: TrainSettings = train_settings(None, (), **SCHEDULE, **MODELS[name], seed=seed, device=device)
-    if not RunFolder(folder).finished:
-        train(store, data.labels, folder, settings)
-    return evaluate(folder, store, data.labels, device=device)["ccc"]
 
 
 def word_accuracy(store: FeatureStore, data: DemoData) -> float:
@@ -153,26 +144,19 @@ def word_errors(spoken: list[str], heard: list[str]) -> int:
     return int(row[-1])
 
 
-def report(facts: dict, table: pd.DataFrame, provenance: Provenance, out: Path) -> str:
+def report(facts: dict, comparison: Comparison, provenance: Provenance, out: Path) -> str:
     """The table and what stands around it."""
-    grouped = table.groupby("model", sort=False)[["valence", "arousal", "mean"]]
-    mean, spread = grouped.mean(), grouped.std(ddof=0)
-    lines = [
-        f"CCC on {len(facts['validation'])} held-out speakers, {len(facts['train'])} trained on; "
-        f"mean (and standard deviation) over {len(facts['seeds'])} seed{'s' * (len(facts['seeds']) > 1)}.",
-        "",
-        f"{'model':<15}{'valence':>16}{'arousal':>16}{'mean':>16}",
-    ]
-    for name in mean.index:
-        cells = (f"{mean.loc[name, c]:.3f} ({spread.loc[name, c]:.3f})" for c in mean.columns)
-        lines.append(f"{name:<15}" + "".join(f"{cell:>16}" for cell in cells))
     trained = [f"{part} ({b.name})" for part, b in provenance.backbones.items() if b.trained]
-    lines += [
+    lines = [
+        f"CCC on {len(facts['validation'])} held-out speakers, {len(facts['train'])} trained on. The best epoch is "
+        "chosen on the same speakers, for every model alike.",
+        "",
+        comparison.text,
         "",
         f"Words that Whisper got right: {100 * facts['word_accuracy']:.0f} %.",
         f"Untrained, seeded backbones: {', '.join(provenance.untrained) or 'none'}. Trained: {', '.join(trained)}.",
         "Synthetic data: this shows that the machinery works, not how well it reads people.",
         "Seconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in facts["seconds"].items()) + ".",
-        f"Figures and predictions of the held-out speakers: {out / 'predictions'}; runs: {out / 'runs'}.",
+        f"Predictions and figures of the held-out speakers: {out / 'predictions'}; runs: {out / 'comparison'}.",
     ]
     return "\n".join(lines)

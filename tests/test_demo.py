@@ -2,12 +2,10 @@
 
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.errors import UsageError
-from pipelines.demo import parse_seeds, plain, word_errors
+from pipelines.demo import plain, word_errors
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=5)
 
@@ -28,9 +26,3 @@ def test_word_errors_by_hand():
     assert word_errors(plain("It is a fine day."), plain("it's a fine, fine day")) == 3
     for order in itertools.permutations("ab"):
         assert word_errors(list("ab"), list(order)) == (0 if order == ("a", "b") else 2)
-
-
-def test_seeds():
-    assert parse_seeds("0,1, 2,1") == [0, 1, 2]
-    with pytest.raises(UsageError, match="separated by commas"):
-        parse_seeds("0;1")
