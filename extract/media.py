@@ -203,15 +203,13 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
         for frame in _decoded(container, stream, damage):
             time = frame.time if frame.time is not None else clock
             if start is None:
-                start = time - _origin(container)
-            elif GAP < time - clock < LONGEST_GAP:
+                start, clock = time - _origin(container), time
+            if GAP < time - clock < LONGEST_GAP:
                 blocks.append(np.zeros(round((time - clock) * SAMPLE_RATE), np.float32))
                 clock = time
-            else:
-                time = clock
-            clock = time + frame.samples / frame.sample_rate
             try:
                 blocks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+                clock += frame.samples / frame.sample_rate
             except (av.error.FFmpegError, ValueError) as error:
                 damage.append(_reason(error))
         if blocks:

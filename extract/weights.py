@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import os
 import pickle
+import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +30,10 @@ from features.errors import AffuseError, UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 HUB = "https://huggingface.co"  # HF_ENDPOINT in the environment replaces it
-READ_ERRORS = (
+READ_ERRORS = (  # the unpickler's own, and what it stumbles over in a file that is none
     OSError,
+    AssertionError,
+    struct.error,
     RuntimeError,
     EOFError,
     LookupError,

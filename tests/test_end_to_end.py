@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 from media import plain_frames, talking_head, write_media
 from PIL import Image
+from tiny import make_data, small
 
 from cli import main
+from fuse import train
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
 SMALL = [
@@ -87,6 +89,27 @@ def test_the_whole_store_is_predicted_as_single_videos_are(place, tmp_path):
     )
     affuse("predict", "--run", place / "run", "--out", tmp_path / "one", place / "videos" / "a.mp4")
     assert (tmp_path / "all" / "a.csv").read_bytes() == (tmp_path / "one" / "a.csv").read_bytes()
+
+
+def test_other_weights_than_the_runs_are_refused_before_anything_is_extracted(place, tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "vggish.pth").write_text("never read")
+    result = affuse(
+        "predict", "--run", place / "run", "--out", tmp_path / "out", "--weights-dir", tmp_path / "weights",
+        place / "videos" / "a.mp4", code=1,
+    )  # fmt: skip
+    assert "audio backbone vggish: trained False → True" in result.stderr
+    assert "to extract" not in result.stderr
+
+
+def test_a_run_on_features_that_videos_do_not_give_is_refused(place, tmp_path):
+    store, labels = make_data(tmp_path, train=2, validation=1)
+    train(store.path, labels, tmp_path / "run", small(epochs=1))
+    result = affuse(
+        "predict", "--run", tmp_path / "run", "--out", tmp_path / "out", place / "videos" / "a.mp4", code=2
+    )
+    assert "features that `affuse extract` does not make" in result.stderr
+    assert "affuse fuse predict --features" in result.stderr
 
 
 def test_features_of_another_making_are_refused(place, tmp_path):

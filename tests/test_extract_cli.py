@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from media import plain_frames, talking_head, write_media
 
 from cli import main
+from extract.audio import SoundEncoder
+from extract.inputs import find_jobs
+from features.errors import UsageError
 from features.store import FeatureStore, differences
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
@@ -160,6 +164,18 @@ def test_killed_at_random_moments_the_store_ends_the_same(tmp_path):
             "unknown text backbone",
         ),
         (["extract", "--video-dir", "empty", "--out", "s", "--set", "audio_anchor=begin"], 2, "audio_anchor"),
+        (["extract", "--video-dir", "empty", "--out", "s", "--set", "faces=given"], 2, "--faces-dir"),
+        (["extract", "--video-dir", "empty", "--out", "s", "--set", "transcripts=given"], 2, "--transcripts"),
+        (
+            ["extract", "--video-dir", "empty", "--out", "s", "--set", "detection.margin=nan"],
+            2,
+            "detection.margin",
+        ),
+        (
+            ["extract", "--video-dir", "empty", "--out", "s", "--set", "detection.short_side=-5"],
+            2,
+            "detection.short_side",
+        ),
         (["extract", "--out", "s"], 2, "Missing option '--video-dir'"),
         (["extrakt"], 2, "No such command 'extrakt'"),
         (["features", "info", "gone"], 2, "affuse extract --video-dir"),
@@ -174,6 +190,50 @@ def test_bad_requests_are_a_sentence(tmp_path, monkeypatch, arguments, code, mes
     assert result.exit_code == code, result.output
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+def test_folders_of_crops_or_transcripts_that_fit_no_video_are_refused(videos, tmp_path):
+    (tmp_path / "other").mkdir()
+    for option, looked_for in (("--faces-dir", "a/00001.jpg"), ("--transcripts", "a.json")):
+        result = extract(videos, tmp_path / "store", option, tmp_path / "other")
+        assert result.exit_code == 2
+        assert str(tmp_path / "other" / looked_for) in result.stderr
+
+
+def test_what_is_no_file_is_passed_over_and_what_cannot_be_listed_is_refused(videos, tmp_path, monkeypatch):
+    os.mkfifo(videos / "pipe.mp4")  # reading it would wait for ever
+    (videos / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    assert [job.id for job in find_jobs(videos)] == ["a", "b", "c", "gone"]
+
+    (videos / "locked").mkdir()
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UsageError, match="locked cannot be read: Permission denied"):
+        find_jobs(videos)
+
+
+def test_features_that_cannot_be_kept_do_not_stop_the_others(videos, tmp_path, monkeypatch):
+    encode = SoundEncoder.__call__
+    spoiled = iter([np.nan, 1, 1])
+    monkeypatch.setattr(SoundEncoder, "__call__", lambda *given: encode(*given) * np.float16(next(spoiled)))
+    result = extract(videos, tmp_path / "store")
+    assert result.exit_code == 1
+    assert "failed: a: The features of video 'a' cannot be kept: audio/embedding holds NaN" in result.stderr
+    assert FeatureStore(tmp_path / "store").ids == ["b", "c"]
+
+
+def test_weights_that_cannot_be_read_stop_the_run_at_once(videos, tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "vggish.pth").write_text("junk")
+    result = extract(videos, tmp_path / "store", "--weights-dir", tmp_path / "weights")
+    assert result.exit_code == 1
+    assert result.stderr.count("vggish.pth cannot be read") == 1
 
 
 def test_no_weights_and_no_network_is_said_at_once(videos, tmp_path, monkeypatch):

@@ -97,6 +97,17 @@ def test_what_cannot_be_decoded_is_a_record_that_says_so(tmp_path, extractor):
     assert "a.mp4 cannot be opened" in video.visual.reason
 
 
+@pytest.mark.parametrize(("silent", "failure"), [(False, False), (True, True)])
+def test_pictures_in_an_unknown_codec_leave_the_sound(tmp_path, extractor, silent, failure):
+    path = talking_head(tmp_path / "a.mp4", seconds=0.3, **({"samples": None} if silent else {}))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    video = extract(extractor, tmp_path)
+    assert video.visual.status is Status.UNDECODABLE
+    assert "no decoder" in video.visual.reason
+    assert video.audio.status is (Status.NO_AUDIO if silent else Status.OK)
+    assert (video.failure is not None) is failure
+
+
 def test_given_crops_replace_detection(tmp_path):
     write_media(tmp_path / "videos" / "a.mp4", plain_frames(5))
     crops = tmp_path / "crops" / "a"

@@ -1,5 +1,8 @@
 """Decoding: the frames' own clock, sound on the same clock, and files that must not be opened."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 from media import face_frames, plain_frames, tone, write_media
@@ -43,6 +46,23 @@ def test_sound_is_mono_16_khz_on_the_pictures_clock(tmp_path):
     middle = sound[int(0.7 * SAMPLE_RATE) : int(1.3 * SAMPLE_RATE)]
     spectrum = np.abs(np.fft.rfft(middle))
     assert abs(np.argmax(spectrum) * SAMPLE_RATE / len(middle) - 500) < 5
+
+
+def test_sound_behind_a_gap_stays_on_the_clock(tmp_path):
+    samples = (tone(1.0) * 32767).astype(np.int16)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        for start in (0, 2 * SAMPLE_RATE):  # nothing from 1 s to 2 s, as where packets were lost
+            for first in range(0, len(samples), 1000):
+                frame = av.AudioFrame.from_ndarray(samples[None, first : first + 1000], "s16", "mono")
+                frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+                frame.pts = start + first
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    sound = read_audio(tmp_path / "a.mkv")
+    assert len(sound) == 3 * SAMPLE_RATE
+    loud = np.abs(sound).reshape(3, -1).max(axis=1) > 0.2
+    np.testing.assert_array_equal(loud, [True, False, True])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])

@@ -66,6 +66,12 @@ def test_what_is_unreadable_is_named(tmp_path, name, content):
         read_transcript(tmp_path / name)
 
 
+def test_times_that_are_no_numbers_are_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"segments": [{"words": [{"word": "hi", "start": NaN, "end": 2}]}]}')
+    with pytest.raises(AffuseError, match=r"a\.json: 'hi' is spoken from nan to 2"):
+        read_transcript(tmp_path / "a.json")
+
+
 def test_find_prefers_json(tmp_path):
     assert find_transcript(tmp_path, "sub/a") is None
     (tmp_path / "sub").mkdir()
