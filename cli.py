@@ -120,8 +120,9 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
         transcripts=transcripts, device=device, retry_failed=retry_failed, announce=say, progress=show_progress,
     )  # fmt: skip
     click.echo(describe(summary))
-    for video_id, reason in summary.failed.items():
-        say(f"failed: {video_id}: {reason}")
+    for video_id in summary.kept:
+        if video_id in summary.failed:
+            say(f"failed: {video_id}: {summary.failed[video_id]}")
     sys.exit(bool(summary.failed))
 
 

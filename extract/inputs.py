@@ -45,13 +45,18 @@ class Job:
 
     @cached_property
     def mtime_ns(self) -> int:
-        """When the last of its files changed."""
-        return max(path.stat().st_mtime_ns for path in self.files)
+        """When the last of its files changed, or a crop came, went or was renamed."""
+        times = [path.stat().st_mtime_ns for path in self.files]
+        folder = [self.crops.stat().st_mtime_ns] if self.crops and self.crops.is_dir() else []
+        return max(times + folder)
 
     def digest(self) -> str:
-        """sha256 of the video, or of the digests of all files where crops or a transcript are given."""
-        digests = [sha256_of(path) for path in self.files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        """sha256 of the video, or of the digests and names of all files where crops or a transcript are given."""
+        digests = {path.name: sha256_of(path) for path in self.files}
+        if len(self.files) == 1:
+            return digests[self.path.name]
+        lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path | None = None) -> list[Job]:

@@ -139,11 +139,14 @@ class FeatureStore:
             others = []
             for other, few in rest:
                 differing = how_they_differ(provenance, self.header(example[other]).provenance)
-                others.append(f"{few} otherwise ({'; '.join(differing)})")
+                place = self.shard(example[other]).relative_to(self.path)
+                others.append(
+                    f"{few} otherwise ({'; '.join(differing)}), for example {example[other]} in {place}"
+                )
             raise UsageError(
                 f"The {len(seals)} videos in {self.path} were made by different settings: {many} one way, "
-                f"{', '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
-                "others."
+                f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
+                "others. Where their videos are gone, delete those files."
             )
         return provenance
 

@@ -25,7 +25,7 @@ def predict_videos(
     announce: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda done, todo, failure: None,
 ) -> dict:
-    """Predict on video files. Features are kept in `<out>/features`, so that a second call is quick.
+    """Predict on video files. Features are kept below `<out>/features`, so that a second call is quick.
 
     Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does. Raises UsageError where the run was trained
     on features that video files alone cannot give, AffuseError where the weights here are not the run's.
@@ -59,7 +59,7 @@ def predict_videos(
                 "run's weights with --weights-dir, or train again with these."
             )
 
-    store = out / "features"
+    store = out / "features" / run.provenance.settings_hash[:12]
     summary, _ = extract_jobs(
         list(jobs.values()),
         store,

@@ -143,3 +143,17 @@ def test_names_that_would_collide_are_refused(tmp_path):
     talking_head(tmp_path / "a.mkv", 0.2)
     with pytest.raises(AffuseError, match="would both be called 'a'"):
         find_jobs(tmp_path)
+
+
+def test_a_renamed_crop_changes_the_source(tmp_path):
+    write_media(tmp_path / "videos" / "a.mp4", plain_frames(3))
+    crops = tmp_path / "crops" / "a"
+    crops.mkdir(parents=True)
+    Image.fromarray(face_frames(1, (112, 112))[0]).save(crops / "00001.jpg")
+    before = find_jobs(tmp_path / "videos", faces_dir=tmp_path / "crops")[0]
+    key = (before.size, before.mtime_ns, before.digest())
+    (crops / "00001.jpg").rename(crops / "00002.jpg")
+    after = find_jobs(tmp_path / "videos", faces_dir=tmp_path / "crops")[0]
+    assert after.size == key[0]
+    assert after.mtime_ns > key[1]
+    assert after.digest() != key[2]
