@@ -35,6 +35,7 @@ TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [defa
 TRIALS_OUT = click.option(
     "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
 )
+RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
 def say(text: str) -> None:
@@ -174,16 +175,19 @@ def fuse() -> None:
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
 @PRESET
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
+@RATE
 @TRAIN_DEVICE
 @JSON
 @CONFIG
 @SET
-def train(store, labels, out, model, preset, seed, device, as_json, config, assignments) -> None:
+def train(store, labels, out, model, preset, seed, rate, device, as_json, config, assignments) -> None:
     """Train a model on a store's features and leave a run folder."""
     from fuse import train as run_training
     from fuse import train_settings
 
-    settings = train_settings(config, assignments, model=model, preset=preset, seed=seed, device=device)
+    settings = train_settings(
+        config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
+    )
 
     def on_epoch(row: dict) -> None:
         if sys.stderr.isatty():

@@ -17,7 +17,9 @@ from fuse.labels import partition_files, read_track
 from fuse.models import FusionModel
 from fuse.run import Run, load_run
 from fuse.settings import TrainSettings
+from fuse.track import on_rows
 
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # of each video: truth, prediction (n, targets)
 METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
 
 
@@ -56,27 +58,42 @@ def score(corpus: Corpus, prediction: np.ndarray) -> dict:
 
     ccc, pearson, rmse: {target: …, "mean": …} over the concatenation of all videos (the challenge's
     definition); ccc_per_video: the mean over videos of each one's own CCC; per_video: {id: {"frames", target:
-    CCC …}}. Raises AffuseError when no frame is annotated.
+    CCC …}}. Where labels have a clock of their own, "frames" counts their rows. Raises AffuseError when no frame
+    is annotated.
     """
+    return {**score_pairs(pairs(corpus, prediction), corpus.targets), "left_out": dict(corpus.left_out)}
+
+
+def pairs(corpus: Corpus, prediction: np.ndarray) -> Pairs:
+    """Truth and prediction, each (n, targets) float64, of every video on its own annotated rows: its frames, or the
+    rows of labels that have a clock of their own. Videos without such a row are not there."""
     truth, annotated = corpus.truth.cpu().numpy(), corpus.annotated.cpu().numpy()
-    if not annotated.any():
+    found = {}
+    for video, name in enumerate(corpus.videos):
+        where = corpus.frames(video)
+        if name in corpus.timed:
+            x, y = on_rows(corpus.timed[name], corpus.targets, corpus.time[where], prediction[where])
+        else:
+            x, y = (side[where][annotated[where]].astype(np.float64) for side in (truth, prediction))
+        if len(x):
+            found[name] = x, y
+    return found
+
+
+def score_pairs(pairs: Pairs, targets: list[str]) -> dict:
+    """What `score` gives, but for "left_out", of truth and prediction already brought together."""
+    if not pairs:
         raise AffuseError(
             "None of the frames to score is annotated: every label row is -5, or there is none."
         )
-    per_video = {}
-    for video, name in enumerate(corpus.videos):
-        where = corpus.frames(video)
-        keep = annotated[where]
-        if keep.any():
-            x, y = truth[where][keep].T, prediction[where][keep].T
-            per_video[name] = {"frames": int(keep.sum()), **_each(corpus.targets, ccc, x, y)}
-    x, y = truth[annotated].T, prediction[annotated].T
-    result = {"videos": len(per_video), "frames": int(annotated.sum())}
-    result |= {name: _each(corpus.targets, metric, x, y) for name, metric in METRICS.items()}
+    per_video = {name: {"frames": len(x), **_each(targets, ccc, x.T, y.T)} for name, (x, y) in pairs.items()}
+    x, y = (np.concatenate(side).T for side in zip(*pairs.values(), strict=True))
+    result = {"videos": len(pairs), "frames": x.shape[1]}
+    result |= {name: _each(targets, metric, x, y) for name, metric in METRICS.items()}
     result["ccc_per_video"] = {
-        key: float(np.mean([video[key] for video in per_video.values()])) for key in (*corpus.targets, "mean")
+        key: float(np.mean([video[key] for video in per_video.values()])) for key in (*targets, "mean")
     }
-    return {**result, "per_video": per_video, "left_out": dict(corpus.left_out)}
+    return {**result, "per_video": per_video}
 
 
 def _each(targets: list[str], metric, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -128,7 +145,8 @@ def labelled_corpus(
     device: torch.device,
 ) -> Corpus:
     """The videos of one partition with their labels, on the device."""
-    files = partition_files(labels, partition, settings.validation)
+    files = partition_files(labels, partition, settings.validation, settings.resplit)
     videos = match(store, files, settings.allow_missing)
-    tracks = {video: read_track(files[video]) for video in videos}
-    return load_corpus(store, videos, settings.modalities, targets, tracks, device)
+    tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
+    corpus = load_corpus(store, videos, settings.modalities, targets, tracks, device)
+    return corpus.closed() if settings.gaps == "close" else corpus
