@@ -161,6 +161,46 @@ def verify(store, as_json) -> None:
     sys.exit(bool(verification.problems))
 
 
+@features.command("import")
+@click.argument("store", type=FOLDER)
+@click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
+@click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
+@click.option(
+    "--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time."
+)
+@click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
+@click.option(
+    "--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated."
+)
+@JSON
+def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
+    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
+    from features.importing import describe, import_features, parse_layout
+
+    layout = parse_layout(folders, rates, time_column, ignore)
+    result = import_features(source, store, layout, show_progress)
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
+    sys.exit(bool(result["failed"]))
+
+
+@features.command("export")
+@click.argument("store", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
+@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
+@JSON
+def export(store, out, kind, as_json) -> None:
+    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code."""
+    from features.exporting import export_features
+    from features.store import FeatureStore
+
+    result = export_features(FeatureStore(store), out, kind, show_progress)
+    click.echo(
+        json.dumps(result, indent=2)
+        if as_json
+        else f"{result['videos']} videos, {result['files']} files: {out}"
+    )
+
+
 @main.group()
 def fuse() -> None:
     """Train fusion models over a store, evaluate them, predict with them."""
