@@ -251,14 +251,25 @@ def train(store, labels, out, model, preset, seed, rate, device, as_json, config
 @STORE
 @LABELS
 @click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
+@click.option(
+    "--smooth", default="none", show_default=True, help="Moving mean: none, fit (on train), or seconds."
+)
+@click.option(
+    "--delay", default="none", show_default=True, help="Raters' delay: none, fit (on train), or seconds."
+)
+@click.option(
+    "--permutations", default=100, show_default=True, help="Swapped predictions for the chance level."
+)
+@RATE
 @DEVICE
 @JSON
-def evaluate(run, store, labels, partition, device, as_json) -> None:
-    """Score a run on labelled videos: CCC over all frames, and beside it per video, Pearson r and RMSE."""
+def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, device, as_json) -> None:
+    """Score a run on labelled videos: CCC over all frames with its interval, and beside it CCC per video, Pearson r,
+    RMSE, and what chance gives."""
     from fuse import evaluate as score
     from fuse.report import score_table
 
-    result = score(run, store, labels, partition, device)
+    result = score(run, store, labels, partition, device, smooth, delay, rate, permutations)
     click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
 
 

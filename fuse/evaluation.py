@@ -3,6 +3,7 @@ the CCC that training records is the one that `evaluate` prints."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import torch
 
 from features import FeatureStore
 from features.device import pick_device
-from features.errors import AffuseError
+from features.errors import AffuseError, UsageError
+from fuse.adjustment import fit
 from fuse.ccc import ccc, pearson, rmse
 from fuse.data import Corpus, Windows, load_corpus, match
+from fuse.intervals import PERMUTATIONS, Pairs, bootstrap, permuted
 from fuse.labels import partition_files, read_track
 from fuse.models import FusionModel
 from fuse.run import Run, load_run
 from fuse.settings import TrainSettings
 from fuse.track import on_rows
 
-Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # of each video: truth, prediction (n, targets)
 METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
 
 
@@ -108,32 +110,64 @@ def evaluate(
     labels: Path,
     partition: str = "validation",
     device: str = "auto",
+    smooth: str = "none",
+    delay: str = "none",
+    rate: float | None = None,
+    permutations: int = PERMUTATIONS,
 ) -> dict:
     """Score a finished run on one partition of a label folder: what `score` gives, with run and partition
-    named.
+    named, "interval" (95 %, over videos), "chance" (swapped predictions; none for `permutations` 0) and
+    "adjustment" {"smoothing", "delay": {target: seconds}}.
 
-    partition is train, validation, test, or "all" for a folder without a split. Raises AffuseError for
-    features made otherwise than the run's, labels that do not fit, or videos that are missing.
+    partition is train, validation, test, or "all" for a folder without a split. smooth, delay: "none", "fit" (on
+    the train partition), or seconds. rate: rows per second of label files that do not say, where it is not the
+    run's. Raises AffuseError for features made otherwise than the run's, labels that do not fit, or videos that are
+    missing.
     """
     run = run if isinstance(run, Run) else load_run(run)
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    corpus, prediction = predict_partition(run, store, labels, partition, device)
-    return {"run": str(run.path), "partition": partition, **score(corpus, prediction)}
+    settings = run.settings.model_copy(update={"label_rate": rate}) if rate else run.settings
+    fitted = "fit" in (smooth, delay)
+    if fitted and partition == "all":
+        raise UsageError(
+            "Smoothing and delay are fitted on training videos, and the partition all has them among those it scores. "
+            "Score validation or test."
+        )
+    corpus, prediction = predict_partition(run, store, labels, partition, device, settings)
+    basis = (
+        predict_partition(run, store, labels, "train", device, settings) if fitted else (corpus, prediction)
+    )
+    adjustment = fit(*basis, pairs, smooth, delay)
+    found = pairs(corpus, adjustment(corpus, prediction))
+    return {
+        "run": str(run.path),
+        "partition": partition,
+        "adjustment": asdict(adjustment),
+        **score_pairs(found, corpus.targets),
+        "interval": bootstrap(found, corpus.targets),
+        "chance": permuted(found, corpus.targets, permutations) if permutations else {},
+        "left_out": dict(corpus.left_out),
+    }
 
 
 def predict_partition(
-    run: Run, store: FeatureStore, labels: Path, partition: str, device: str = "auto"
+    run: Run,
+    store: FeatureStore,
+    labels: Path,
+    partition: str,
+    device: str = "auto",
+    settings: TrainSettings | None = None,
 ) -> tuple[Corpus, np.ndarray]:
     """The labelled videos of one partition and the run's prediction for them, (F, targets) float64.
 
-    Raises as `evaluate` does.
+    settings: the run's, where its labels are to be read otherwise. Raises as `evaluate` does.
     """
     run.check_features(store)
-    target = pick_device(device)
-    corpus = labelled_corpus(store, labels, partition, run.settings, list(run.model.targets), target)
+    target, settings = pick_device(device), settings or run.settings
+    corpus = labelled_corpus(store, labels, partition, settings, list(run.model.targets), target)
     model, normalisation = run.model.to(target), run.normalisation.to(target)
-    windows = Windows(corpus, run.settings.window, run.settings.hop, normalisation)
-    return corpus, predict_frames(model, windows, run.settings.batch, run.settings.precision)
+    windows = Windows(corpus, settings.window, settings.hop, normalisation)
+    return corpus, predict_frames(model, windows, settings.batch, settings.precision)
 
 
 def labelled_corpus(
