@@ -273,6 +273,39 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
     click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
 
 
+@fuse.command("crossval")
+@STORE
+@LABELS
+@click.option("--out", type=FOLDER, required=True, help="Folder of one run per fold; finished ones are kept.")
+@click.option("--videos", type=FILE, required=True, help="CSV with a column video, and fold or subject.")
+@click.option("--by", help="Column that makes the folds.  [default: fold; with --k: subject]")
+@click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
+@click.option(
+    "--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc."
+)
+@click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
+@click.option("--model", help="Fusion model.  [default: rjcma]")
+@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@RATE
+@JSON
+@CONFIG
+@SET
+def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, as_json, config,
+              assignments) -> None:  # fmt: skip
+    """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
+    from fuse import choose_folds, crossval, train_settings
+    from fuse.cross_validation import describe
+    from fuse.report import score_table
+
+    settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate)
+    folds = choose_folds(labels, videos, by, k)
+    result = crossval(
+        store, labels, out, folds, settings, ensemble, score_test,
+        on_fold=lambda fold, made: say(f"fold {fold}: {'trained' if made else 'already there'}"),
+    )  # fmt: skip
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result, score_table(result)))
+
+
 @fuse.command("predict")
 @RUN
 @STORE
