@@ -451,6 +451,51 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
     click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
 
 
+@main.command("aff-wild2")
+@click.argument("root", type=FOLDER)
+@click.option(
+    "--out", type=FOLDER, default="aff-wild2", show_default=True, help="Folder for features and runs."
+)
+@click.option("--check", "only_check", is_flag=True, help="Report on the data, and do nothing else.")
+@click.option("--test-list", type=FILE, help="The challenge's list of test videos, one per line.")
+@click.option("--sample", type=FILE, help="The challenge's sample submission; ours has its rows.")
+@click.option(
+    "--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated."
+)
+@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@click.option(
+    "--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc."
+)
+@click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
+@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
+@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+@click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
+@WEIGHTS
+@DEVICE
+@JSON
+@CONFIG
+@SET
+def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble, features, profile, allow_untrained,
+              allow_missing, weights_dir, device, as_json, config, assignments) -> None:  # fmt: skip
+    """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
+    from fuse import train_settings
+    from pipelines.aff_wild2 import run_aff_wild2
+    from pipelines.aff_wild2_data import check, describe_check, discover
+    from pipelines.extraction import extract_settings
+
+    if only_check:
+        report = check(discover(root, test_list))
+        click.echo(json.dumps(report, indent=2) if as_json else describe_check(report))
+        sys.exit(bool(report["without_media"] or report["unreadable"]))
+    training = train_settings(config, assignments, preset=preset, device=device)
+    result = run_aff_wild2(
+        root, out, models, extract_settings(profile, given_faces=True), training, test_list=test_list,
+        sample=sample, features=features, ensemble=ensemble, weights_dir=weights_dir,
+        allow_untrained=allow_untrained, allow_missing=allow_missing, announce=say, progress=show_progress,
+    )  # fmt: skip
+    click.echo(json.dumps(result, indent=2) if as_json else result["table"])
+
+
 @main.command()
 @WEIGHTS
 @JSON
