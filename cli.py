@@ -285,22 +285,24 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 )
 @click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
 @click.option("--model", help="Fusion model.  [default: rjcma]")
-@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@PRESET
 @RATE
+@TRAIN_DEVICE
 @JSON
 @CONFIG
 @SET
-def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, as_json, config,
-              assignments) -> None:  # fmt: skip
+def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
+              config, assignments) -> None:  # fmt: skip
     """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
     from fuse import choose_folds, crossval, train_settings
     from fuse.cross_validation import describe
     from fuse.report import score_table
 
-    settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate)
+    settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate, device=device)
     folds = choose_folds(labels, videos, by, k)
     result = crossval(
         store, labels, out, folds, settings, ensemble, score_test,
+        on_epoch=lambda fold, row: show_epoch(row),
         on_fold=lambda fold, made: say(f"fold {fold}: {'trained' if made else 'already there'}"),
     )  # fmt: skip
     click.echo(json.dumps(result, indent=2) if as_json else describe(result, score_table(result)))
@@ -462,7 +464,7 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @click.option(
     "--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated."
 )
-@click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+@PRESET
 @click.option(
     "--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc."
 )

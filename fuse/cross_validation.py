@@ -21,7 +21,7 @@ from features.errors import AffuseError, UsageError
 from fuse.checkpoint import write_bytes
 from fuse.data import load_corpus
 from fuse.ensemble import METHODS, predict_together
-from fuse.evaluation import labelled_corpus, pairs, predicted, score_pairs
+from fuse.evaluation import labelled_corpus, pairs, predict_partition, score_pairs
 from fuse.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from fuse.intervals import PERMUTATIONS, bootstrap, permuted
 from fuse.labels import find_labels
@@ -103,8 +103,7 @@ def _write_folds(out: Path, folds: Sequence[Fold]) -> None:
 def _out_of_fold(runs, folds, store, labels: Path, out: Path, device: str) -> dict:
     found, each, left_out = {}, {}, {}
     for run, fold in zip(runs, folds, strict=True):
-        run.check_features(store)
-        corpus, prediction = predicted(run, store, labels, "validation", run.settings, device)
+        corpus, prediction = predict_partition(run, store, labels, "validation", device)
         own = pairs(corpus, prediction)
         found |= own
         left_out |= corpus.left_out

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import stdtrit
 
+from fuse.bootstrap import moments
 from fuse.ccc import ccc
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # of each video: truth, prediction (n, targets)
@@ -62,13 +63,9 @@ def bootstrap(
 
 
 def _sums(pairs: Pairs) -> np.ndarray:
-    """n, Σx, Σy, Σx², Σy², Σxy of each video (V, 6, targets), about the centre of all truth, for precision."""
+    """`moments` of each video (V, 6, targets), about the centre of all truth, for precision."""
     centre = np.concatenate([x for x, _ in pairs.values()]).mean(axis=0)
-    rows = []
-    for truth, prediction in pairs.values():
-        x, y = truth - centre, prediction - centre
-        rows.append([np.full(x.shape[1], len(x)), *(part.sum(0) for part in (x, y, x * x, y * y, x * y))])
-    return np.array(rows)
+    return np.stack([moments(x - centre, y - centre) for x, y in pairs.values()])
 
 
 def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:

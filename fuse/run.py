@@ -97,9 +97,10 @@ class RunFolder:
         """Whether a finished run with these settings is here. Raises UsageError for a finished one with others."""
         if not self.finished:
             return False
-        if differences := "; ".join(self._differences(settings)):
+        if differences := "; ".join(self.differences(settings)):
             raise UsageError(
-                f"{self.path} holds a finished run with other settings ({differences}). Choose another folder."
+                f"{self.path} holds a finished run with other settings: {differences}. Give the same ones, or choose "
+                "another folder for --out."
             )
         return True
 
