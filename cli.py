@@ -35,6 +35,7 @@ TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [defa
 TRIALS_OUT = click.option(
     "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
 )
+RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
 def say(text: str) -> None:
@@ -161,6 +162,46 @@ def verify(store, as_json) -> None:
     sys.exit(bool(verification.problems))
 
 
+@features.command("import")
+@click.argument("store", type=FOLDER)
+@click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
+@click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
+@click.option(
+    "--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time."
+)
+@click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
+@click.option(
+    "--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated."
+)
+@JSON
+def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
+    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
+    from features.importing import describe, import_features, parse_layout
+
+    layout = parse_layout(folders, rates, time_column, ignore)
+    result = import_features(source, store, layout, show_progress)
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
+    sys.exit(bool(result["failed"]))
+
+
+@features.command("export")
+@click.argument("store", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
+@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
+@JSON
+def export(store, out, kind, as_json) -> None:
+    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code."""
+    from features.exporting import export_features
+    from features.store import FeatureStore
+
+    result = export_features(FeatureStore(store), out, kind, show_progress)
+    click.echo(
+        json.dumps(result, indent=2)
+        if as_json
+        else f"{result['videos']} videos, {result['files']} files: {out}"
+    )
+
+
 @main.group()
 def fuse() -> None:
     """Train fusion models over a store, evaluate them, predict with them."""
@@ -175,16 +216,19 @@ def fuse() -> None:
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
 @PRESET
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
+@RATE
 @TRAIN_DEVICE
 @JSON
 @CONFIG
 @SET
-def train(store, labels, out, model, preset, seed, device, as_json, config, assignments) -> None:
+def train(store, labels, out, model, preset, seed, rate, device, as_json, config, assignments) -> None:
     """Train a model on a store's features and leave a run folder."""
     from fuse import train as run_training
     from fuse import train_settings
 
-    settings = train_settings(config, assignments, model=model, preset=preset, seed=seed, device=device)
+    settings = train_settings(
+        config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
+    )
 
     def on_epoch(row: dict) -> None:
         if sys.stderr.isatty():
@@ -208,15 +252,61 @@ def train(store, labels, out, model, preset, seed, device, as_json, config, assi
 @STORE
 @LABELS
 @click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
+@click.option(
+    "--smooth", default="none", show_default=True, help="Moving mean: none, fit (on train), or seconds."
+)
+@click.option(
+    "--delay", default="none", show_default=True, help="Raters' delay: none, fit (on train), or seconds."
+)
+@click.option(
+    "--permutations", default=100, show_default=True, help="Swapped predictions for the chance level."
+)
+@RATE
 @DEVICE
 @JSON
-def evaluate(run, store, labels, partition, device, as_json) -> None:
-    """Score a run on labelled videos: CCC over all frames, and beside it per video, Pearson r and RMSE."""
+def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, device, as_json) -> None:
+    """Score a run on labelled videos: CCC over all frames with its interval, and beside it CCC per video, Pearson r,
+    RMSE, and what chance gives."""
     from fuse import evaluate as score
     from fuse.report import score_table
 
-    result = score(run, store, labels, partition, device)
+    result = score(run, store, labels, partition, device, smooth, delay, rate, permutations)
     click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
+
+
+@fuse.command("crossval")
+@STORE
+@LABELS
+@click.option("--out", type=FOLDER, required=True, help="Folder of one run per fold; finished ones are kept.")
+@click.option("--videos", type=FILE, required=True, help="CSV with a column video, and fold or subject.")
+@click.option("--by", help="Column that makes the folds.  [default: fold; with --k: subject]")
+@click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
+@click.option(
+    "--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc."
+)
+@click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
+@click.option("--model", help="Fusion model.  [default: rjcma]")
+@PRESET
+@RATE
+@TRAIN_DEVICE
+@JSON
+@CONFIG
+@SET
+def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
+              config, assignments) -> None:  # fmt: skip
+    """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
+    from fuse import choose_folds, crossval, train_settings
+    from fuse.cross_validation import describe
+    from fuse.report import score_table
+
+    settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate, device=device)
+    folds = choose_folds(labels, videos, by, k)
+    result = crossval(
+        store, labels, out, folds, settings, ensemble, score_test,
+        on_epoch=lambda fold, row: show_epoch(row),
+        on_fold=lambda fold, made: say(f"fold {fold}: {'trained' if made else 'already there'}"),
+    )  # fmt: skip
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result, score_table(result)))
 
 
 @fuse.command("predict")
@@ -362,6 +452,51 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 
     result = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
     click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+
+
+@main.command("aff-wild2")
+@click.argument("root", type=FOLDER)
+@click.option(
+    "--out", type=FOLDER, default="aff-wild2", show_default=True, help="Folder for features and runs."
+)
+@click.option("--check", "only_check", is_flag=True, help="Report on the data, and do nothing else.")
+@click.option("--test-list", type=FILE, help="The challenge's list of test videos, one per line.")
+@click.option("--sample", type=FILE, help="The challenge's sample submission; ours has its rows.")
+@click.option(
+    "--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated."
+)
+@PRESET
+@click.option(
+    "--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc."
+)
+@click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
+@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
+@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+@click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
+@WEIGHTS
+@DEVICE
+@JSON
+@CONFIG
+@SET
+def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble, features, profile, allow_untrained,
+              allow_missing, weights_dir, device, as_json, config, assignments) -> None:  # fmt: skip
+    """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
+    from fuse import train_settings
+    from pipelines.aff_wild2 import run_aff_wild2
+    from pipelines.aff_wild2_data import check, describe_check, discover
+    from pipelines.extraction import extract_settings
+
+    if only_check:
+        report = check(discover(root, test_list))
+        click.echo(json.dumps(report, indent=2) if as_json else describe_check(report))
+        sys.exit(bool(report["without_media"] or report["unreadable"]))
+    training = train_settings(config, assignments, preset=preset, device=device)
+    result = run_aff_wild2(
+        root, out, models, extract_settings(profile, given_faces=True), training, test_list=test_list,
+        sample=sample, features=features, ensemble=ensemble, weights_dir=weights_dir,
+        allow_untrained=allow_untrained, allow_missing=allow_missing, announce=say, progress=show_progress,
+    )  # fmt: skip
+    click.echo(json.dumps(result, indent=2) if as_json else result["table"])
 
 
 @main.command()

@@ -121,6 +121,18 @@ def probe(path: Path) -> Media:
         )
 
 
+def frame_count(path: Path) -> int:
+    """How many frames the file has, without decoding one: as its header says, else by its packets. 0 without video.
+
+    Raises UndecodableError where the file is no media.
+    """
+    with _opened(path) as container:
+        video = _picture_stream(container)
+        if video is None:
+            return 0
+        return video.frames or sum(packet.size > 0 for packet in container.demux(video))
+
+
 def _decoded(container, stream, damage: list[str]) -> Iterator:
     """Frames of a stream. A packet that cannot be decoded is noted in `damage` and passed over."""
     if stream.codec_context is None:

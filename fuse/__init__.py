@@ -12,6 +12,8 @@ _HOME = {
     "TrainSettings": "fuse.settings",
     "train_settings": "fuse.settings",
     "train": "fuse.training",
+    "choose_folds": "fuse.cross_validation",
+    "crossval": "fuse.cross_validation",
     "evaluate": "fuse.evaluation",
     "predict": "fuse.prediction",
     "explain": "fuse.explanation",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from features import FeatureStore, VideoFeatures, align
 from features.errors import AffuseError
-from fuse.labels import Track, on_frames
+from fuse.track import Track, lay
 from fuse.windows import cut, overlap_mean
 
 log = logging.getLogger("affuse")
@@ -31,7 +31,8 @@ class Corpus:
 
     start (V+1,): video i's frames are start[i] … start[i+1]. time (F,) float64, seconds.
     features {modality: (F, width) float16}, present {modality: (F,) bool}; truth (F, targets) float32;
-    annotated (F,) bool: every target has a label. left_out {video id: why it is not here}.
+    annotated (F,) bool: every target has a label. timed {video id: labels that have a clock of their own, which
+    they are scored at}. left_out {video id: why it is not here}.
     """
 
     videos: list[str]
@@ -42,6 +43,7 @@ class Corpus:
     present: dict[str, Tensor]
     truth: Tensor
     annotated: Tensor
+    timed: dict[str, Track] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -61,7 +63,35 @@ class Corpus:
         digest = hashlib.sha256("\0".join([*self.videos, "", *self.targets]).encode())
         for array in (self.truth, self.annotated):
             digest.update(array.cpu().numpy().tobytes())
+        for track in self.timed.values():
+            digest.update(track.values.tobytes() + track.time.tobytes())
         return digest.hexdigest()
+
+    def closed(self) -> Corpus:
+        """Without the frames that are not annotated: what follows a gap comes right after what precedes it.
+
+        Videos without a frame that has both a label and features are left out; AffuseError where no other is.
+        """
+        useful = (self.annotated & self.any_present()).cpu().numpy()
+        has = np.add.reduceat(useful, self.start[:-1]) > 0
+        kept = np.flatnonzero(has)
+        if not len(kept):
+            raise AffuseError("No frame of the videos has both a label and features.")
+        left_out = {self.videos[i]: "no frame has both a label and features" for i in np.flatnonzero(~has)}
+        rows = np.flatnonzero(self.annotated.cpu().numpy() & np.repeat(has, np.diff(self.start)))
+        keep = torch.from_numpy(rows).to(self.device)
+        counts = np.diff(np.searchsorted(rows, self.start))
+        return replace(
+            self,
+            videos=[self.videos[i] for i in kept],
+            start=np.concatenate([[0], np.cumsum(counts[kept])]),
+            time=self.time[rows],
+            features={m: x[keep] for m, x in self.features.items()},
+            present={m: x[keep] for m, x in self.present.items()},
+            truth=self.truth[keep],
+            annotated=self.annotated[keep],
+            left_out=self.left_out | left_out,
+        )
 
 
 def load_corpus(
@@ -90,7 +120,7 @@ def load_corpus(
         truth, valid = np.zeros((len(time), len(targets)), np.float32), np.zeros(len(time), bool)
         if tracks is not None:
             try:
-                truth, valid = on_frames(tracks[name], targets, len(time))
+                truth, valid = lay(tracks[name], targets, time)
             except AffuseError as error:
                 misfits.append(str(error))
                 continue
@@ -117,6 +147,7 @@ def load_corpus(
         {m: torch.cat(present.pop(m)) for m in modalities},
         torch.from_numpy(np.concatenate(truths)).to(device),
         torch.from_numpy(np.concatenate(valids)).to(device),
+        {name: tracks[name] for name in kept if tracks[name].time is not None} if tracks else {},
         left_out,
     )
 

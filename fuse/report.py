@@ -192,11 +192,22 @@ def score_table(result: dict) -> str:
     targets = list(result["ccc"])
     lines = [
         f"{result['partition']}: {result['videos']} videos, {result['frames']} annotated frames",
-        f"{'':10}{'CCC':>9}{'CCC/video':>11}{'Pearson r':>11}{'RMSE':>9}",
+        f"{'':10}{'CCC':>9}{'95 % interval':>19}{'CCC/video':>11}{'Pearson r':>11}{'RMSE':>9}{'chance':>9}",
     ]
     for target in targets:
         ccc, per_video, pearson, rmse = (result[key][target] for key in _SCORES)
-        lines.append(f"{target:10}{ccc:9.4f}{per_video:11.4f}{pearson:11.4f}{rmse:9.4f}")
+        low_high = result.get("interval", {}).get("ccc", {}).get(target)
+        interval = "{:.4f} to {:.4f}".format(*low_high) if low_high else "–"
+        chance = result.get("chance", {}).get(target)
+        lines.append(
+            f"{target:10}{ccc:9.4f}{interval:>19}{per_video:11.4f}{pearson:11.4f}{rmse:9.4f}"
+            + (f"{chance['high']:9.4f}" if chance else f"{'–':>9}")
+        )
+    if result.get("chance"):
+        lines.append("chance: 95 of 100 predictions swapped between videos score less")
+    for name, seconds in result.get("adjustment", {}).items():
+        if any(seconds.values()):
+            lines.append(f"{name}: " + ", ".join(f"{target} {s:g} s" for target, s in seconds.items()))
     lines += ["", "CCC of each video" + "".join(f"{target:>10}" for target in targets) + f"{'frames':>10}"]
     for name, video in result["per_video"].items():
         lines.append(f"{name:17}" + "".join(f"{video[t]:10.4f}" for t in targets) + f"{video['frames']:10d}")

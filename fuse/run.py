@@ -93,6 +93,17 @@ class RunFolder:
                 f"(--config {self.config}), or choose another folder for --out."
             )
 
+    def holds(self, settings: TrainSettings) -> bool:
+        """Whether a finished run with these settings is here. Raises UsageError for a finished one with others."""
+        if not self.finished:
+            return False
+        if differences := "; ".join(self.differences(settings)):
+            raise UsageError(
+                f"{self.path} holds a finished run with other settings: {differences}. Give the same ones, or choose "
+                "another folder for --out."
+            )
+        return True
+
     def begin(self, settings: TrainSettings) -> None:
         """Make the folder with its settings, unless there is one to go on with."""
         if self.config.exists():

@@ -63,6 +63,9 @@ class TrainSettings(Settings):
 
     window: int = Field(300, ge=2)
     hop: int = Field(200, ge=1)
+    gaps: Literal["mask", "close"] = (
+        "mask"  # frames without a label: kept and masked, or taken out before cutting
+    )
 
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
@@ -77,6 +80,8 @@ class TrainSettings(Settings):
 
     # Video ids, where the label folder has no train/ and validation/ of its own.
     validation: list[str] = Field(default_factory=list)
+    resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
+    label_rate: float | None = Field(None, gt=0)  # rows per second of label files that do not say
     allow_missing: bool = False  # leave out labelled videos that the store lacks
 
     seed: int = Field(0, ge=0, lt=2**31)

@@ -110,7 +110,11 @@ def _load(store, labels, settings, targets, device) -> tuple[Corpus, Corpus, int
             raise AffuseError(
                 f"No frame of the {partition} videos has both a label and features. Check {labels}."
             )
-    labelled = {video for files in find_labels(labels, settings.validation).values() for video in files}
+    labelled = {
+        video
+        for files in find_labels(labels, settings.validation, settings.resplit).values()
+        for video in files
+    }
     return training, validation, len(set(store.ids) - labelled)
 
 

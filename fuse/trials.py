@@ -21,7 +21,7 @@ from features.errors import AffuseError, UsageError
 from fuse.bootstrap import Difference, moments, paired_bootstrap
 from fuse.checkpoint import write_bytes
 from fuse.entries import Entry
-from fuse.evaluation import predict_partition, score
+from fuse.evaluation import pairs, predict_partition, score_pairs
 from fuse.labels import find_labels
 from fuse.run import RunFolder, load_run, taken
 from fuse.settings import TrainSettings
@@ -136,16 +136,11 @@ def _score(
     """A finished run's row, its history, and the moments of each annotated video."""
     run = load_run(folder.path)
     corpus, prediction = predict_partition(run, store, labels, "validation", device)
-    truth, annotated = corpus.truth.cpu().numpy(), corpus.annotated.cpu().numpy()
-    sums = {}
-    for video, name in enumerate(corpus.videos):
-        where = corpus.frames(video)
-        keep = annotated[where]
-        if keep.any():
-            sums[name] = moments(truth[where][keep], prediction[where][keep])
+    found = pairs(corpus, prediction)
+    sums = {video: moments(truth, predicted) for video, (truth, predicted) in found.items()}
     history = pd.read_csv(folder.metrics)
     row = {
-        **score(corpus, prediction)["ccc"],
+        **score_pairs(found, corpus.targets)["ccc"],
         "videos": len(sums),
         "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "epochs": len(history),
@@ -178,7 +173,7 @@ def _check_folder(out: Path, store: FeatureStore, labels: Path, settings: TrainS
 def _data_digest(store: FeatureStore, labels: Path, settings: TrainSettings) -> str:
     """Of every label file that training or validation uses and of the features of its video."""
     digest = hashlib.sha256()
-    for partition, files in find_labels(labels, settings.validation).items():
+    for partition, files in find_labels(labels, settings.validation, settings.resplit).items():
         if partition in ("train", "validation"):
             for video, path in files.items():
                 features = store.header(video).features_digest if video in store else "none"
@@ -188,13 +183,7 @@ def _data_digest(store: FeatureStore, labels: Path, settings: TrainSettings) -> 
 
 
 def _check_run(folder: RunFolder, settings: TrainSettings) -> None:
-    if folder.finished:
-        if differences := folder.differences(settings):
-            raise UsageError(
-                f"{folder.path} holds a finished run with other settings: {'; '.join(differences)}. "
-                "Give the same ones, or choose another folder for --out."
-            )
-    else:
+    if not folder.holds(settings):
         folder.check(settings)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from features.errors import AffuseError, UsageError
-from fuse.labels import find_labels, on_frames, partition_files, read_abaw
+from fuse.labels import find_labels, partition_files, read_abaw
+from fuse.track import on_frames
 
 
 def write(path, rows, header="valence,arousal"):

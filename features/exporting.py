@@ -1,0 +1,119 @@
+"""A store's features for programs that are not ours: .npz and .parquet per video and modality, and the folder layout
+of the ABAW3 and RJCMA code. What `npz` writes, `features import` takes back."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from features.errors import AffuseError, UsageError
+from features.layout import names
+from features.publish import publish
+from features.record import MODALITIES
+from features.store import FeatureStore
+from features.timeline import align
+
+ABAW3_NAMES = {"visual": "visual", "audio": "vggish", "text": "bert"}  # the file names that code knows
+
+
+def export_features(
+    store: FeatureStore,
+    out: Path,
+    kind: str,
+    progress: Callable[[int, int, str | None], None] = lambda done, todo, failure: None,
+) -> dict:
+    """Write every video of the store below `out`, one video in memory at a time; {"videos": n, "files": n}.
+
+    kind: npz, `<modality>/<video id>.npz` with the record's arrays; parquet, the same as tables; abaw3,
+    `<video id>/{visual,vggish,bert}.npy` with one float32 row per frame, zeros where there is nothing, and
+    dataset_info.pkl. Raises UsageError for another kind, a folder that is not empty, or a library that is missing.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"Unknown format {kind!r}. Known: {', '.join(KINDS)}.")
+    if kind == "parquet" and find_spec("pyarrow") is None:
+        raise UsageError(
+            "Parquet needs pyarrow, which is not installed. Run pip install pyarrow, or export npz."
+        )
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty. Choose another folder for --out.")
+    files = 0
+    for done, video_id in enumerate(store.ids, start=1):
+        _check_name(video_id)
+        files += KINDS[kind](store, video_id, out)
+        progress(done, len(store), None)
+    if kind == "abaw3":
+        _write_info(store, out)
+    return {"videos": len(store), "files": files}
+
+
+def _check_name(video_id: str) -> None:
+    parts = PurePosixPath(video_id).parts
+    if video_id.startswith("/") or ".." in parts or "\0" in video_id:
+        raise AffuseError(
+            f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported."
+        )
+
+
+def _write_npz(store: FeatureStore, video_id: str, out: Path) -> int:
+    parts = _parts(store, video_id)
+    for m, arrays in parts.items():
+        _write(out / m / f"{video_id}.npz", lambda sink, arrays=arrays: np.savez(sink, **arrays))
+    return len(parts)
+
+
+def _write_parquet(store: FeatureStore, video_id: str, out: Path) -> int:
+    import pandas as pd
+
+    parts = _parts(store, video_id)
+    for m, arrays in parts.items():
+        embedding = arrays.pop("embedding").astype(np.float32)
+        if "box" in arrays:
+            edges = zip(("left", "top", "right", "bottom"), arrays.pop("box").T, strict=True)
+            arrays |= {f"box_{edge}": values for edge, values in edges}
+        features = {f"{m}_{i}": embedding[:, i] for i in range(embedding.shape[1])}
+        table = pd.DataFrame({**arrays, **features})
+        _write(
+            out / m / f"{video_id}.parquet",
+            lambda sink, table=table: table.to_parquet(sink, engine="pyarrow"),
+        )
+    return len(parts)
+
+
+def _parts(store: FeatureStore, video_id: str) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of every modality that has rows."""
+    video = store.read(video_id)
+    parts = {m: {name: getattr(getattr(video, m), name) for name in names(m)} for m in MODALITIES}
+    return {m: arrays for m, arrays in parts.items() if len(arrays["embedding"])}
+
+
+def _write_abaw3(store: FeatureStore, video_id: str, out: Path) -> int:
+    widths = store.widths
+    aligned = align(store.read(video_id), store.frame_times(video_id), list(widths), widths)
+    for m, (embedding, _) in aligned.items():
+        rows = embedding.astype(np.float32)
+        _write(out / video_id / f"{ABAW3_NAMES[m]}.npy", lambda sink, rows=rows: np.save(sink, rows))
+    return len(aligned)
+
+
+def _write_info(store: FeatureStore, out: Path) -> None:
+    """dataset_info.pkl as that code reads it; "extra" is its partition for videos without labels."""
+    info = {
+        "trial": store.ids,
+        "length": [len(store.frame_times(video_id)) for video_id in store.ids],
+        "partition": ["extra"] * len(store),
+        "data_folder": "",
+    }
+    _write(out / "dataset_info.pkl", lambda sink: sink.write(pickle.dumps(info)))
+
+
+def _write(path: Path, fill: Callable) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(path, fill, lambda written: None)
+
+
+KINDS = {"npz": _write_npz, "parquet": _write_parquet, "abaw3": _write_abaw3}

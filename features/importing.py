@@ -1,0 +1,192 @@
+"""Features computed elsewhere into a store like any other: `<folder>/<modality>/<video id>.npy`, .npz or .csv.
+
+A few videos are in memory at a time. What the store cannot know of such features (network, weights) it says plainly:
+the backbone is "imported", the source is the digest of the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from features.assembly import make_record
+from features.config import nearest
+from features.errors import AffuseError, UsageError
+from features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
+from features.store import FeatureStore
+from features.table import SUFFIXES, read_table, width_of
+from features.version import VERSION
+
+WORKERS = min(4, os.cpu_count() or 1)  # videos in memory at a time
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files are to be read. folders {modality: folder below the source}; rates {modality: rows per second of
+    files without a time column}; `ignore` names columns that are neither time nor feature."""
+
+    folders: Mapping[str, str] = field(default_factory=lambda: {m: m for m in MODALITIES})
+    rates: Mapping[str, float] = field(default_factory=dict)
+    time_column: str = "time"
+    ignore: Collection[str] = ()
+
+
+def import_features(
+    source: Path,
+    out: Path,
+    layout: Layout | None = None,
+    progress: Callable[[int, int, str | None], None] = lambda done, todo, failure: None,
+) -> dict:
+    """Bring every video below `source` into the store at `out`; what is there already and unchanged is kept.
+
+    Gives {"written": [id], "kept": [id], "failed": {id: why}, "widths": {modality: width}}. Raises UsageError where
+    the folder has no such files, AffuseError where the store cannot be written.
+    """
+    layout = layout or Layout()
+    files = find_files(Path(source), layout)
+    provenance = _provenance(files, layout)
+    store = FeatureStore(out, create=True)
+    written, kept, failed = [], [], {}
+    with ThreadPoolExecutor(WORKERS) as pool:  # reading numbers and hashing let go of Python's lock
+        tasks = {
+            video_id: pool.submit(_bring, store, video_id, parts, layout, provenance, Path(source))
+            for video_id, parts in files.items()
+        }
+        try:
+            for done, (video_id, task) in enumerate(tasks.items(), start=1):
+                try:
+                    (written if task.result() else kept).append(video_id)
+                except UnusableError as error:
+                    failed[video_id] = str(error)
+                progress(done, len(files), f"{video_id}: {failed[video_id]}" if video_id in failed else None)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    widths = {m: backbone.width for m, backbone in provenance.backbones.items()}
+    return {"written": written, "kept": kept, "failed": failed, "widths": widths}
+
+
+def describe(result: dict) -> str:
+    """What `import_features` did, in a line."""
+    widths = ", ".join(f"{m} {width} wide" for m, width in result["widths"].items())
+    counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
+    return f"{counts}: {widths}."
+
+
+def parse_layout(
+    folders: Iterable[str], rates: Iterable[str], time_column: str = "time", ignore: Collection[str] = ()
+) -> Layout:
+    """A layout from `modality=name` and `[modality=]rate`. Where folders are named, only those are imported.
+
+    Raises UsageError for what is neither.
+    """
+    named = dict(_pair("--folder", text) for text in folders)
+    speeds: dict[str, float] = {}
+    for text in rates:
+        modality, number = _pair("--rate", text) if "=" in text else ("", text)
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < float("inf"):
+            raise UsageError(
+                f"--rate {text}: {number!r} is no rate. Write rows per second, for example audio=25."
+            )
+        speeds |= {modality: rate} if modality else dict.fromkeys(MODALITIES, rate)
+    for modality in (*named, *speeds):
+        if modality not in MODALITIES:
+            raise UsageError(f"{modality!r} is no modality{nearest(modality, MODALITIES)}")
+    return Layout(named or Layout().folders, speeds, time_column, tuple(ignore))
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    modality, equals, value = text.partition("=")
+    if not (equals and value):
+        raise UsageError(f"{option} {text}: write modality=value, for example visual=openface.")
+    return modality, value
+
+
+class UnusableError(AffuseError):
+    """The files of one video are not usable; the others may be."""
+
+
+def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
+    """{video id: {modality: file}}, sorted by id. Raises UsageError where there is none, or two for the same."""
+    if not source.is_dir():
+        raise UsageError(
+            f"Folder {source} does not exist. Give the folder that holds a folder for each modality."
+        )
+    files: dict[str, dict[str, Path]] = {}
+    for modality, name in layout.folders.items():
+        for path in sorted((source / name).rglob("*")):
+            if path.suffix not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+                continue
+            video_id = path.relative_to(source / name).as_posix().removesuffix(path.suffix)
+            parts = files.setdefault(video_id, {})
+            if modality in parts:
+                raise UsageError(
+                    f"{parts[modality]} and {path} are both {modality} of {video_id!r}. Remove one."
+                )
+            parts[modality] = path
+    if not files:
+        expected = ", ".join(f"{source / name}/<video id>.csv" for name in layout.folders.values())
+        raise UsageError(f"No features below {source}. Expected {expected} (or .npy, .npz).")
+    return dict(sorted(files.items()))
+
+
+def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance:
+    widths: dict[str, int] = {}
+    for parts in files.values():
+        for modality, path in parts.items():
+            if not widths.get(modality):  # a clock alone has width 0
+                widths[modality] = width_of(path, layout.time_column, layout.ignore)
+    backbones = {
+        m: Backbone("imported", layout.folders[m], "", True, widths[m]) for m in MODALITIES if widths.get(m)
+    }
+    if not backbones:
+        raise UsageError("The files have times but no features. Check the folders.")
+    settings = {"imported": {m: layout.folders[m] for m in backbones}}
+    return Provenance(settings, settings_hash(settings, backbones), backbones, {"affuse": VERSION})
+
+
+def _bring(
+    store, video_id: str, parts: dict[str, Path], layout: Layout, provenance: Provenance, root: Path
+) -> bool:
+    """Write one video unless it is there already; whether it was written."""
+    paths = list(parts.values())
+    size = sum(path.stat().st_size for path in paths)
+    mtime = max(path.stat().st_mtime_ns for path in paths)
+    digest = _digest(paths)
+    if store.why_remake(video_id, provenance.settings_hash, size, mtime, lambda: digest) is None:
+        return False
+    try:
+        tables = {m: read_table(path, layout.time_column, layout.ignore) for m, path in parts.items()}
+        for m, table in tables.items():
+            width = provenance.backbones[m].width if m in provenance.backbones else 0
+            if table.embedding.shape[1] not in (0, width):
+                raise UnusableError(
+                    f"Feature file {table.path} is {table.embedding.shape[1]} wide, where the {m} of other videos is "
+                    f"{width} wide."
+                )
+        names = ", ".join(path.relative_to(root).as_posix() for path in paths)
+        record = make_record(video_id, Source(names, size, digest, mtime), tables, layout.rates, provenance)
+    except AffuseError as error:
+        raise UnusableError(str(error)) from None
+    store.write(record, provenance)
+    return True
+
+
+def _digest(paths: list[Path]) -> str:
+    """sha256 of the digests of all files."""
+    digests = []
+    for path in paths:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

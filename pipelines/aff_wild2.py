@@ -1,0 +1,126 @@
+"""Aff-Wild2 from the challenge's folders to the papers' table: check, extract, train official split and six folds,
+ensemble, table with the published numbers beside ours, submission file.
+
+Everything is kept in one folder and made only once: run again after a stop, or with more models, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from extract.settings import ExtractSettings
+from features.errors import AffuseError, UsageError
+from features.store import FeatureStore
+from fuse import TrainSettings, crossval
+from fuse.checkpoint import write_bytes
+from pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
+from pipelines.extraction import Progress, describe, extract_jobs
+
+OFFICIAL, FOLD1 = "fold0", "fold1"
+# CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the
+# official validation set, on fold 1, on the test set; None where they print none.
+PUBLISHED = [
+    ("ABAW6 baseline", None, (0.240, 0.200), None, (0.211, 0.191)),
+    ("Kuhnke et al. (concatenation)", (0.493, 0.604), None, None, None),
+    ("leader–follower 2021", (0.457, 0.645), None, None, (0.463, 0.492)),
+    ("LFAN (ABAW3)", None, None, None, (0.520, 0.602)),
+    ("CA", (0.552, 0.531), None, None, None),
+    ("JCA (smoothed, −5 kept as 0)", (0.663, 0.584), None, None, (0.374, 0.363)),
+    ("RCMA v1", (0.585, 0.659), None, None, (0.542, 0.619)),
+    ("RJCMA", None, (0.455, 0.652), (0.585, 0.674), (0.542, 0.619)),
+    ("GRJCA / HGRJCA best", (0.623, 0.660), None, None, (0.561, 0.620)),
+]
+
+
+def run_aff_wild2(
+    root: Path,
+    out: Path,
+    models: Sequence[str],
+    extraction: ExtractSettings,
+    training: TrainSettings,
+    *,
+    test_list: Path | None = None,
+    sample: Path | None = None,
+    features: Path | None = None,
+    ensemble: str = "mean",
+    weights_dir: Path | None = None,
+    allow_untrained: bool = False,
+    allow_missing: bool = False,
+    announce: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, todo, failure: None,
+) -> dict:
+    """Run the recipe in `out`. features: a store to use instead of extracting, with the challenge's video names.
+
+    Gives {"check", "models": {model: what crossval gives, and "submission"}, "table"}. Raises UsageError for a folder
+    that is not the data set, AffuseError for videos that are missing (unless `allow_missing`) or cannot be extracted.
+    """
+    data = discover(root, test_list)
+    report = check(data)
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / "check.json", (json.dumps(report, indent=2) + "\n").encode())
+    _refuse_missing(data, report, allow_missing, features)
+    if features:
+        store = FeatureStore(features)
+    else:
+        make = (weights_dir, allow_untrained, training.device, False, announce, progress)
+        store = _extract(data, out / "store", extraction, make)
+    results = {}
+    for model in models:
+        settings = training.model_copy(update={"model": model, "allow_missing": allow_missing})
+        result = crossval(
+            store, data.labels, out / model, six_folds(data), settings, ensemble,
+            on_fold=lambda fold, made, model=model: announce(f"{model}, {fold}: {'trained' if made else 'there'}"),
+        )  # fmt: skip
+        if sample:
+            folder = out / model
+            result["submission"] = write_submission(sample, folder / "ensemble", folder / "submission.txt")
+        results[model] = result
+    text = table(results)
+    write_bytes(out / "table.txt", (text + "\n").encode())
+    return {"check": report, "models": results, "table": text}
+
+
+def _refuse_missing(data: AffWild2, report: dict, allow_missing: bool, features: Path | None) -> None:
+    missing = [] if features else report["without_media"]
+    if missing and not allow_missing:
+        raise AffuseError(
+            f"{len(missing)} videos have no media file below {data.root}: {', '.join(missing[:5])}"
+            f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
+        )
+    if report["unreadable"]:
+        raise AffuseError("\n".join(report["unreadable"].values()))
+
+
+def _extract(data: AffWild2, out: Path, settings: ExtractSettings, make: tuple) -> FeatureStore:
+    if settings.faces != "given":
+        raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
+    summary, _ = extract_jobs(data.jobs(), out, settings, *make)
+    announce = make[-2]
+    announce(describe(summary))
+    if summary.failed:
+        video, why = next(iter(summary.failed.items()))
+        raise AffuseError(f"{len(summary.failed)} videos could not be extracted; first {video}: {why}")
+    return FeatureStore(out)
+
+
+def table(results: dict[str, dict]) -> str:
+    """Published numbers and ours, CCC of valence / arousal. The official validation set and fold 1 are two things."""
+    columns = ("official val.", "fold 1", "val., split unsaid", "six folds", "test")
+    lines = ["CCC valence / arousal on Aff-Wild2", f"{'':30}" + "".join(f"{name:>20}" for name in columns)]
+    for name, unsaid, official, fold1, test in PUBLISHED:
+        lines.append(f"{name:30}" + "".join(map(_pair, (official, fold1, unsaid, None, test))))
+    for model, result in results.items():
+        scores = [result["folds"][OFFICIAL]["ccc"], result["folds"][FOLD1]["ccc"], None, result["ccc"], None]
+        pairs = [(score["valence"], score["arousal"]) if score else None for score in scores]
+        lines.append(f"{'ours: ' + model:30}" + "".join(map(_pair, pairs)))
+    lines += [
+        "Six folds: CCC over all out-of-fold predictions together. Backbones are frozen here; the published systems",
+        "fine-tune theirs. Every epoch is chosen on the fold it is scored on, as in the papers.",
+    ]
+    return "\n".join(lines)
+
+
+def _pair(values: tuple[float, float] | None) -> str:
+    return f"{f'{values[0]:.3f} / {values[1]:.3f}' if values else '–':>20}"

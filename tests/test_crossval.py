@@ -1,0 +1,198 @@
+"""Folds that never share a subject, runs that are not made twice, out-of-fold scores, and models put together."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tiny
+from click.testing import CliRunner
+
+import cli
+import fuse
+from features import FeatureStore
+from features.errors import AffuseError, UsageError
+from fuse.ccc import ccc
+from fuse.ensemble import combine
+from fuse.folds import Fold, grouped_folds, listed_folds, read_videos
+from fuse.labels import read_abaw
+
+
+def table(path, *lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_fold_for_each_value(tmp_path):
+    path = table(tmp_path / "t.csv", "video,fold,subject", "a,1,p", "b,0,q", "c,1,p", "d,2,r")
+    found = listed_folds(read_videos(path, "abcd"))
+    assert found == [Fold("0", ("b",)), Fold("1", ("a", "c")), Fold("2", ("d",))]
+    assert [fold.validation for fold in listed_folds(read_videos(path, "abcd"), "subject")] == [
+        ("a", "c"), ("b",), ("d",)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "message"),
+    [
+        (["video,fold", "a,0", "x,1"], AffuseError, "line 3: video 'x' has no label file"),
+        (["video,fold", "a,0", "b,1", "a,1"], AffuseError, "line 4: video 'a' is in line 2 too"),
+        (["video,fold", "a,0", "t,1"], UsageError, "line 3: video 't' is in the test partition"),
+        (["video,fold", "a,0"], AffuseError, "lacks 1 labelled video(s): b"),
+        (["video,fold", "a,0", "b,"], AffuseError, "line 3: expected a value in each"),
+        (["video,fold", "a,0", "b"], AffuseError, "line 3: expected a value in each"),
+        (["name,fold", "a,0", "b,1"], UsageError, "line 1: expected different column names"),
+        (["video,fold", "a,0", "b,0"], UsageError, "gives one fold only"),
+        (["video,part", "a,0", "b,1"], UsageError, "has no column 'fold'"),
+        (["video,fold,subject", "a,0,p", "b,1,p"], AffuseError,
+         "subject 'p' is in fold 0 with 'a' (line 2) and in fold 1 with 'b' (line 3)"),
+        ([], UsageError, "is empty"),
+    ],
+)  # fmt: skip
+def test_a_bad_table_is_named_with_its_line(tmp_path, lines, error, message):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(error) as raised:
+        listed_folds(read_videos(path, ["a", "b"], ["t"]))
+    assert str(path) in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_k_folds_keep_subjects_together_and_are_even(tmp_path):
+    sizes = {"p": 5, "q": 3, "r": 3, "s": 2, "t": 1, "u": 1}
+    rows = [f"{subject}{i},{subject}" for subject, n in sizes.items() for i in range(n)]
+    path = table(tmp_path / "t.csv", "video,subject", *rows)
+    videos = read_videos(path, [row.split(",")[0] for row in rows])
+    found = grouped_folds(videos, 3)
+    assert sorted(len(fold.validation) for fold in found) == [5, 5, 5]
+    assert sorted(v for fold in found for v in fold.validation) == sorted(videos.rows)
+    for subject in sizes:
+        assert sum(any(v.startswith(subject) for v in fold.validation) for fold in found) == 1
+    assert grouped_folds(videos, 3) == found
+    for k in (1, 7):
+        with pytest.raises(UsageError, match="folds cannot be made"):
+            grouped_folds(videos, k)
+
+
+def test_ccc_centring_by_hand():
+    x = np.array([[0.0, 1, 2], [1, 2, 3], [2, 1, 0]])[:, :, None] / 4
+    np.testing.assert_allclose(combine(x)[:, 0], np.array([1, 4 / 3, 5 / 3]) / 4)
+    # CCC 4/7 between the first two, −1 and −4/7 with the third: weights are not all positive, so shares are even
+    np.testing.assert_allclose(combine(x, "ccc"), combine(x))
+    y = np.array([[0.0, 1, 2], [0, 1, 2], [1, 2, 3]])[:, :, None] / 4
+    # CCC with a shift of 1: 2·(2/3) / (2/3 + 2/3 + 1) = 4/7; weights (1 + 4/7)/2, (1 + 4/7)/2, 4/7
+    w = np.array([11 / 14, 11 / 14, 8 / 14])
+    level = (w * np.array([1, 1, 2])).sum() / w.sum() / 4
+    np.testing.assert_allclose(combine(y, "ccc")[:, 0], level + np.array([-1, 0, 1]) / 4)
+    np.testing.assert_allclose(combine(y[:1], "ccc"), y[0])
+    with pytest.raises(UsageError, match="Unknown ensemble"):
+        combine(y, "median")
+
+
+# ---- the whole of it
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crossval")
+    store, labels = tiny.make_data(folder, 4, 2, frames=50)
+    for seed, name in enumerate(("x", "y"), start=50):  # one of the test partition, one without labels
+        video, truth = tiny.make_video(name, 60, seed)
+        store.write(video, tiny.provenance())
+        if name == "x":
+            tiny.write_labels(labels / "test" / "x.txt", truth)
+    rows = ["t0,a", "t1,b", "t2,a", "t3,c", "set/v0,b", "set/v1,c"]
+    path = table(folder / "videos.csv", "video,subject", *rows)
+    folds = fuse.choose_folds(labels, path, "subject")
+    settings = tiny.small(epochs=2, warmup_epochs=1)
+    heard = []
+    result = fuse.crossval(
+        store, labels, folder / "out", folds, settings, "ccc", True, on_fold=lambda *fold: heard.append(fold)
+    )
+    return folder, store, labels, path, folds, settings, result, heard
+
+
+def test_every_video_is_scored_by_the_model_that_did_not_train_on_it(done):
+    folder, _, labels, _, folds, _, result, heard = done
+    assert heard == [("a", True), ("b", True), ("c", True)]
+    truth, prediction = [], []
+    for fold in folds:
+        run = fuse.load_run(folder / "out" / fold.name)
+        assert run.settings.validation == list(fold.validation)
+        for video in fold.validation:
+            name = f"{video.replace('/', '%2F')}.csv"
+            with open(folder / "out" / "predictions" / name) as file:
+                rows = [[float(row["valence"]), float(row["arousal"])] for row in csv.DictReader(file)]
+            own = (folder / "out" / fold.name / "predictions" / name).read_text()
+            assert own == (folder / "out" / "predictions" / name).read_text()
+            track = read_abaw(next(labels.rglob(f"{video}.txt")))
+            truth.append(track.values[track.valid])
+            prediction.append(np.array(rows)[track.valid])
+    x, y = np.concatenate(truth), np.concatenate(prediction)
+    assert result["videos"] == 6
+    for k, target in enumerate(("valence", "arousal")):
+        assert result["ccc"][target] == pytest.approx(ccc(x[:, k], y[:, k]), abs=1e-5)
+    assert {name: fold["videos"] for name, fold in result["folds"].items()} == {"a": 2, "b": 2, "c": 2}
+    assert json.loads((folder / "out/results.json").read_text())["ccc"] == result["ccc"]
+    low, high = result["interval"]["ccc"]["mean"]
+    assert low < result["ccc"]["mean"] < high
+
+
+def test_statistics_of_a_fold_come_from_its_training_videos_alone(done):
+    folder, store, _, _, folds, _, _, _ = done
+    for fold in folds:
+        run = fuse.load_run(folder / "out" / fold.name)
+        training = [v for other in folds if other is not fold for v in other.validation]
+        rows = np.concatenate([store[v].audio.embedding for v in training]).astype(np.float64)
+        np.testing.assert_allclose(run.normalisation.mean["audio"].numpy(), rows.mean(0), atol=1e-5)
+        everything = np.concatenate([store[v].audio.embedding for v in store.ids]).astype(np.float64)
+        assert np.abs(run.normalisation.mean["audio"].numpy() - everything.mean(0)).max() > 1e-3
+
+
+def test_all_folds_predict_the_other_videos_together(done):
+    folder, store, labels, _, folds, _, result, _ = done
+    assert result["ensemble"] == {"method": "ccc", "videos": ["x", "y"], "failed": {}}
+    each = []
+    for fold in folds:
+        fuse.predict(folder / "out" / fold.name, store, folder / fold.name, ["x", "y"], figures=False)
+        each.append(np.genfromtxt(folder / fold.name / "x.csv", delimiter=",", skip_header=1)[:, 1:3])
+    together = np.genfromtxt(folder / "out" / "ensemble" / "x.csv", delimiter=",", skip_header=1)[:, 1:3]
+    expected = combine(np.stack(each), "ccc")
+    np.testing.assert_allclose(together, expected, atol=3e-6)
+    truth = read_abaw(labels / "test" / "x.txt")
+    assert result["test"]["ccc"]["valence"] == pytest.approx(
+        ccc(truth.values[:, 0], expected[:, 0]), abs=1e-4
+    )
+
+
+def test_finished_folds_are_not_made_again(done):
+    folder, store, labels, _, folds, settings, result, _ = done
+    before = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("model.safetensors")}
+    heard = []
+    again = fuse.crossval(
+        store, labels, folder / "out", folds, settings, "ccc", True, on_fold=lambda *f: heard.append(f)
+    )
+    assert heard == [("a", False), ("b", False), ("c", False)]
+    assert again == result
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("model.safetensors")}
+    with pytest.raises(UsageError, match="other settings"):
+        fuse.crossval(store, labels, folder / "out", folds, tiny.small(epochs=3))
+    with pytest.raises(UsageError, match="`validation` names one split"):
+        fuse.crossval(store, labels, folder / "o", folds, tiny.small(validation=["t0"]))
+
+
+def test_the_command_line(done):
+    folder, store, labels, path, _, settings, result, _ = done
+    config = folder / "c.yaml"
+    config.write_text(json.dumps(settings.model_dump()))
+    args = ["fuse", "crossval", "--features", store.path, "--labels", labels, "--out", folder / "out", "--videos", path,
+            "--by", "subject", "--ensemble", "ccc", "--score-test", "--config", config]  # fmt: skip
+    done_again = CliRunner().invoke(cli.main, [*map(str, args), "--json"])
+    assert done_again.exit_code == 0, done_again.output
+    assert json.loads(done_again.stdout)["ccc"] == result["ccc"]
+    said = CliRunner().invoke(cli.main, list(map(str, args)))
+    assert "out of 3 folds: 6 videos" in said.stdout
+    assert "fold a: already there" in said.stderr
+    wrong = CliRunner().invoke(cli.main, [*map(str, args), "--k", "9"])
+    assert wrong.exit_code == 2
+    assert FeatureStore(store.path).ids
