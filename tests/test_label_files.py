@@ -90,6 +90,13 @@ def test_sparse_labels_are_lines_on_the_frames_and_gaps_stay_gaps(tmp_path):
     np.testing.assert_allclose(values[:, 0], [0, 0.5, 1, 1, 0, -1, -1, -0.5, 0, 0, 0, 0])
 
 
+def test_no_line_is_drawn_over_rows_that_are_not_in_the_file(tmp_path):
+    track = track_of(tmp_path, [0, 0.5, 1.5, 2], [0, 1, -1, 0])  # there is no row at 1 s
+    values, valid = lay(track, ["valence"], np.arange(5) / 2)
+    assert valid.tolist() == [True, True, False, True, True]
+    np.testing.assert_allclose(values[:, 0], [0, 1, 0, -1, 0])
+
+
 def test_dense_labels_are_means_on_the_frames(tmp_path):
     # 8 Hz labels, frames at 2 Hz: labels within a quarter second, its end not included
     track = track_of(tmp_path, np.arange(12) / 8, [0, 1, 2, 3, 4, 5, np.nan, 7, 8, 9, 10, 11])
