@@ -1,0 +1,85 @@
+"""`affuse features …`: options and help only; every command is one call into the package."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from features.console import FOLDER, JSON, show_progress
+
+
+@click.group()
+def features() -> None:
+    """Look at a feature store, and check it."""
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def info(store, as_json) -> None:
+    """What a store holds: settings, backbones, and the status of every video."""
+    from features.report import describe
+    from features.store import FeatureStore
+
+    facts = FeatureStore(store).info()
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else describe(facts))
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def verify(store, as_json) -> None:
+    """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
+    from dataclasses import asdict
+
+    from features.report import describe_verification
+    from features.store import FeatureStore
+
+    verification = FeatureStore(store).verify()
+    if as_json:
+        click.echo(json.dumps(asdict(verification), indent=2))
+    else:
+        click.echo(describe_verification(verification))
+    sys.exit(bool(verification.problems))
+
+
+@features.command("import")
+@click.argument("store", type=FOLDER)
+@click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
+@click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
+@click.option(
+    "--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time."
+)
+@click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
+@click.option(
+    "--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated."
+)
+@JSON
+def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
+    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
+    from features.importing import describe, import_features, parse_layout
+
+    layout = parse_layout(folders, rates, time_column, ignore)
+    result = import_features(source, store, layout, show_progress)
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
+    sys.exit(bool(result["failed"]))
+
+
+@features.command("export")
+@click.argument("store", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
+@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
+@JSON
+def export(store, out, kind, as_json) -> None:
+    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code."""
+    from features.exporting import export_features
+    from features.store import FeatureStore
+
+    result = export_features(FeatureStore(store), out, kind, show_progress)
+    click.echo(
+        json.dumps(result, indent=2)
+        if as_json
+        else f"{result['videos']} videos, {result['files']} files: {out}"
+    )

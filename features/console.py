@@ -1,0 +1,96 @@
+"""What all commands share: options that have one name everywhere, and messages for the person watching.
+
+Results go to stdout, messages to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from features.errors import AffuseError
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+SET = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
+)
+CONFIG = click.option("--config", type=FILE, help="YAML file of settings; --set goes over it.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+WEIGHTS = click.option(
+    "--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
+RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
+PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+TRIALS_OUT = click.option(
+    "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
+)
+RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
+
+
+def say(text: str) -> None:
+    """A message for the person watching; results are printed with click.echo."""
+    click.echo(text, err=True)
+
+
+def show_epoch(row: dict) -> None:
+    if sys.stderr.isatty():
+        text = f"\r  epoch {row['epoch']} of {row['epochs']}: CCC {row['ccc_mean']:.3f}"
+        click.echo(text, err=True, nl=row["epoch"] == row["epochs"])
+
+
+def show_progress(done: int, todo: int, failure: str | None) -> None:
+    if failure:
+        say(f"failed: {failure}")
+    if sys.stderr.isatty():
+        click.echo(f"\r{done} of {todo} videos", err=True, nl=done == todo)
+
+
+def finish_prediction(result: dict, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        for video_id, made in result["written"].items():
+            click.echo(
+                f"{video_id}: {made['frames']} frames, {made['valid']} valid: {made['csv']}, {made['figure']}"
+            )
+    for video_id, reason in result["failed"].items():
+        say(f"failed: {video_id}: {reason}")
+    sys.exit(bool(result["failed"]))
+
+
+class Messages(logging.Handler):
+    """What the packages have to say, as sentences on stderr, each once."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if text not in self.said:
+            self.said.add(text)
+            say(text)
+
+
+class Commands(click.Group):
+    """Turns our errors, and Ctrl-C, into a sentence and an exit status."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except AffuseError as error:
+            say(f"Error: {error}")
+            context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say("Stopped. What was finished is kept; the same command goes on from there.")
+            context.exit(130)

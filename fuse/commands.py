@@ -1,0 +1,231 @@
+"""`affuse fuse …`: options and help only; every command is one call into the package, imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from features.console import (
+    CONFIG,
+    DEVICE,
+    FILE,
+    FOLDER,
+    JSON,
+    LABELS,
+    PRESET,
+    RATE,
+    RUN,
+    SEEDS,
+    SET,
+    STORE,
+    TRAIN_DEVICE,
+    TRIALS_OUT,
+    finish_prediction,
+    say,
+    show_epoch,
+)
+
+
+@click.group()
+def fuse() -> None:
+    """Train fusion models over a store, evaluate them, predict with them."""
+
+
+@fuse.command()
+@STORE
+@LABELS
+@click.option(
+    "--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with."
+)
+@click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
+@PRESET
+@click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
+@RATE
+@TRAIN_DEVICE
+@JSON
+@CONFIG
+@SET
+def train(store, labels, out, model, preset, seed, rate, device, as_json, config, assignments) -> None:
+    """Train a model on a store's features and leave a run folder."""
+    from fuse import train as run_training
+    from fuse import train_settings
+
+    settings = train_settings(
+        config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
+    )
+
+    def on_epoch(row: dict) -> None:
+        if sys.stderr.isatty():
+            say(
+                "  ".join(
+                    f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, (int, float))
+                )
+            )
+
+    result = run_training(store, labels, out, settings, on_epoch)
+    best = result["best"]
+    scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
+    sentence = (
+        f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
+    )
+    click.echo(json.dumps(result, indent=2) if as_json else sentence)
+
+
+@fuse.command()
+@RUN
+@STORE
+@LABELS
+@click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
+@click.option(
+    "--smooth", default="none", show_default=True, help="Moving mean: none, fit (on train), or seconds."
+)
+@click.option(
+    "--delay", default="none", show_default=True, help="Raters' delay: none, fit (on train), or seconds."
+)
+@click.option(
+    "--permutations", default=100, show_default=True, help="Swapped predictions for the chance level."
+)
+@RATE
+@DEVICE
+@JSON
+def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, device, as_json) -> None:
+    """Score a run on labelled videos: CCC over all frames with its interval, and beside it CCC per video, Pearson r,
+    RMSE, and what chance gives."""
+    from fuse import evaluate as score
+    from fuse.report import score_table
+
+    result = score(run, store, labels, partition, device, smooth, delay, rate, permutations)
+    click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
+
+
+@fuse.command("crossval")
+@STORE
+@LABELS
+@click.option("--out", type=FOLDER, required=True, help="Folder of one run per fold; finished ones are kept.")
+@click.option("--videos", type=FILE, required=True, help="CSV with a column video, and fold or subject.")
+@click.option("--by", help="Column that makes the folds.  [default: fold; with --k: subject]")
+@click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
+@click.option(
+    "--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc."
+)
+@click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
+@click.option("--model", help="Fusion model.  [default: rjcma]")
+@PRESET
+@RATE
+@TRAIN_DEVICE
+@JSON
+@CONFIG
+@SET
+def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
+              config, assignments) -> None:  # fmt: skip
+    """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
+    from fuse import choose_folds, crossval, train_settings
+    from fuse.cross_validation import describe
+    from fuse.report import score_table
+
+    settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate, device=device)
+    folds = choose_folds(labels, videos, by, k)
+    result = crossval(
+        store, labels, out, folds, settings, ensemble, score_test,
+        on_epoch=lambda fold, row: show_epoch(row),
+        on_fold=lambda fold, made: say(f"fold {fold}: {'trained' if made else 'already there'}"),
+    )  # fmt: skip
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result, score_table(result)))
+
+
+@fuse.command("predict")
+@RUN
+@STORE
+@click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+@DEVICE
+@JSON
+def fuse_predict(run, store, out, device, as_json) -> None:
+    """Predict on the videos of a store: time, targets, valid."""
+    from fuse import predict as run_prediction
+
+    finish_prediction(run_prediction(run, store, out, device=device), as_json)
+
+
+@fuse.command("explain")
+@RUN
+@STORE
+@click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+@DEVICE
+@JSON
+def fuse_explain(run, store, out, device, as_json) -> None:
+    """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""
+    from fuse import explain
+
+    finish_prediction(explain(run, store, out, device=device), as_json)
+
+
+@fuse.command("compare")
+@click.option(
+    "--models",
+    required=True,
+    metavar="NAMES",
+    help="Separated by commas; each a model, or model:variant, or either with @modalities: "
+    "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the whole family.",
+)
+@SEEDS
+@STORE
+@LABELS
+@TRIALS_OUT
+@click.option("--reference", help="Model that the others are compared with.  [default: the best]")
+@PRESET
+@TRAIN_DEVICE
+@JSON
+@CONFIG
+@SET
+def fuse_compare(
+    models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments
+) -> None:
+    """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
+    intervals from a bootstrap over videos. Runs already made are not made again."""
+    from fuse import compare, train_settings
+    from fuse.entries import parse_seeds
+
+    settings = train_settings(config, assignments, preset=preset, device=device)
+    result = compare(
+        store, labels, out, models, parse_seeds(seeds), settings, reference, announce=say, on_epoch=show_epoch
+    )
+    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+
+
+@fuse.command("ablate")
+@click.option(
+    "--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`."
+)
+@SEEDS
+@STORE
+@LABELS
+@TRIALS_OUT
+@PRESET
+@TRAIN_DEVICE
+@JSON
+@CONFIG
+@SET
+def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
+    """What each part of a model is worth: recursions 0 to 4, temporal encoder, modalities, gates, tied weights. A
+    table and a figure each. Runs already made are not made again."""
+    from fuse import ablate, train_settings
+    from fuse.entries import parse_seeds
+
+    settings = train_settings(config, assignments, preset=preset, device=device)
+    result = ablate(
+        store, labels, out, model, parse_seeds(seeds), settings, announce=say, on_epoch=show_epoch
+    )
+    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+
+
+@fuse.command()
+@JSON
+def models(as_json) -> None:
+    """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters."""
+    from fuse import describe
+    from fuse.report import model_table
+
+    rows = describe()
+    click.echo(json.dumps(rows, indent=2) if as_json else model_table(rows))
