@@ -1,9 +1,8 @@
-"""Shared fixtures: real weights where they can be had, and a cache folder of the tests' own."""
+"""What every test gets: a cache folder of the tests' own, and its number of threads back."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,12 +23,3 @@ def own_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def clips() -> Path:
-    """Real talking-head videos, where the checkout has them beside it."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "clips"
-    if not folder.is_dir():
-        pytest.skip(f"no real clips at {folder}")
-    return folder
