@@ -14,23 +14,9 @@ from pathlib import Path
 import torch
 
 from extract.download import matches
-from extract.sources import BACKBONES, FACE_DETECTOR, BackboneSource
+from extract.sources import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
 from extract.weights import Located, check_package, files_match, find, weights_folder
 from features.errors import AffuseError
-
-LIBRARIES = (
-    "affuse",
-    "av",
-    "dask",
-    "facenet-pytorch",
-    "h5py",
-    "numpy",
-    "openai-whisper",
-    "torch",
-    "torchvggish",
-    "torchvision",
-    "transformers",
-)
 
 
 def report(weights_dir: Path | None = None) -> list[dict]:
@@ -104,7 +90,7 @@ def environment() -> dict:
     """Python, libraries, processors and GPU, as text by name; a library not installed is "missing"."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {name: _version(name) for name in LIBRARIES}
+    versions = {name: _version(name) for name in ("affuse", "dask", *LIBRARIES)}
     return {
         "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})",
         "cores": f"{usable} of {os.cpu_count()}",

@@ -25,6 +25,7 @@ from extract.faces import FaceDetector, crop, follow, link, read_crop
 from extract.inputs import Job
 from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio, read_frames
 from extract.settings import ExtractSettings
+from extract.sources import LIBRARIES
 from extract.transcripts import read_transcript
 from extract.weights import Located, locate
 from features.record import (
@@ -45,17 +46,6 @@ SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
 END = object()
 DETECTION_CHUNK = 32  # scaled frames per call of the detector
 CROP_CHUNK = 8  # full frames held at once
-LIBRARIES = [
-    "av",
-    "facenet-pytorch",
-    "h5py",
-    "numpy",
-    "openai-whisper",
-    "torch",
-    "torchvggish",
-    "torchvision",
-    "transformers",
-]
 
 
 @dataclass

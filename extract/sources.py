@@ -234,6 +234,18 @@ _TEXT = (
 
 BACKBONES: dict[str, BackboneSource] = {entry.name: entry for entry in (*_VISUAL, *_AUDIO, *_SPEECH, *_TEXT)}
 
+LIBRARIES = (  # whose versions are kept with the features they made
+    "av",
+    "facenet-pytorch",
+    "h5py",
+    "numpy",
+    "openai-whisper",
+    "torch",
+    "torchvggish",
+    "torchvision",
+    "transformers",
+)
+
 FACE_DETECTOR = PackageFile(  # MTCNN: part of facenet-pytorch, nothing to fetch
     distribution="facenet-pytorch",
     path="facenet_pytorch/data",
