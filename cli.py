@@ -25,6 +25,7 @@ from features.console import (
     WEIGHTS,
     Commands,
     Messages,
+    compute_options,
     finish_prediction,
     say,
     show_progress,
@@ -60,20 +61,22 @@ main.add_command(fuse)
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
 @click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
-@DEVICE
+@compute_options
+@JSON
 @CONFIG
 @SET
-def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, retry_failed, device,
-            config, assignments):  # fmt: skip
+def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, retry_failed, as_json,
+            config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store. What is there already is not made again."""
-    from pipelines.extraction import describe, extract_folder, extract_settings
+    from pipelines.extraction import Compute, describe, extract_folder, extract_settings
 
     settings = extract_settings(profile, config, assignments, faces_dir is not None, transcripts is not None)
     summary, _ = extract_folder(
         video_dir, out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained, faces_dir=faces_dir,
-        transcripts=transcripts, device=device, retry_failed=retry_failed, announce=say, progress=show_progress,
+        transcripts=transcripts, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
+        progress=show_progress,
     )  # fmt: skip
-    click.echo(describe(summary))
+    click.echo(json.dumps(summary.as_dict(), indent=2) if as_json else describe(summary))
     for video_id in summary.kept:
         if video_id in summary.failed:
             say(f"failed: {video_id}: {summary.failed[video_id]}")
@@ -136,27 +139,28 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
 @WEIGHTS
-@DEVICE
+@compute_options
 @JSON
 @CONFIG
 @SET
 def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble, features, profile, allow_untrained,
-              allow_missing, weights_dir, device, as_json, config, assignments) -> None:  # fmt: skip
+              allow_missing, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
     """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
     from fuse import train_settings
     from pipelines.aff_wild2 import run_aff_wild2
     from pipelines.aff_wild2_data import check, describe_check, discover
-    from pipelines.extraction import extract_settings
+    from pipelines.extraction import Compute, extract_settings
 
     if only_check:
         report = check(discover(root, test_list))
         click.echo(json.dumps(report, indent=2) if as_json else describe_check(report))
         sys.exit(bool(report["without_media"] or report["unreadable"]))
-    training = train_settings(config, assignments, preset=preset, device=device)
+    training = train_settings(config, assignments, preset=preset, device=compute["device"])
     result = run_aff_wild2(
         root, out, models, extract_settings(profile, given_faces=True), training, test_list=test_list,
         sample=sample, features=features, ensemble=ensemble, weights_dir=weights_dir,
-        allow_untrained=allow_untrained, allow_missing=allow_missing, announce=say, progress=show_progress,
+        allow_untrained=allow_untrained, allow_missing=allow_missing, compute=Compute.of(**compute),
+        announce=say, progress=show_progress,
     )  # fmt: skip
     click.echo(json.dumps(result, indent=2) if as_json else result["table"])
 

@@ -1,25 +1,29 @@
-"""What is left to extract, and extracting it: every video on its own, so that one cannot take others along."""
+"""What is left to extract, and how a run goes: every video on its own, so that one cannot take others along."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 
 from extract.extractor import Extractor
 from extract.inputs import Job
-from features.errors import AffuseError, RecordError
-from features.record import MODALITIES, VideoFeatures
+from extract.work import Receipt, process
+from features.record import MODALITIES
 from features.store import FeatureStore
 
-log = logging.getLogger("affuse")
+Engine = Callable[[list[Job]], Iterable[Receipt]]  # does the work, and hands out receipts as videos finish
 
 
 @dataclass
 class Summary:
-    """What a run did. `made`, `kept` and `failed` are ids (failed: id → reason); times in seconds."""
+    """What a run did, so far. `made` and `kept` are ids, `failed` is id → reason; times in seconds.
 
+    todo: videos to extract; bytes_todo, bytes_done: of their files. stages: seconds of work, on all threads together.
+    """
+
+    todo: int = 0
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -28,16 +32,61 @@ class Summary:
     frames: int = 0
     video_seconds: float = 0.0
     seconds: float = 0.0
+    bytes_todo: int = 0
+    bytes_done: int = 0
+    done: int = 0
 
-    def add(self, video: VideoFeatures) -> None:
-        self.made.append(video.id)
-        self.frames += video.frames
-        self.video_seconds += video.duration
-        for modality, counts in self.statuses.items():
-            status = getattr(video, modality).status.value
+    def add(self, receipt: Receipt, size: int) -> None:
+        self.done += 1
+        self.bytes_done += size
+        if receipt.failure is not None:
+            self.failed[receipt.id] = receipt.failure
+            return
+        self.made.append(receipt.id)
+        self.frames += receipt.frames
+        self.video_seconds += receipt.duration
+        for modality, status in receipt.statuses.items():
+            counts = self.statuses[modality]
             counts[status] = counts.get(status, 0) + 1
-        for stage, spent in video.seconds.items():
+        for stage, spent in receipt.seconds.items():
             self.stages[stage] = self.stages.get(stage, 0.0) + spent
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.frames / max(self.seconds, 1e-9)
+
+    @property
+    def real_time(self) -> float:
+        """Seconds of video per second of the run."""
+        return self.video_seconds / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest will take, reckoned by the size of its files."""
+        return self.seconds * (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
+
+    @property
+    def video_seconds_left(self) -> float:
+        return self.video_seconds * (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
+
+    @property
+    def line(self) -> str:
+        """The state of the run in a line."""
+        left = f", about {clock(self.seconds_left)} left" if 0 < self.done < self.todo else ""
+        return (
+            f"{self.done} of {self.todo} videos, {len(self.failed.keys() - set(self.kept))} failed; "
+            f"{clock(self.video_seconds)} of video done, about {clock(self.video_seconds_left)} to do; "
+            f"{self.frames_per_second:.1f} frames/s{left}"
+        )
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"frames_per_second": self.frames_per_second, "real_time": self.real_time}
+
+
+def clock(seconds: float) -> str:
+    """3725 → "1:02:05"."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
 
 
 def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_failed: bool) -> dict[str, str]:
@@ -60,63 +109,53 @@ def _failure(store: FeatureStore, video_id: str) -> str | None:
     return store.read(video_id, modalities=()).failure
 
 
+def here(extractor: Extractor, store: FeatureStore) -> Engine:
+    """The engine that works in this process, one video after another."""
+
+    def engine(jobs: list[Job]) -> Iterator[Receipt]:
+        return (process(job, extractor, store) for job in jobs)
+
+    return engine
+
+
 def run(
     jobs: list[Job],
     store: FeatureStore,
-    extractor: Extractor,
+    settings_hash: str,
+    engine: Engine,
     retry_failed: bool = False,
-    on_start: Callable[[dict[str, str]], None] = lambda reasons: None,
-    on_done: Callable[[Job, str | None], None] = lambda job, failure: None,
+    on_start: Callable[[Counter[str]], None] = lambda reasons: None,
+    on_done: Callable[[Receipt, Summary], None] = lambda receipt, summary: None,
 ) -> Summary:
-    """Extract what is left of `jobs` into the store, in this process, one video after another.
+    """Have `engine` extract what is left of `jobs` into the store.
 
-    on_start hears what is left and why; on_done hears of each video, with the reason if it failed.
+    on_start hears how many videos are left for which reason; on_done of each video that ends, and of the run so far.
     A video that cannot be decoded is recorded as such and not tried again unless `retry_failed`.
     Raises AffuseError where weights do not fit or the store cannot be written; everything written before stays.
     """
     begin = time.perf_counter()
-    summary = Summary()
     store.sweep()
-    reasons = remaining(jobs, store, extractor.provenance.settings_hash, retry_failed)
-    on_start(reasons)
-    if reasons:
-        extractor.load()
+    reasons = remaining(jobs, store, settings_hash, retry_failed)
+    summary = Summary(todo=len(reasons))
     for job in jobs:
         if job.id not in reasons:
             summary.kept.append(job.id)
             if failure := _failure(store, job.id):
                 summary.failed[job.id] = f"{failure} (found by an earlier run; --retry-failed tries again)"
-            continue
-        video, failure = attempt(extractor, job)
-        if video is not None:
-            try:
-                store.write(video, extractor.provenance)
-            except RecordError as error:
-                failure = str(error)
-        if failure is None:
-            summary.add(video)
-        else:
-            summary.failed[job.id] = failure
-        on_done(job, failure)
+    left = {job.id: job for job in jobs if job.id in reasons}
+    sizes = {video_id: _size(job) for video_id, job in left.items()}
+    summary.bytes_todo = sum(sizes.values())
+    on_start(Counter(reasons.values()))
+    for receipt in engine(list(left.values())) if left else ():
+        summary.add(receipt, sizes[receipt.id])
+        summary.seconds = time.perf_counter() - begin
+        on_done(receipt, summary)
     summary.seconds = time.perf_counter() - begin
     return summary
 
 
-def attempt(extractor: Extractor, job: Job) -> tuple[VideoFeatures | None, str | None]:
-    """Extract one video: the record to keep, if any, and why it failed, if it did."""
+def _size(job: Job) -> int:
     try:
-        video = extractor(job)
-    except AffuseError as error:
-        return None, str(error)
-    except OSError as error:
-        return (
-            None,
-            f"{job.path} cannot be read: {error.strerror or error}. Check its permissions and its disk.",
-        )
-    except Exception as error:
-        log.exception("extraction of %s failed", job.id)
-        return (
-            None,
-            f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this.",
-        )
-    return video, video.failure
+        return job.size
+    except OSError:  # unreadable; extraction will say so
+        return 0

@@ -37,6 +37,30 @@ TRIALS_OUT = click.option(
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
+COMPUTE = (
+    DEVICE,
+    click.option(
+        "--workers", type=click.IntRange(0), help="Processes; 0: this one.  [default: one per GPU, or 0]"
+    ),
+    click.option(
+        "--scheduler", metavar="ADDRESS", help="A running dask scheduler whose workers to use, tcp://…"
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads per process.  [default: the cores, shared]"
+    ),
+    click.option("--tls-ca", type=FILE, help="For a tls:// scheduler: certificate authority, PEM."),
+    click.option("--tls-cert", type=FILE, help="For a tls:// scheduler: own certificate, PEM."),
+    click.option("--tls-key", type=FILE, help="For a tls:// scheduler: own key, PEM."),
+)
+
+
+def compute_options(command):
+    """Where an extraction runs; the command hears of it as `**compute`, which is what Compute.of takes."""
+    for option in reversed(COMPUTE):
+        command = option(command)
+    return command
+
+
 def say(text: str) -> None:
     """A message for the person watching; results are printed with click.echo."""
     click.echo(text, err=True)
@@ -48,11 +72,11 @@ def show_epoch(row: dict) -> None:
         click.echo(text, err=True, nl=row["epoch"] == row["epochs"])
 
 
-def show_progress(done: int, todo: int, failure: str | None) -> None:
+def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
         say(f"failed: {failure}")
     if sys.stderr.isatty():
-        click.echo(f"\r{done} of {todo} videos", err=True, nl=done == todo)
+        click.echo(f"\r{line}\x1b[K", err=True, nl=last)
 
 
 def finish_prediction(result: dict, as_json: bool) -> None:

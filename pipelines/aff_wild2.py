@@ -7,7 +7,7 @@ Everything is kept in one folder and made only once: run again after a stop, or 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from extract.settings import ExtractSettings
@@ -16,7 +16,7 @@ from features.store import FeatureStore
 from fuse import TrainSettings, crossval
 from fuse.checkpoint import write_bytes
 from pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
-from pipelines.extraction import Progress, describe, extract_jobs
+from pipelines.extraction import Announce, Compute, Progress, describe, extract_jobs
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the
@@ -48,8 +48,9 @@ def run_aff_wild2(
     weights_dir: Path | None = None,
     allow_untrained: bool = False,
     allow_missing: bool = False,
-    announce: Callable[[str], None] = lambda text: None,
-    progress: Progress = lambda done, todo, failure: None,
+    compute: Compute = Compute(),
+    announce: Announce = lambda text: None,
+    progress: Progress = lambda line, failure, last: None,
 ) -> dict:
     """Run the recipe in `out`. features: a store to use instead of extracting, with the challenge's video names.
 
@@ -64,7 +65,7 @@ def run_aff_wild2(
     if features:
         store = FeatureStore(features)
     else:
-        make = (weights_dir, allow_untrained, training.device, False, announce, progress)
+        make = (weights_dir, allow_untrained, compute, False, announce, progress)
         store = _extract(data, out / "store", extraction, make)
     results = {}
     for model in models:

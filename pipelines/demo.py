@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import string
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from fuse.comparison import Comparison
 from fuse.entries import parse_seeds
 from fuse.specs import MODELS as FAMILY
 from pipelines.demo_data import DemoData, make_dataset
-from pipelines.extraction import Progress, describe, extract_folder, extract_settings
+from pipelines.extraction import Announce, Compute, Progress, describe, extract_folder, extract_settings
 
 MODELS = {
     **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},
@@ -64,7 +63,7 @@ def run_demo(
     data_seed: int,
     weights_dir: Path | None,
     device: str,
-    announce: Callable[[str], None],
+    announce: Announce,
     progress: Progress,
 ) -> DemoResult:
     """Run the demonstration in `out`. Raises UsageError for seeds that are no numbers, AffuseError where a part of it
@@ -78,7 +77,7 @@ def run_demo(
     settings = extract_settings("offline", assignments=EXTRACTION)
     summary, provenance = extract_folder(
         data.videos, out / "store", settings,
-        weights_dir=weights_dir, allow_untrained=True, device=device, announce=announce, progress=progress,
+        weights_dir=weights_dir, allow_untrained=True, compute=Compute(device), announce=announce, progress=progress,
     )  # fmt: skip
     announce(describe(summary))
     if summary.failed:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from dask.system import CPU_COUNT
 
-from extract.extractor import Extractor, locate_backbones
+from extract.cluster import TLS, joined, local_cluster, on_dask
 from extract.inputs import Job, find_jobs
-from extract.schedule import Summary, run
+from extract.schedule import Summary, here, run
 from extract.settings import PROFILES, ExtractSettings
+from extract.work import Receipt, Recipe
 from features.config import nearest, parse_assignments, read_yaml, resolve
 from features.device import pick_device
 from features.errors import UsageError
@@ -21,7 +27,10 @@ from features.store import FeatureStore
 
 log = logging.getLogger("affuse")
 
-Progress = Callable[[int, int, str | None], None]  # videos done, videos to do, why this one failed
+Announce = Callable[[str], None]
+Progress = Callable[
+    [str, str | None, bool], None
+]  # state of the run, why this video failed, whether it was the last
 
 
 def extract_settings(
@@ -46,6 +55,38 @@ def extract_settings(
     return settings
 
 
+@dataclass(frozen=True)
+class Compute:
+    """Where an extraction runs, none of which changes its features on CPU.
+
+    device: of each process, or "auto". workers: processes, 0 for this one alone, None for one per GPU where there are
+    several and else 0. scheduler: address of a running dask scheduler, whose workers are used instead. threads: per
+    process, None for the machine's cores shared among its workers.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    scheduler: str | None = None
+    threads: int | None = None
+    tls: TLS | None = None
+
+    @classmethod
+    def of(cls, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **options) -> Compute:
+        """From the options of the command line. Raises UsageError where they contradict each other."""
+        files = (tls_ca, tls_cert, tls_key)
+        if any(files) and not all(files):
+            raise UsageError("--tls-ca, --tls-cert and --tls-key go together: give all three, or none.")
+        if options["scheduler"] and options["workers"] is not None:
+            raise UsageError(
+                "--workers starts processes here, --scheduler uses those of a running one: give one."
+            )
+        if any(files) and not options["scheduler"]:
+            raise UsageError(
+                "The --tls options are for --scheduler: without one nothing leaves this machine."
+            )
+        return cls(**options, tls=TLS(*files) if all(files) else None)
+
+
 def extract_folder(
     video_dir: Path,
     out: Path,
@@ -55,10 +96,10 @@ def extract_folder(
     allow_untrained: bool = False,
     faces_dir: Path | None = None,
     transcripts: Path | None = None,
-    device: str = "auto",
+    compute: Compute = Compute(),
     retry_failed: bool = False,
-    announce: Callable[[str], None] = lambda text: None,
-    progress: Progress = lambda done, todo, failure: None,
+    announce: Announce = lambda text: None,
+    progress: Progress = lambda line, failure, last: None,
 ) -> tuple[Summary, Provenance]:
     """Extract every video below `video_dir` that the store at `out` does not hold already.
 
@@ -66,15 +107,9 @@ def extract_folder(
     stops the whole run; a video that fails is in the summary.
     """
     jobs = find_jobs(video_dir, faces_dir, transcripts)
-    summary, provenance = extract_jobs(
-        jobs, out, settings, weights_dir, allow_untrained, device, retry_failed, announce, progress
+    return extract_jobs(
+        jobs, out, settings, weights_dir, allow_untrained, compute, retry_failed, announce, progress
     )
-    if provenance.untrained:
-        log.warning(
-            "untrained, seeded backbones: %s; the store says so, and so will every command that reads it",
-            ", ".join(provenance.untrained),
-        )
-    return summary, provenance
 
 
 def extract_jobs(
@@ -83,36 +118,75 @@ def extract_jobs(
     settings: ExtractSettings,
     weights_dir: Path | None,
     allow_untrained: bool,
-    device: str,
+    compute: Compute,
     retry_failed: bool,
-    announce: Callable[[str], None],
+    announce: Announce,
     progress: Progress,
     accept: Callable[[Provenance], None] = lambda provenance: None,
 ) -> tuple[Summary, Provenance]:
     """As `extract_folder`, of videos already found. `accept` may raise, before anything is extracted, where the
     features would not be of the kind wanted."""
-    target = pick_device(device)
-    torch.set_num_threads(os.cpu_count() or 1)
+    target = pick_device(compute.device)
+    gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
+    workers = compute.workers if compute.workers is not None else (gpus if gpus > 1 else 0)
+    threads = compute.threads or max(1, CPU_COUNT // max(1, workers))
+    weights = weights_dir.resolve() if weights_dir else None
+    recipe = Recipe(settings, weights, allow_untrained, compute.device, threads)
     store = FeatureStore(out, create=True)
-    extractor = Extractor(settings, locate_backbones(settings, weights_dir, allow_untrained), target)
-    accept(extractor.provenance)
-    count = {"todo": 0, "done": 0}
-
-    def start(reasons: dict[str, str]) -> None:
-        count["todo"] = len(reasons)
-        tally: dict[str, int] = {}
-        for reason in reasons.values():
-            tally[reason] = tally.get(reason, 0) + 1
-        why = "; ".join(f"{n} {reason}" for reason, n in tally.items())
-        announce(
-            f"{len(jobs)} videos, {len(reasons)} to extract" + (f" ({why})." if why else ": nothing to do.")
+    extractor = recipe.extractor()
+    provenance = extractor.provenance
+    accept(provenance)
+    if provenance.untrained:
+        log.warning(
+            "untrained, seeded backbones: %s; the store says so, and so will every command that reads it",
+            ", ".join(provenance.untrained),
         )
 
-    def finished(job: Job, failure: str | None) -> None:
-        count["done"] += 1
-        progress(count["done"], count["todo"], f"{job.id}: {failure}" if failure else None)
+    def start(reasons: Counter[str]) -> None:
+        why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+        todo = reasons.total()
+        announce(f"{len(jobs)} videos, {todo} to extract" + (f" ({why})." if why else ": nothing to do."))
 
-    return run(jobs, store, extractor, retry_failed, start, finished), extractor.provenance
+    def done(receipt: Receipt, summary: Summary) -> None:
+        log.info("%s: %s", receipt.id, receipt.failure or receipt.statuses)
+        failure = f"{receipt.id}: {receipt.failure}" if receipt.failure else None
+        progress(summary.line, failure, summary.done == summary.todo)
+
+    def engine(left: list[Job]) -> Iterator[Receipt]:
+        if compute.scheduler is None and not workers:
+            yield from here(extractor, store)(left)
+            return
+        if compute.scheduler:
+            cluster = joined(compute.scheduler, compute.tls, announce)
+        else:
+            cluster = local_cluster(workers, gpus)
+        with cluster as client:
+            yield from on_dask(client, recipe, extractor, store)(left)
+
+    with logged(store.path / "logs") as path:
+        summary = run(jobs, store, provenance.settings_hash, engine, retry_failed, start, done)
+        log.info("%s", describe(summary))
+    if summary.todo:
+        announce(f"Log: {path}")
+    return summary, provenance
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[Path]:
+    """All that affuse has to say goes to a new file in `folder` too, with the time."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"extract-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield path
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
 
 
 def describe(summary: Summary) -> str:
@@ -122,10 +196,9 @@ def describe(summary: Summary) -> str:
         f"in {summary.seconds:.1f} s."
     ]
     if summary.made:
-        speed = summary.video_seconds / max(summary.seconds, 1e-9)
         lines.append(
-            f"{summary.frames} frames, {summary.video_seconds:.1f} s of video: {summary.frames / summary.seconds:.1f} "
-            f"frames per second, {speed:.2f} × real time."
+            f"{summary.frames} frames, {summary.video_seconds:.1f} s of video: {summary.frames_per_second:.1f} frames "
+            f"per second, {summary.real_time:.2f} × real time."
         )
         for modality in MODALITIES:
             counts = ", ".join(f"{status} {n}" for status, n in summary.statuses[modality].items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from extract.inputs import Job
@@ -12,7 +11,7 @@ from features.errors import AffuseError, UsageError
 from features.record import Provenance
 from fuse import predict
 from fuse.run import load_run
-from pipelines.extraction import Progress, extract_jobs
+from pipelines.extraction import Announce, Compute, Progress, extract_jobs
 
 
 def predict_videos(
@@ -22,8 +21,8 @@ def predict_videos(
     *,
     weights_dir: Path | None = None,
     device: str = "auto",
-    announce: Callable[[str], None] = lambda text: None,
-    progress: Progress = lambda done, todo, failure: None,
+    announce: Announce = lambda text: None,
+    progress: Progress = lambda line, failure, last: None,
 ) -> dict:
     """Predict on video files. Features are kept below `<out>/features`, so that a second call is quick.
 
@@ -66,7 +65,7 @@ def predict_videos(
         settings,
         weights_dir,
         bool(run.provenance.untrained),
-        device,
+        Compute(device),
         True,
         announce,
         progress,

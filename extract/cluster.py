@@ -1,0 +1,171 @@
+"""Dask as the engine: worker processes of this machine, or those of a running scheduler.
+
+Tasks carry paths; a worker loads the networks once, writes the shard itself and returns a receipt. A video whose
+worker died is tried once more when nothing else runs, and then recorded as failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import dask
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from extract.absent import undecodable
+from extract.extractor import Extractor
+from extract.inputs import Job
+from extract.schedule import Engine
+from extract.work import Receipt, Recipe, process, receipt
+from features.errors import AffuseError, UsageError
+from features.record import Provenance, Source, how_they_differ
+from features.store import FeatureStore
+
+LOOPBACK = "127.0.0.1"
+LOST = (CommClosedError, TimeoutError, OSError)
+PATIENCE = 10  # s in which a scheduler must answer
+DIED = (
+    "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
+    "decoder"
+)
+one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Files for an encrypted, authenticated connection to a scheduler, in PEM."""
+
+    ca_file: Path
+    cert: Path
+    key: Path
+
+    def security(self) -> Security:
+        return Security(
+            tls_ca_file=str(self.ca_file),
+            tls_client_cert=str(self.cert),
+            tls_client_key=str(self.key),
+            require_encryption=True,
+        )
+
+
+@contextmanager
+def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
+    """A client of `workers` new processes on this machine, on loopback only, one GPU each where there are any."""
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,  # who tries again, and when, is decided here
+        "distributed.scheduler.worker-saturation": 1.0,  # a worker holds the one video it works on
+        "distributed.admin.system-monitor.gil.enabled": False,
+    }
+    environment = {"DASK_LOGGING__DISTRIBUTED": "critical", "OMP_NUM_THREADS": "1"}
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(settings), tempfile.TemporaryDirectory(prefix="affuse-") as private:
+        options = {
+            "nthreads": 1,
+            "memory_limit": 0,
+            "host": LOOPBACK,
+            "dashboard": False,
+            "local_directory": private,
+        }
+        specs = {
+            i: {
+                "cls": Nanny,
+                "options": options
+                | {"env": environment | ({"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus else {})},
+            }
+            for i in range(workers)
+        }
+        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "port": 0, "dashboard": False}}
+        with (
+            SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+@contextmanager
+def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> Iterator[Client]:
+    """A client of the scheduler at `address`. Raises UsageError where none answers."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=PATIENCE, security=tls.security() if tls else None)
+    except (*LOST, ValueError) as error:
+        raise UsageError(
+            f"No dask scheduler answers at {address} ({error}). Start one with: dask scheduler --host 127.0.0.1 --port "
+            "8786, and workers with: dask worker tcp://127.0.0.1:8786 --nthreads 1. One that speaks TLS needs an "
+            "address that begins with tls:// and --tls-ca, --tls-cert and --tls-key."
+        ) from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            announce(f"No worker has joined {address} yet; waiting for one.")
+        yield client
+
+
+def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore) -> Engine:
+    """The engine that hands every video to a worker of `client`. `extractor` is this process's own, of the same
+    recipe: the workers' features must be as its would be."""
+
+    def submit(job: Job):
+        return client.submit(work, job, recipe, store.path.resolve(), extractor.provenance, pure=False)
+
+    def engine(jobs: list[Job]) -> Iterator[Receipt]:
+        futures = {submit(job): job for job in jobs}
+        try:
+            suspects = []
+            for future in as_completed(list(futures)):
+                job = futures.pop(future)
+                try:
+                    yield future.result()
+                except KilledWorker:
+                    suspects.append(job)
+            for job in suspects:
+                try:
+                    yield submit(job).result()
+                except KilledWorker:
+                    yield _give_up(job, extractor, store)
+        except LOST as error:
+            raise AffuseError(
+                f"The connection to the scheduler was lost ({error}). Every finished video is kept: start the "
+                "scheduler again and run the same command."
+            ) from None
+        finally:
+            for future in futures:
+                future.release()
+
+    return engine
+
+
+def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Receipt:
+    """The task: one video, in whichever worker it lands.
+
+    Raises AffuseError where this worker's features would not be those of `provenance`.
+    """
+    with one_at_a_time:
+        extractor = _extractor(recipe)
+        if differing := how_they_differ(provenance, extractor.provenance):
+            raise AffuseError(
+                f"A worker has other weights or another version than this process: {'; '.join(differing)}. Give both "
+                "the same."
+            )
+        return process(job, extractor, FeatureStore(store, create=True))
+
+
+@lru_cache(maxsize=1)
+def _extractor(recipe: Recipe) -> Extractor:
+    """The worker's networks, loaded once and kept."""
+    return recipe.extractor()
+
+
+def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
+    source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+    widths = {part: found.entry.width for part, found in extractor.located.items()}
+    video = undecodable(job.id, source, DIED, widths)
+    store.write(video, extractor.provenance)
+    return receipt(video)
