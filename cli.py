@@ -60,17 +60,20 @@ main.add_command(fuse)
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
 @click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
+@click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
 @compute_options
 @JSON
 @CONFIG
 @SET
-def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, retry_failed, as_json,
-            config, assignments, **compute):  # fmt: skip
+def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, retry_failed,
+            as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store. What is there already is not made again."""
     from pipelines.extraction import Compute, describe, extract_folder, extract_settings
 
-    settings = extract_settings(profile, config, assignments, faces_dir is not None, transcripts is not None)
+    settings = extract_settings(
+        profile, config, assignments, faces_dir is not None, transcripts is not None, views
+    )
     summary, _ = extract_folder(
         video_dir, out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained, faces_dir=faces_dir,
         transcripts=transcripts, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,

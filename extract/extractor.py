@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from extract.absent import no_audio, no_text, no_visual, undecodable
-from extract.faces import FaceDetector, crop, follow, link, read_crop
+from extract.faces import FaceDetector, crop, follow, link, read_crop, resize
 from extract.inputs import Job
 from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio, read_frames
 from extract.settings import ExtractSettings
 from extract.sources import LIBRARIES
 from extract.transcripts import read_transcript
+from extract.views import cut_view, sides, stored_views
 from extract.weights import Located, locate
 from features.record import (
     AudioFeatures,
@@ -194,9 +195,12 @@ class Extractor:
         embedding, valid = np.zeros((len(time), width), np.float16), np.zeros(len(time), bool)
         if "visual" not in self.settings.modalities:
             return VisualFeatures(embedding, time, valid, box, confidence, Status.SKIPPED, NOT_ASKED)
-        for index, crops in self._crops(job, np.flatnonzero(confidence), box, stages, damage):
+        views = {name: np.zeros_like(embedding) for name in stored_views(self.settings.views)}
+        for index, squares in self._crops(job, np.flatnonzero(confidence), box, stages, damage):
             with stages("visual"):
-                embedding[index] = self.face_encoder(crops)
+                embedding[index] = self.face_encoder(squares[self.face_encoder.size])
+                for name, rows in views.items():
+                    rows[index] = self.face_encoder(cut_view(name, squares, self.face_encoder))
                 valid[index] = True
         if valid.any():
             status, reason = Status.OK, _noted(damage)
@@ -207,7 +211,7 @@ class Extractor:
                 else f"no face found in {len(time)} frames"
             )
             status, reason = Status.NO_FACE, where
-        return VisualFeatures(embedding, time, valid, box, confidence * valid, status, reason)
+        return VisualFeatures(embedding, time, valid, box, confidence * valid, status, reason, views)
 
     def _boxes(self, job: Job, media: Media, stages: Stages, damage: list[str]):
         """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
@@ -235,28 +239,35 @@ class Extractor:
         return time, box * np.float32(scale), confidence
 
     def _crops(self, job: Job, seen: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
-        """Batches of (frame indices, crops (n, 3, S, S)) of the frames in `seen`, those with a face."""
+        """Batches of (frame indices, {side S: crops (n, 3, S, S)}) of the frames in `seen`, those with a face."""
         from extract.visual import BATCH
 
-        size, margin = self.face_encoder.size, self.settings.detection.margin
+        wanted, margin = sides(self.settings.views, self.face_encoder), self.settings.detection.margin
 
         def pictures() -> Iterator[torch.Tensor | None]:
             if job.crops:
-                yield from (read_crop(job.crop(i), size, damage) for i in seen)
+                yield from (read_crop(job.crop(i), damage) for i in seen)
                 return
             boxes = iter(box[seen])
             for chunk in read_frames(job.path, chunk=CROP_CHUNK, wanted=np.isin(np.arange(len(box)), seen)):
-                yield from (crop(pixels, next(boxes), margin, size) for pixels in chunk.pixels)
+                yield from (crop(pixels, next(boxes), margin) for pixels in chunk.pixels)
 
-        batch: list[tuple[int, torch.Tensor]] = []
-        for i, picture in zip(seen, stages.timed("crop", pictures()), strict=True):
-            if picture is not None:  # an unreadable given crop counts as no face
-                batch.append((i, picture))
+        def resized() -> Iterator[dict[int, torch.Tensor] | None]:
+            for picture in pictures():
+                yield None if picture is None else {side: resize(picture, side) for side in wanted}
+
+        def stacked() -> tuple[list[int], dict[int, torch.Tensor]]:
+            return [i for i, _ in batch], {side: torch.stack([p[side] for _, p in batch]) for side in wanted}
+
+        batch: list[tuple[int, dict[int, torch.Tensor]]] = []
+        for i, squares in zip(seen, stages.timed("crop", resized()), strict=True):
+            if squares is not None:  # an unreadable given crop counts as no face
+                batch.append((i, squares))
             if len(batch) == BATCH:
-                yield [i for i, _ in batch], torch.stack([p for _, p in batch])
+                yield stacked()
                 batch = []
         if batch:
-            yield [i for i, _ in batch], torch.stack([p for _, p in batch])
+            yield stacked()
 
     def _samples(self, job: Job, media: Media, stages: Stages) -> tuple[np.ndarray, list[str]]:
         damage: list[str] = []

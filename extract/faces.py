@@ -155,14 +155,13 @@ def square(box: np.ndarray, margin: float) -> tuple[int, int, int]:
     return round((left + right - side) / 2), round((top + bottom - side) / 2), side
 
 
-def crop(pixels: np.ndarray, box: np.ndarray, margin: float, size: int) -> torch.Tensor:
-    """The face as (3, size, size) float32 in 0–255. Parts of the square outside the frame repeat the frame's edge."""
+def crop(pixels: np.ndarray, box: np.ndarray, margin: float) -> torch.Tensor:
+    """The face's square, (side, side, 3) uint8. Parts of it outside the frame repeat the frame's edge."""
     left, top, side = square(box, margin)
     height, width = pixels.shape[:2]
     rows = np.arange(top, top + side).clip(0, height - 1)
     columns = np.arange(left, left + side).clip(0, width - 1)
-    cut = torch.from_numpy(pixels[rows[:, None], columns[None, :]])
-    return resize(cut, size)
+    return torch.from_numpy(pixels[rows[:, None], columns[None, :]])
 
 
 def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
@@ -179,11 +178,11 @@ def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
     )[0]
 
 
-def read_crop(path: Path, size: int, damage: list[str]) -> torch.Tensor | None:
-    """A given face crop as (3, size, size) float32; None where it is missing, or unreadable (then noted)."""
+def read_crop(path: Path, damage: list[str]) -> torch.Tensor | None:
+    """A given face crop, (H, W, 3) uint8; None where it is missing, or unreadable (then noted)."""
     try:
         with Image.open(path) as image:
-            return resize(torch.from_numpy(np.array(image.convert("RGB"))), size)
+            return torch.from_numpy(np.array(image.convert("RGB")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

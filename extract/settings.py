@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from extract.faces import Detection
 from extract.sources import BACKBONES
+from extract.views import CHOICES
 from features.config import Settings, nearest
 from features.record import MODALITIES
 
@@ -48,17 +49,36 @@ class ExtractSettings(Settings):
     """Settings of an extraction.
 
     audio_anchor: what of a 0.96 s patch of sound lies at its frame's time. language: for a multilingual
-    Whisper, None to detect. faces, transcripts: "given" where the user brings them.
+    Whisper, None to detect. faces, transcripts: "given" where the user brings them. views: of each face, the centre
+    and what training is to draw from beside it, see `extract.views`.
     """
 
     backbones: Backbones
     modalities: tuple[Literal["visual", "audio", "text"], ...] = Field(MODALITIES, min_length=1)
     detection: Detection = Detection()
     faces: Literal["detected", "given"] = "detected"
+    views: tuple[str, ...] = ("centre",)
     audio_anchor: Literal["start", "centre", "end"] = "start"
     transcripts: Literal["whisper", "given"] = "whisper"
     language: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _views_in_one_text(cls, given):
+        return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+    @field_validator("views")
+    @classmethod
+    def _views_in_one_order(cls, named: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """The centre is always there, and equal choices are spelt alike."""
+        for name in named:
+            if name not in CHOICES:
+                raise ValueError(f"unknown view {name!r}{nearest(name, CHOICES)}")
+        views = tuple(name for name in CHOICES if name in {"centre", *named})
+        if len(views) > 1 and "visual" not in info.data.get("modalities", MODALITIES):
+            raise ValueError("these are views of faces, and visual is not among the modalities")
+        return views
 
     @property
     def parts(self) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from extract.resnet import IR50, ResNet50, damp
+from extract.views import ROOM
 from extract.weights import Located, load_state
 from features.errors import AffuseError
 
@@ -40,7 +41,11 @@ def load_weights(network: nn.Module, located: Located) -> None:
 
 
 class FaceEncoder:
-    """A visual backbone with its own input scaling: crops in, embeddings out."""
+    """A visual backbone with its own input scaling: crops in, embeddings out.
+
+    In pixels: `size`, the side to which a face's square is resized; `centre`, the part of it that the network sees;
+    `room`, the side of the square that corners are cut from, `size` where that is more than `centre`.
+    """
 
     def __init__(self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32):
         face = located.entry.face
@@ -48,17 +53,18 @@ class FaceEncoder:
         self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
         self.device, self.dtype = device, dtype
         self.size, self.centre = face.face, face.size
+        self.room = face.face if face.face > face.size else round(face.size * ROOM)
         self.flip = face.channels == "BGR"
         self.mean = torch.tensor(face.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(face.std, device=device).view(1, 3, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> np.ndarray:
-        """RGB crops (n, 3, size, size), 0–255 → embeddings (n, D) float16."""
+        """RGB crops (n, 3, S, S), 0–255, S = size, or any that holds the centre → embeddings (n, D) float16."""
         return np.concatenate([self._encode(batch) for batch in crops.split(BATCH)])
 
     def _encode(self, crops: torch.Tensor) -> np.ndarray:
-        edge = (self.size - self.centre) // 2
+        edge = (crops.shape[-1] - self.centre) // 2
         pixels = crops[:, :, edge : edge + self.centre, edge : edge + self.centre].to(self.device).float()
         if self.flip:
             pixels = pixels.flip(1)

@@ -73,7 +73,8 @@ def import_(store, source, folders, rates, time_column, ignore, as_json) -> None
 @click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
 @JSON
 def export(store, out, kind, as_json) -> None:
-    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code."""
+    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces
+    with several views, the centre."""
     from features.exporting import export_features
     from features.store import FeatureStore
 

@@ -45,7 +45,18 @@ def names(modality: str) -> list[str]:
     return [f.name for f in fields(RECORDS[modality]) if f.name in DTYPES]
 
 
+VIEWS = "visual/views"  # the group of the further views, each with the layout of visual/embedding
 PATHS = [f"{modality}/{name}" for modality in MODALITIES for name in names(modality)]
+
+
+def paths(views: Iterable[str]) -> list[str]:
+    """The datasets of a shard that has these further views."""
+    return [*PATHS, *(f"{VIEWS}/{view}" for view in views)]
+
+
+def kind(path: str) -> str:
+    """Which of `DTYPES` a dataset is: a view is an embedding."""
+    return "embedding" if path.startswith(f"{VIEWS}/") else path.rpartition("/")[2]
 
 
 def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
@@ -54,21 +65,22 @@ def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
     Raises RecordError where one breaks the record's contract, so that nothing wrong is ever kept.
     """
     arrays = {}
-    for path in PATHS:
-        modality, _, name = path.partition("/")
+    for modality in MODALITIES:
         part = getattr(video, modality)
-        array = encode(part.word) if name == "word" else np.ascontiguousarray(getattr(part, name))
-        problem = _problem(name, array, rows=len(part.embedding))
-        if problem:
+        for name in names(modality):
+            arrays[f"{modality}/{name}"] = encode(part.word) if name == "word" else getattr(part, name)
+    arrays |= {f"{VIEWS}/{view}": array for view, array in video.visual.views.items()}
+    for path, array in arrays.items():
+        embedding = getattr(video, path.partition("/")[0]).embedding
+        if problem := _problem(kind(path), array, *embedding.shape[:1], embedding.shape[-1]):
             raise RecordError(f"The features of video {video.id!r} cannot be kept: {path} {problem}.")
-        arrays[path] = array
-    return arrays
+    return {path: np.ascontiguousarray(array) for path, array in arrays.items()}
 
 
-def _problem(name: str, array: np.ndarray, rows: int) -> str:
+def _problem(name: str, array: np.ndarray, rows: int, width: int) -> str:
     if not array.dtype.str.startswith(DTYPES[name]):
         return f"is {array.dtype}, not {np.dtype(DTYPES[name])}"
-    shape = {"embedding": (rows, array.shape[-1]), "box": (rows, 4)}.get(name, (rows,))
+    shape = {"embedding": (rows, width), "box": (rows, 4)}.get(name, (rows,))
     if array.shape != shape:
         return f"has shape {array.shape}, not {shape}"
     if name in ("embedding", "time", "start", "end") and not np.isfinite(array).all():

@@ -38,7 +38,8 @@ class VisualFeatures:
 
     embedding (T, D) float16; time (T,) float64, seconds; valid (T,) bool;
     box (T, 4) float32, left, top, right, bottom in pixels, NaN without a face;
-    confidence (T,) float32 in [0, 1].
+    confidence (T,) float32 in [0, 1]; views {name: (T, D) float16}, the embeddings of other views of the same faces,
+    such as the mirrored one, which training may draw instead of `embedding`.
     """
 
     embedding: np.ndarray
@@ -48,6 +49,7 @@ class VisualFeatures:
     confidence: np.ndarray
     status: Status = Status.OK
     reason: str = ""
+    views: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

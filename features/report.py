@@ -7,11 +7,13 @@ from features.store import Verification
 
 
 def describe(info: dict) -> str:
-    """`FeatureStore.info()` as lines: backbones, then a line a video with its statuses, reasons where not ok."""
+    """`FeatureStore.info()` as lines: backbones, views, then a line a video with its statuses, reasons where not ok."""
     lines = [f"Settings {info['settings_hash'][:12]}."]
     for part, b in info["backbones"].items():
         trained = f"sha256 {b['sha256'][:12]}" if b["trained"] else "UNTRAINED, seeded"
         lines.append(f"  {part:<7} {b['name']}, {b['width']} wide, {b['source']}, {trained}")
+    if views := dict.fromkeys(view for video in info["videos"].values() for view in video["visual"]["views"]):
+        lines.append(f"  views   of each face: centre, {', '.join(views)}")
     lines.append(f"{len(info['videos'])} videos.")
     for video_id, video in info["videos"].items():
         statuses = "  ".join(f"{m} {video[m]['status']} ({video[m]['rows']})" for m in MODALITIES)

@@ -2,8 +2,9 @@
 
     (seal)       three lines of text that prove the file's structure, see features/seal.py
     /            format, id, provenance, source_name, source_size, source_sha256, fps, duration, frames;
-                 local; features_digest, digest
-    /visual      status, reason;  embedding (T, D), time (T,), valid (T,), box (T, 4), confidence (T,)
+                 views; local; features_digest, digest
+    /visual      status, reason;  embedding (T, D), time (T,), valid (T,), box (T, 4), confidence (T,);
+                 views/<name> (T, D) for each name in the attribute `views` of /
     /audio       status, reason;  embedding (T, D), time (T,)
     /text        status, reason;  embedding (W, D), start (W,), end (W,), word (W,), confidence (W,)
 
@@ -29,15 +30,17 @@ import numpy as np
 from features.errors import AffuseError, RecordError
 from features.layout import (
     DTYPES,
-    PATHS,
     RECORDS,
+    VIEWS,
     array_digest,
     arrays_of,
     as_bytes,
     chunk_count,
     chunk_shape,
     decode,
+    kind,
     names,
+    paths,
 )
 from features.publish import publish
 from features.record import FORMAT_VERSION, MODALITIES, Provenance, Source, Status, VideoFeatures, canonical
@@ -60,7 +63,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Header:
-    """All that a shard holds but its arrays. `features_digest` is the same for equal features."""
+    """All that a shard holds but its arrays. `features_digest` is the same for equal features; `views` names the
+    further views of the faces."""
 
     id: str
     source: Source
@@ -70,6 +74,7 @@ class Header:
     visual: Part
     audio: Part
     text: Part
+    views: tuple[str, ...]
     seconds: dict[str, float]
     provenance: Provenance
     features_digest: str
@@ -93,7 +98,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
         with h5py.File(sink, "w", userblock_size=start) as file:
             _fill(file, video, provenance, arrays)
             file.flush()
-            chunks = [extent for name in PATHS for extent in _extents(file[name])]
+            chunks = [extent for name in arrays for extent in _extents(file[name])]
         write_seal(sink, Seal(video.id, provenance.settings_hash), start, chunks)
 
     publish(path, fill, _verify_or_raise)
@@ -112,6 +117,7 @@ def _fill(
         "fps": float(video.fps),
         "duration": float(video.duration),
         "frames": int(video.frames),
+        "views": list(video.visual.views),
     }
     _put(file, **facts)
     for modality in MODALITIES:
@@ -127,7 +133,7 @@ def _fill(
             fletcher32=True,
         )
         # A video without a face is all zeros, which is what chunks that were never written read as.
-        if path != "visual/embedding" or as_bytes(array).any():
+        if kind(path) != "embedding" or as_bytes(array).any():
             dataset[...] = array
         _put(dataset, sha256=array_digest(array.dtype, array.shape, [array]))
     local = {"mtime_ns": int(video.source.mtime_ns), "seconds": video.seconds}
@@ -151,8 +157,11 @@ def _digest(value) -> str:
     return sha256(canonical(value).encode()).hexdigest()
 
 
-def read_shard(path: Path, modalities: Iterable[str] = MODALITIES) -> tuple[VideoFeatures, Provenance]:
-    """The video and how it was made. Modalities not asked for come with no rows but their real status.
+def read_shard(
+    path: Path, modalities: Iterable[str] = MODALITIES, views: bool = False
+) -> tuple[VideoFeatures, Provenance]:
+    """The video and how it was made. Modalities not asked for come with no rows but their real status, and so do the
+    further views of its faces, by name, unless `views`.
 
     Raises UsageError for a newer format, DamagedError where what is read is not what was written.
     """
@@ -161,15 +170,21 @@ def read_shard(path: Path, modalities: Iterable[str] = MODALITIES) -> tuple[Vide
         header = _header(file)
         parts = {}
         for modality, record in RECORDS.items():
-            arrays = {}
-            for name in names(modality):
-                with _blaming(file, f"{modality}/{name}") as dataset:
-                    array = dataset[()] if modality in wanted else dataset[:0]
-                    arrays[name] = decode(array) if name == "word" else array
+            arrays = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
+            if modality == "visual":
+                whole = views and modality in wanted
+                arrays["views"] = {view: _read(file, f"{VIEWS}/{view}", whole) for view in header.views}
             part = getattr(header, modality)
             parts[modality] = record(**arrays, status=part.status, reason=part.reason)
     kept = {name: getattr(header, name) for name in ("id", "source", "fps", "duration", "frames", "seconds")}
     return VideoFeatures(**kept, **parts), header.provenance
+
+
+def _read(file: h5py.File, path: str, whole: bool) -> np.ndarray:
+    """A dataset, or no rows of it."""
+    with _blaming(file, path) as dataset:
+        array = dataset[()] if whole else dataset[:0]
+        return decode(array) if kind(path) == "word" else array
 
 
 def read_frame_times(path: Path) -> np.ndarray:
@@ -206,7 +221,7 @@ def verify_shard(path: Path) -> list[Problem]:
                 _verify_attributes(file)
             except DamagedError as error:
                 problems.append(error.problem)
-            for name in PATHS:
+            for name in paths(_header(file).views):
                 try:
                     _verify_dataset(file, name)
                 except DamagedError as error:
@@ -265,13 +280,14 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
 
 def _check_layout(file: h5py.File, dataset: h5py.Dataset, name: str) -> None:
     """A shard from elsewhere must not make us read other files, or fill the memory with rows it has not."""
-    modality, _, own = name.partition("/")
+    modality, own = name.partition("/")[0], kind(name)
     clock = file[modality][names(modality)[1]]  # time or start: always on disk, with 8 bytes a row
     right = (
         dataset.dtype.str.startswith(DTYPES[own])
         and dataset.ndim == (2 if own in ("embedding", "box") else 1)
         and dataset.shape[0] == clock.shape[0] <= Path(file.filename).stat().st_size // 8
         and dataset.dtype.itemsize * math.prod(dataset.shape[1:]) <= WIDEST
+        and (own != "embedding" or dataset.shape == file[modality]["embedding"].shape)
         and dataset.chunks is not None
         and dataset.fletcher32
     )
@@ -293,6 +309,7 @@ def _header(file: h5py.File) -> Header:
         fps=value["fps"],
         duration=value["duration"],
         frames=value["frames"],
+        views=tuple(value["views"]),
         seconds=value["local"]["seconds"],
         provenance=Provenance.from_dict(value["provenance"]),
         features_digest=value["features_digest"],

@@ -93,12 +93,15 @@ class FeatureStore:
     def __getitem__(self, video_id: str) -> VideoFeatures:
         return self.read(video_id)
 
-    def read(self, video_id: str, modalities: Iterable[str] = MODALITIES) -> VideoFeatures:
-        """One video. Modalities not asked for come with no rows but their real status.
+    def read(
+        self, video_id: str, modalities: Iterable[str] = MODALITIES, views: bool = False
+    ) -> VideoFeatures:
+        """One video. Modalities not asked for come with no rows but their real status; the further views of its faces
+        come with no rows unless `views`.
 
         Raises UsageError for an unknown id or a newer format, AffuseError where the shard is damaged.
         """
-        return read_shard(self.shard(video_id), modalities)[0]
+        return read_shard(self.shard(video_id), modalities, views)[0]
 
     def frame_times(self, video_id: str) -> np.ndarray:
         """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames.
@@ -182,6 +185,7 @@ class FeatureStore:
         for modality in MODALITIES:
             part = getattr(header, modality)
             described[modality] = {**asdict(part), "status": part.status.value}
+        described["visual"]["views"] = list(header.views)
         return {**described, "transcript": self.read(video_id, ("text",)).transcript}
 
     # ---- checking

@@ -39,12 +39,14 @@ def extract_settings(
     assignments: Iterable[str] = (),
     given_faces: bool = False,
     given_transcripts: bool = False,
+    views: str | None = None,
 ) -> ExtractSettings:
     """Profile ← settings file ← `key=value` assignments. Raises UsageError naming what is wrong."""
     if profile not in PROFILES:
         raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
+    given |= {"views": views} if views is not None else {}
     file = read_yaml(config) if config else {}
     settings = resolve(
         ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given

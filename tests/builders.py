@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -30,9 +31,11 @@ def random_video(
     widths: dict[str, int] | None = None,
     seed: int = 0,
     faces: float = 0.8,
+    views: Iterable[str] = (),
     **changes,
 ) -> VideoFeatures:
-    """A video of `frames` frames at 25 a second, a face in a share `faces` of them, and `words` words.
+    """A video of `frames` frames at 25 a second, a face in a share `faces` of them with these further `views`, and
+    `words` words.
 
     A modality that is left with nothing has the status for it. `changes` replace fields of the record.
     """
@@ -64,6 +67,7 @@ def random_video(
                 np.where(valid, random.uniform(0.9, 1, frames), 0).astype(np.float32),
                 Status.OK if valid.any() else Status.NO_FACE,
                 "" if valid.any() else f"no face found in {frames} frames",
+                {view: embedding * np.float16(k) for k, view in enumerate(views, start=2)},
             ),
             audio=AudioFeatures(
                 random.normal(size=(frames, widths["audio"])).astype(np.float16),
@@ -113,7 +117,9 @@ def assert_same(one: VideoFeatures, other: VideoFeatures) -> None:
         for array in dataclasses.fields(mine):
             a, b = getattr(mine, array.name), getattr(theirs, array.name)
             where = f"{field.name}/{array.name}"
-            if isinstance(a, np.ndarray) and a.dtype.kind != "U":
+            if array.name == "views":
+                assert {view: x.tobytes() for view, x in a.items()} == {v: x.tobytes() for v, x in b.items()}
+            elif isinstance(a, np.ndarray) and a.dtype.kind != "U":
                 assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), where
             else:
                 assert list(a) == list(b) if isinstance(a, np.ndarray) else a == b, where

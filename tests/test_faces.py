@@ -16,6 +16,7 @@ from extract.faces import (
     link,
     overlap,
     read_crop,
+    resize,
     square,
 )
 
@@ -96,7 +97,9 @@ def test_crops_are_square_around_the_box_wherever_it_lies(box, margin):
     assert side >= max(w, h) * (1 + margin) - 0.51
     assert abs(left + side / 2 - (x + w / 2)) <= 1
     assert abs(top + side / 2 - (y + h / 2)) <= 1
-    picture = crop(plain_frames(1, (100, 80))[0], np.array([x, y, x + w, y + h]), margin, 32)
+    cut = crop(plain_frames(1, (100, 80))[0], np.array([x, y, x + w, y + h]), margin)
+    assert cut.shape == (side, side, 3)
+    picture = resize(cut, 32)
     assert picture.shape == (3, 32, 32)
     assert (picture - 90).abs().max() < 1e-3
 
@@ -107,8 +110,8 @@ def test_given_crops(tmp_path):
     Image.fromarray(plain_frames(1, (112, 112), 200)[0]).save(tmp_path / "00001.jpg")
     (tmp_path / "00002.jpg").write_bytes(b"not a picture")
     damage = []
-    assert (read_crop(tmp_path / "00001.jpg", 64, damage) - 200.0).abs().max() < 3
-    assert read_crop(tmp_path / "00002.jpg", 64, damage) is None
+    assert (read_crop(tmp_path / "00001.jpg", damage).float() - 200.0).abs().max() < 3
+    assert read_crop(tmp_path / "00002.jpg", damage) is None
     assert "00002.jpg" in damage[0]
-    assert read_crop(tmp_path / "00003.jpg", 64, damage) is None
+    assert read_crop(tmp_path / "00003.jpg", damage) is None
     assert len(damage) == 1

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import MODALITIES, AffuseError, FeatureStore, Status, UsageError
-from features.layout import PATHS, chunk_shape, shard_name
+from features.layout import chunk_shape, paths, shard_name
 from features.publish import HOST, sweep
 from features.seal import DamagedError
 from features.shard import (
@@ -38,6 +38,7 @@ from features.shard import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+VIEWS = ("flip", "top-left")
 ODD_IDS = {
     "plain": "clip01",
     "folders": "batch1/new vids/a.b",
@@ -104,13 +105,15 @@ def test_any_id_comes_back(tmp_path, video_id):
     faces=st.sampled_from([0.0, 0.5, 1.0]),
     reason=st.text(st.characters(), max_size=20),
     seed=st.integers(0, 99),
+    views=st.lists(st.sampled_from(["flip", "top-left", "bottom-right"]), unique=True),
 )
-def test_any_record_comes_back(tmp_path, video_id, frames, words, width, faces, reason, seed):
-    video = random_video(video_id, frames, words, dict.fromkeys(MODALITIES, width), seed, faces)
+def test_any_record_comes_back(tmp_path, video_id, frames, words, width, faces, reason, seed, views):
+    video = random_video(video_id, frames, words, dict.fromkeys(MODALITIES, width), seed, faces, views)
     video = dataclasses.replace(video, audio=dataclasses.replace(video.audio, reason=reason))
     path = put(tmp_path, video)
-    assert_same(read_shard(path)[0], video)
+    assert_same(read_shard(path, views=True)[0], video)
     assert verify_shard(path) == []
+    assert list(read_header(path).views) == views
 
 
 def test_names_differ_where_ids_do():
@@ -147,18 +150,18 @@ def test_chunks_hold_all_rows_with_little_to_spare(rows):
 
 
 def test_every_dataset_has_a_checksum_and_no_compression(tmp_path):
-    with h5py.File(put(tmp_path)) as file:
-        for name in PATHS:
+    with h5py.File(put(tmp_path, random_video(views=VIEWS))) as file:
+        for name in paths(VIEWS):
             assert file[name].fletcher32, name
             assert file[name].compression is None, name
             assert file[name].maxshape[0] is None, name
 
 
 def test_a_video_without_a_face_takes_no_room(tmp_path):
-    video = random_video(frames=2000, faces=0, widths={"visual": 2048})
+    video = random_video(frames=2000, faces=0, widths={"visual": 2048}, views=VIEWS)
     path = put(tmp_path, video)
     assert path.stat().st_size < 250_000
-    assert_same(read_shard(path)[0], video)
+    assert_same(read_shard(path, views=True)[0], video)
     assert verify_shard(path) == []
 
 
@@ -180,6 +183,40 @@ def test_modalities_not_asked_for_keep_their_status(tmp_path, modalities):
         assert theirs.embedding.shape == (rows, mine.embedding.shape[1])
         assert theirs.embedding.dtype == np.float16
     assert (back.frames, back.fps, back.source) == (video.frames, video.fps, video.source)
+
+
+def test_views_come_without_rows_unless_asked_for(tmp_path):
+    video = random_video(views=VIEWS)
+    path = put(tmp_path, video)
+    for asked in ({}, {"views": True, "modalities": ("audio",)}):
+        views = read_shard(path, **asked)[0].visual.views
+        assert {view: rows.shape for view, rows in views.items()} == dict.fromkeys(VIEWS, (0, 24))
+    with pytest.raises(AffuseError, match=r"visual/views/flip has shape \(0, 24\), not \(40, 24\)"):
+        put(tmp_path, read_shard(path)[0])  # so that nobody loses them by writing back what was read
+
+
+def test_a_view_that_is_not_there_is_damage(tmp_path, monkeypatch):
+    path = put(tmp_path, random_video(views=VIEWS))
+    text = path.read_bytes().split(b"\n")[1]
+    with h5py.File(path, "r+") as file:
+        del file["visual/views/flip"]
+    assert [p.reason for p in verify_shard(path)] == ["its structure is not the one that was written"]
+    monkeypatch.setattr("features.seal._structure", lambda *_: "sealed anew")
+    reseal(path, text)
+    assert "visual/views/flip" in [p.dataset for p in verify_shard(path)]
+    with pytest.raises(DamagedError, match="visual/views/flip"):
+        read_shard(path)
+
+
+def test_a_view_of_another_shape_is_refused(tmp_path, monkeypatch):
+    path = put(tmp_path, random_video(views=VIEWS))
+    text = path.read_bytes().split(b"\n")[1]
+    with h5py.File(path, "r+") as file:
+        file["visual/views/flip"].resize(23, axis=1)
+    monkeypatch.setattr("features.seal._structure", lambda *_: "sealed anew")
+    reseal(path, text)
+    with pytest.raises(DamagedError, match=r"visual/views/flip: \(40, 23\) .* not the layout"):
+        read_shard(path)
 
 
 def test_the_header_says_all_but_the_arrays(tmp_path):
@@ -222,6 +259,12 @@ def broken(video, modality, **changes):
     ("modality", "changes", "message"),
     [
         ("visual", {"embedding": np.zeros((40, 24), np.float32)}, "visual/embedding is float32, not float16"),
+        (
+            "visual",
+            {"views": {"flip": np.zeros((40, 8), np.float16)}},
+            r"visual/views/flip has shape \(40, 8\)",
+        ),
+        ("visual", {"views": {"flip": np.full((40, 24), np.inf, "<f2")}}, "visual/views/flip holds NaN"),
         ("visual", {"valid": np.ones(39, bool)}, r"visual/valid has shape \(39,\), not \(40,\)"),
         ("visual", {"box": np.zeros((40, 3), np.float32)}, r"visual/box has shape \(40, 3\)"),
         ("visual", {"time": np.arange(40.0)[::-1]}, "visual/time goes back in time"),
@@ -245,9 +288,9 @@ def test_a_record_without_a_finite_rate_is_not_kept(tmp_path):
 # ---- damage
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", paths(VIEWS))
 def test_a_flipped_bit_in_a_dataset_names_video_and_dataset(tmp_path, name):
-    path = put(tmp_path, random_video(frames=300, widths={"visual": 1024}))
+    path = put(tmp_path, random_video(frames=300, widths={"visual": 1024}, views=VIEWS))
     whole = path.read_bytes()
     rng = random.Random(name)
     modality = name.partition("/")[0]
@@ -256,7 +299,7 @@ def test_a_flipped_bit_in_a_dataset_names_video_and_dataset(tmp_path, name):
         (problem,) = verify_shard(path)
         assert (problem.video, problem.dataset, problem.file) == ("clip01", name, path.name)
         with pytest.raises(DamagedError, match=f"'clip01' .* dataset {name}") as caught:
-            read_shard(path)
+            read_shard(path, views=True)
         assert pickle.loads(pickle.dumps(caught.value)).problem == caught.value.problem
         read_shard(path, [m for m in MODALITIES if m != modality])  # the others still serve
         path.write_bytes(whole)
@@ -264,7 +307,7 @@ def test_a_flipped_bit_in_a_dataset_names_video_and_dataset(tmp_path, name):
 
 
 def test_any_flipped_bit_is_seen(tmp_path):
-    path = put(tmp_path, random_video(frames=20))
+    path = put(tmp_path, random_video(frames=20, views=VIEWS))
     size = path.stat().st_size
     rng = random.Random(1)
     nameless = 0
