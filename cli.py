@@ -28,6 +28,7 @@ from features.console import (
     finish_prediction,
     say,
     show_progress,
+    shown,
 )
 from features.version import VERSION
 from fuse.commands import fuse
@@ -76,7 +77,7 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
     click.echo(describe(summary))
     for video_id in summary.kept:
         if video_id in summary.failed:
-            say(f"failed: {video_id}: {summary.failed[video_id]}")
+            say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
     sys.exit(bool(summary.failed))
 
 

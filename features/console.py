@@ -37,9 +37,14 @@ TRIALS_OUT = click.option(
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
+def shown(name: str) -> str:
+    """A name, or a sentence with names in it, on one line: what a terminal would act on, or cannot print, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def say(text: str) -> None:
     """A message for the person watching; results are printed with click.echo."""
-    click.echo(text, err=True)
+    click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
 
 def show_epoch(row: dict) -> None:
@@ -50,7 +55,7 @@ def show_epoch(row: dict) -> None:
 
 def show_progress(done: int, todo: int, failure: str | None) -> None:
     if failure:
-        say(f"failed: {failure}")
+        say(f"failed: {shown(failure)}")
     if sys.stderr.isatty():
         click.echo(f"\r{done} of {todo} videos", err=True, nl=done == todo)
 
@@ -61,10 +66,11 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     else:
         for video_id, made in result["written"].items():
             click.echo(
-                f"{video_id}: {made['frames']} frames, {made['valid']} valid: {made['csv']}, {made['figure']}"
+                f"{shown(video_id)}: {made['frames']} frames, {made['valid']} valid: {shown(made['csv'])}, "
+                f"{shown(made['figure'])}"
             )
     for video_id, reason in result["failed"].items():
-        say(f"failed: {video_id}: {reason}")
+        say(f"failed: {shown(video_id)}: {shown(reason)}")
     sys.exit(bool(result["failed"]))
 
 
@@ -76,7 +82,7 @@ class Messages(logging.Handler):
         self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        text = f"{record.levelname.lower()}: {shown(record.getMessage())}"
         if text not in self.said:
             self.said.add(text)
             say(text)
