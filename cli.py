@@ -29,6 +29,7 @@ from features.console import (
     finish_prediction,
     say,
     show_progress,
+    shown,
 )
 from features.version import VERSION
 from fuse.commands import fuse
@@ -82,7 +83,7 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
     click.echo(json.dumps(summary.as_dict(), indent=2) if as_json else describe(summary))
     for video_id in summary.kept:
         if video_id in summary.failed:
-            say(f"failed: {video_id}: {summary.failed[video_id]}")
+            say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
     sys.exit(bool(summary.failed))
 
 

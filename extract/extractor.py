@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 
@@ -47,6 +47,7 @@ SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
 END = object()
 DETECTION_CHUNK = 32  # scaled frames per call of the detector
 CROP_CHUNK = 8  # full frames held at once
+CUT_SHORT = 1.0  # s that a file may end before its header says
 
 
 @dataclass
@@ -166,6 +167,11 @@ class Extractor:
         samples, damage = self._samples(job, media, stages)
         audio = self._audio(media, samples, damage, visual, stages)
         text = self._text(job, media, samples, damage, stages)
+        if note := _cut_short(media, visual.time, samples):
+            visual, audio = (
+                replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
+                for part in (visual, audio)
+            )
         duration = max(media.duration, len(samples) / SAMPLE_RATE)
         return VideoFeatures(
             id=job.id,
@@ -188,7 +194,7 @@ class Extractor:
         if not media.has_video:
             return no_visual(width, Status.NO_VIDEO, "the file has no pictures")
         damage: list[str] = []
-        time, box, confidence = self._boxes(job, media, stages, damage)
+        time, box, confidence = self._boxes(job, stages, damage)
         if not len(time):
             reason = f"no frame could be decoded ({'; '.join(damage[:3]) or 'the stream is empty'})"
             return no_visual(width, Status.UNDECODABLE, reason)
@@ -213,8 +219,12 @@ class Extractor:
             status, reason = Status.NO_FACE, where
         return VisualFeatures(embedding, time, valid, box, confidence * valid, status, reason, views)
 
-    def _boxes(self, job: Job, media: Media, stages: Stages, damage: list[str]):
-        """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
+    def _boxes(self, job: Job, stages: Stages, damage: list[str]):
+        """Time (T,), box (T, 4) and confidence (T,) of the person followed.
+
+        Where the frame size changes midway, faces are linked in pixels of the first scaled frame, and each box is
+        scaled to its own frame.
+        """
         wanted = "visual" in self.settings.modalities
         if not wanted or job.crops:
             # Only the clock is needed: frames are decoded at the smallest size.
@@ -226,17 +236,18 @@ class Extractor:
             return time, np.full((len(time), 4), np.nan, np.float32), confidence
         side = self.settings.detection.short_side
         chunks = read_frames(job.path, chunk=DETECTION_CHUNK, short_side=side, damage=damage)
-        times, detected, small = [np.zeros(0)], [], (1, 1)
+        times, sizes, detected, first = [np.zeros(0)], [np.zeros((0, 2))], [], np.ones(2)
         for chunk in stages.timed("decode", chunks):
+            small = np.array(chunk.pixels.shape[2:0:-1], float)
+            first = first if detected else small
             times.append(chunk.time)
-            small = chunk.pixels.shape[1:3]
+            sizes.append(chunk.size)
             with stages("detect"):
-                detected += self.detector(chunk.pixels)
+                detected += [faces.scaled(first / small) for faces in self.detector(chunk.pixels)]
         time = np.concatenate(times)
-        scale = max(1.0, min(media.width, media.height) / min(small))
         tracks = link(detected, time)
-        box, confidence = follow(tracks, len(time), small[1], self.settings.detection.face)
-        return time, box * np.float32(scale), confidence
+        box, confidence = follow(tracks, len(time), first[0], self.settings.detection.face)
+        return time, box * np.tile(np.concatenate(sizes) / first, 2).astype(np.float32), confidence
 
     def _crops(self, job: Job, seen: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
         """Batches of (frame indices, {side S: crops (n, 3, S, S)}) of the frames in `seen`, those with a face."""
@@ -251,6 +262,10 @@ class Extractor:
             boxes = iter(box[seen])
             for chunk in read_frames(job.path, chunk=CROP_CHUNK, wanted=np.isin(np.arange(len(box)), seen)):
                 yield from (crop(pixels, next(boxes), margin) for pixels in chunk.pixels)
+            if next(boxes, None) is not None:
+                raise UndecodableError(
+                    f"{job.path} changed while it was read. Extract again when it is finished."
+                )
 
         def resized() -> Iterator[dict[int, torch.Tensor] | None]:
             for picture in pictures():
@@ -319,6 +334,15 @@ class Extractor:
 
 def _noted(damage: list[str]) -> str:
     return f"{len(damage)} damaged parts were passed over (first: {damage[0]})" if damage else ""
+
+
+def _cut_short(media: Media, time: np.ndarray, samples: np.ndarray) -> str:
+    """What to say of a file that ends before its header says, as a half-copied one does."""
+    whole = len(samples) or not media.has_audio  # sound that was not decoded may well last to the end
+    end = max([len(samples) / SAMPLE_RATE, *time[-1:]])
+    if not whole or media.duration - end < CUT_SHORT:
+        return ""
+    return f"the file ends at {end:.1f} s of the {media.duration:.1f} s that its header says"
 
 
 def _why_silent(media: Media, damage: list[str]) -> tuple[Status, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,8 @@ from extract.download import sha256_of
 from extract.media import SUFFIXES
 from extract.transcripts import find_transcript
 from features.errors import UsageError
+
+log = logging.getLogger("affuse")
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path 
 
 
 def _media_files(folder: Path) -> list[Path]:
-    """Files below `folder` with a video's ending, sorted; hidden ones, pipes and devices are passed over.
+    """Files below `folder` with a video's ending, sorted; hidden ones, pipes and devices are passed over, and so are
+    folders that are symbolic links, with a warning. Links to files are followed.
 
     Raises UsageError for a folder that cannot be listed: its videos would be missing without a word.
     """
@@ -120,6 +124,8 @@ def _media_files(folder: Path) -> list[Path]:
     found = []
     for here, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (path for name in folders if (path := Path(here, name)).is_symlink()):
+            log.warning("%s is a link to a folder, which is not searched: it may lead back here", link)
         paths = (Path(here, name) for name in names if not name.startswith("."))
         found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or not p.exists())]
     return sorted(found)

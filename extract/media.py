@@ -39,8 +39,12 @@ SUFFIXES = [
 FORMATS = "3gp,asf,avi,flv,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
 SAMPLE_RATE = 16_000  # Hz; what VGGish and Whisper both expect
 MAX_PIXELS = 8192 * 4320  # one 8K frame
+LONGEST = 4 * 3600.0  # s; embeddings and sound are held in memory, and take 0.7 GB an hour
+CHUNK_BYTES = 2**28  # of frames handed out at once
+LOUDEST = 100.0  # times full scale; samples beyond are not sound
 GAP = 0.1  # s by which sound must be late to be preceded by silence; less is rounding of its clock
 LONGEST_GAP = 3600.0  # s; more is a broken clock
+BEYOND = f"what lies beyond {LONGEST / 3600:.0f} hours was not read"
 
 
 class UndecodableError(AffuseError):
@@ -61,10 +65,12 @@ class Media:
 
 @dataclass(frozen=True)
 class Frames:
-    """Consecutive frames: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB."""
+    """Consecutive frames: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB;
+    size (n, 2) float64, each frame's width and height before it was scaled down."""
 
     time: np.ndarray
     pixels: np.ndarray
+    size: np.ndarray
 
 
 @contextmanager
@@ -73,6 +79,10 @@ def _opened(path: Path):
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
             yield container
+    except av.error.ArgumentError:
+        raise UndecodableError(
+            f"{path.name} cannot be opened as a video: it is in none of the formats that are read ({FORMATS})."
+        ) from None
     except av.error.FFmpegError as error:
         raise UndecodableError(f"{path.name} cannot be opened as a video: {_reason(error)}.") from None
     except OSError as error:
@@ -97,7 +107,7 @@ def _origin(container) -> float:
 
 
 def probe(path: Path) -> Media:
-    """Read the headers. Raises UndecodableError where the file is no media, or its frames are too large."""
+    """Read the headers. Raises UndecodableError where the file is no media, or too large or long to be read."""
     with _opened(path) as container:
         video = _picture_stream(container)
         audio = container.streams.audio
@@ -111,14 +121,27 @@ def probe(path: Path) -> Media:
                 f"{path.name} has frames of {width}×{height}; at most 8192×4320 is read. Scale it down first."
             )
         rate = (video.average_rate or video.guessed_rate) if video else None
+        duration = (container.duration or 0) / av.time_base
+        if duration > LONGEST:
+            duration = _length(container, video or audio[0])
+        if duration > LONGEST:
+            raise UndecodableError(
+                f"{path.name} is {duration / 3600:.1f} hours long; at most {LONGEST / 3600:.0f} are read. Cut it "
+                "into parts."
+            )
         return Media(
             fps=float(rate) if rate else 0.0,
-            duration=(container.duration or 0) / av.time_base,
+            duration=duration,
             width=width,
             height=height,
             has_video=video is not None,
             has_audio=bool(audio),
         )
+
+
+def _length(container, stream) -> float:
+    """How long the packets of a stream last together, in seconds: headers and broken clocks claim anything."""
+    return float(sum(packet.duration or 0 for packet in container.demux(stream)) * stream.time_base)
 
 
 def frame_count(path: Path) -> int:
@@ -138,6 +161,8 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
     if stream.codec_context is None:
         damage.append(f"there is no decoder for the codec of its {stream.type}")
         return
+    if stream.type == "video":
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     packets = container.demux(stream)
     while True:
         try:
@@ -155,13 +180,15 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
         yield from frames
 
 
-def _upright(frame, short_side: int | None) -> np.ndarray:
-    """RGB pixels (H, W, 3), scaled down to `short_side`, turned as the rotation metadata says."""
+def _upright(frame, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """RGB pixels (H, W, 3), scaled down to `short_side`, turned as the rotation metadata says, and the width and
+    height they had before scaling."""
     scale = min(1.0, short_side / min(frame.width, frame.height)) if short_side else 1.0
     size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
     pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="AREA")
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels
+    full = (frame.height, frame.width) if quarter_turns % 2 else (frame.width, frame.height)
+    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels, full
 
 
 def read_frames(
@@ -172,8 +199,9 @@ def read_frames(
     wanted: np.ndarray | None = None,
     damage: list[str] | None = None,
 ) -> Iterator[Frames]:
-    """Decode the frames of a video in chunks, so that memory does not grow with its length.
+    """Decode the frames of a video in chunks, so that memory does not grow with its length or their size.
 
+    A clock that stands still, jumps back, or leaps by more than LONGEST_GAP is continued at the mean rate.
     short_side: scale frames down (never up) until the shorter side has this many pixels.
     wanted: (T,) bool, frames to hand out; the others are decoded but not converted.
     damage: collects a reason for every packet that could not be decoded.
@@ -185,21 +213,25 @@ def read_frames(
             stream.thread_type = "AUTO"
         origin = _origin(container)
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        times, pixels, last = [], [], -step
+        times, pixels, sizes, last = [], [], [], -step
         for index, frame in enumerate(_decoded(container, stream, damage)):
             time = frame.time - origin if frame.time is not None else last + step
-            # A clock that stands still or jumps back is continued at the mean rate.
-            last = time if time > last else last + step
+            last = time if 0 < time - last < LONGEST_GAP else last + step
+            if last > LONGEST:
+                damage.append(BEYOND)
+                break
             if wanted is not None and (index >= len(wanted) or not wanted[index]):
                 continue
-            picture = _upright(frame, short_side)
-            if pixels and (len(pixels) == chunk or picture.shape != pixels[0].shape):
-                yield Frames(np.array(times), np.stack(pixels))
-                times, pixels = [], []
+            picture, size = _upright(frame, short_side)
+            most = min(chunk, max(1, CHUNK_BYTES // picture.nbytes))
+            if pixels and (len(pixels) == most or picture.shape != pixels[0].shape):
+                yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
+                times, pixels, sizes = [], [], []
             times.append(last)
             pixels.append(picture)
+            sizes.append(size)
         if pixels:
-            yield Frames(np.array(times), np.stack(pixels))
+            yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
 
 
 def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
@@ -208,17 +240,20 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
     Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut.
     """
     damage = damage if damage is not None else []
-    blocks, start, clock = [], None, 0.0
+    blocks, begin, clock = [], None, 0.0
     with _opened(path) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in _decoded(container, stream, damage):
             time = frame.time if frame.time is not None else clock
-            if start is None:
-                start, clock = time - _origin(container), time
+            if begin is None:
+                begin = clock = time
             if GAP < time - clock < LONGEST_GAP:
                 blocks.append(np.zeros(round((time - clock) * SAMPLE_RATE), np.float32))
                 clock = time
+            if clock - begin > LONGEST:
+                damage.append(BEYOND)
+                break
             try:
                 blocks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
                 clock += frame.samples / frame.sample_rate
@@ -226,8 +261,12 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
                 damage.append(_reason(error))
         if blocks:
             blocks += [out.to_ndarray()[0] for out in resampler.resample(None)]
+            start = begin - _origin(container)
     if not blocks:
         return np.zeros(0, np.float32)
     samples = np.concatenate(blocks)
-    shift = round(start * SAMPLE_RATE)
+    if count := np.count_nonzero(broken := ~(np.abs(samples) <= LOUDEST)):
+        damage.append(f"{count} samples of sound are no numbers, or beyond {LOUDEST:g} times full scale")
+        samples[broken] = 0
+    shift = round(start * SAMPLE_RATE) if abs(start) < LONGEST_GAP else 0
     return samples[-shift:] if shift < 0 else np.concatenate([np.zeros(shift, np.float32), samples])

@@ -61,9 +61,14 @@ def compute_options(command):
     return command
 
 
+def shown(name: str) -> str:
+    """A name, or a sentence with names in it, on one line: what a terminal would act on, or cannot print, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def say(text: str) -> None:
     """A message for the person watching; results are printed with click.echo."""
-    click.echo(text, err=True)
+    click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
 
 def show_epoch(row: dict) -> None:
@@ -74,7 +79,7 @@ def show_epoch(row: dict) -> None:
 
 def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
-        say(f"failed: {failure}")
+        say(f"failed: {shown(failure)}")
     if sys.stderr.isatty():
         click.echo(f"\r{line}\x1b[K", err=True, nl=last)
 
@@ -85,10 +90,11 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     else:
         for video_id, made in result["written"].items():
             click.echo(
-                f"{video_id}: {made['frames']} frames, {made['valid']} valid: {made['csv']}, {made['figure']}"
+                f"{shown(video_id)}: {made['frames']} frames, {made['valid']} valid: {shown(made['csv'])}, "
+                f"{shown(made['figure'])}"
             )
     for video_id, reason in result["failed"].items():
-        say(f"failed: {video_id}: {reason}")
+        say(f"failed: {shown(video_id)}: {shown(reason)}")
     sys.exit(bool(result["failed"]))
 
 
@@ -100,7 +106,7 @@ class Messages(logging.Handler):
         self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        text = f"{record.levelname.lower()}: {shown(record.getMessage())}"
         if text not in self.said:
             self.said.add(text)
             say(text)
