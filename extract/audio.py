@@ -6,6 +6,8 @@ The log-mel patch is VGGish's own (Hershey et al. 2017): 25 ms windows every 10 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torchvggish import mel_features
@@ -19,28 +21,35 @@ PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples
 EDGE = SAMPLE_RATE  # samples by which the signal's ends are repeated
 ANCHORS = {"start": 0.0, "centre": -0.48, "end": -0.96}  # s from a frame's time to its patch's start
-BATCH = 64  # patches
+BATCH = {"cpu": 32, "cuda": 512}  # patches
 
 
-def log_mel(patches: np.ndarray) -> np.ndarray:
-    """Sound (n, 15600) at 16 kHz → log-mel patches (n, 96, 64) float32, as torchvggish computes them."""
-    frames = np.lib.stride_tricks.sliding_window_view(patches, WINDOW, axis=1)[:, ::HOP]
-    spectrum = np.abs(np.fft.rfft(frames * mel_features.periodic_hann(WINDOW), FFT))
-    bands = mel_features.spectrogram_to_mel_matrix(
+@cache
+def mel_bands() -> np.ndarray:
+    """Weights (257, 64) of the spectrum's bins in the mel bands."""
+    return mel_features.spectrogram_to_mel_matrix(
         num_mel_bins=vggish.NUM_MEL_BINS,
         num_spectrogram_bins=FFT // 2 + 1,
         audio_sample_rate=SAMPLE_RATE,
         lower_edge_hertz=vggish.MEL_MIN_HZ,
         upper_edge_hertz=vggish.MEL_MAX_HZ,
     )
-    return np.log(spectrum @ bands + vggish.LOG_OFFSET).astype(np.float32)
+
+
+def log_mel(patches: np.ndarray) -> np.ndarray:
+    """Sound (n, 15600) at 16 kHz → log-mel patches (n, 96, 64) float32, as torchvggish computes them."""
+    frames = np.lib.stride_tricks.sliding_window_view(patches, WINDOW, axis=1)[:, ::HOP]
+    spectrum = np.abs(np.fft.rfft(frames * mel_features.periodic_hann(WINDOW), FFT))
+    return np.log(spectrum @ mel_bands() + vggish.LOG_OFFSET).astype(np.float32)
 
 
 def cut_patches(samples: np.ndarray, time: np.ndarray, anchor: str) -> np.ndarray:
     """The sound of each frame: (n, 15600). Both ends are continued by 1 s of their last value, then by silence."""
-    padded = np.pad(np.pad(samples, EDGE, mode="edge"), (PATCH, PATCH))
-    start = np.round((time + ANCHORS[anchor]) * SAMPLE_RATE).astype(np.int64) + EDGE + PATCH
-    return np.lib.stride_tricks.sliding_window_view(padded, PATCH)[start]
+    start = np.round((time + ANCHORS[anchor]) * SAMPLE_RATE).astype(np.int64)
+    place = start[:, None] + np.arange(PATCH)
+    patches = samples[place.clip(0, len(samples) - 1)]
+    patches[(place < -EDGE) | (place >= len(samples) + EDGE)] = 0
+    return patches
 
 
 class SoundEncoder:
@@ -55,13 +64,10 @@ class SoundEncoder:
             self.network.load_state_dict(load_state(located.path, located.name))
         self.network = self.network.eval().requires_grad_(False).to(device, dtype)
         self.anchor, self.device, self.dtype = anchor, device, dtype
+        self.batch = BATCH[device.type]
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16."""
-        out = []
-        for first in range(0, len(time), BATCH):
-            patches = log_mel(cut_patches(samples, time[first : first + BATCH], self.anchor))
-            batch = torch.from_numpy(patches)[:, None].to(self.device, self.dtype)
-            out.append(self.network(batch).float().cpu().numpy())
-        return np.concatenate(out).astype(np.float16)
+        """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16, in one batch."""
+        patches = torch.from_numpy(log_mel(cut_patches(samples, time, self.anchor)))[:, None]
+        return self.network(patches.to(self.device, self.dtype)).float().cpu().numpy().astype(np.float16)

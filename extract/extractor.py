@@ -4,16 +4,13 @@
                   └─ sound ─┬─ patches ─ sound embeddings
                             └─ words ─ word embeddings
 
-Frames are decoded twice, once small for the boxes and once for the crops of the person followed: what is kept
-in memory in between is a box per frame, whatever the video's length.
+This thread decodes; the lanes compute, words beside faces beside sound.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 
@@ -21,13 +18,15 @@ import numpy as np
 import torch
 
 from extract.absent import no_audio, no_text, no_visual, undecodable
-from extract.faces import FaceDetector, crop, follow, link, read_crop, resize
+from extract.detection import FaceDetector
 from extract.inputs import Job
-from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio, read_frames
+from extract.lanes import Lanes
+from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio
+from extract.passes import embed_faces, find_person, frame_clock
 from extract.settings import ExtractSettings
 from extract.sources import LIBRARIES
 from extract.transcripts import read_transcript
-from extract.views import cut_view, sides, stored_views
+from extract.views import stored_views
 from extract.weights import Located, locate
 from features.record import (
     AudioFeatures,
@@ -44,34 +43,8 @@ from features.version import VERSION
 
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
-END = object()
-DETECTION_CHUNK = 32  # scaled frames per call of the detector
-CROP_CHUNK = 8  # full frames held at once
+GPU_LANES = 4  # threads that keep one GPU busy
 CUT_SHORT = 1.0  # s that a file may end before its header says
-
-
-@dataclass
-class Stages:
-    """Seconds spent per stage of one video."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def timed(self, name: str, items: Iterator) -> Iterator:
-        """Pass `items` on, counting the time taken to make each."""
-        while True:
-            with self(name):
-                item = next(items, END)
-            if item is END:
-                return
-            yield item
 
 
 def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
@@ -107,8 +80,11 @@ def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> P
 class Extractor:
     """Turns videos into records. Networks are built at their first use and kept."""
 
-    def __init__(self, settings: ExtractSettings, located: dict[str, Located], device: torch.device):
+    def __init__(
+        self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1
+    ):
         self.settings, self.located, self.device = settings, located, device
+        self.threads = threads if device.type == "cpu" else min(threads, GPU_LANES)
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self.provenance = make_provenance(settings, located)
 
@@ -158,15 +134,19 @@ class Extractor:
         """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
         a video that cannot be decoded is a record that says so."""
         source = Source(job.name, job.size, job.digest(), job.mtime_ns)
-        stages = Stages()
         try:
             media = probe(job.path)
         except UndecodableError as error:
             return undecodable(job.id, source, str(error), self._widths)
-        visual = self._visual(job, media, stages)
-        samples, damage = self._samples(job, media, stages)
-        audio = self._audio(media, samples, damage, visual, stages)
-        text = self._text(job, media, samples, damage, stages)
+        with Lanes(self.threads) as lanes:
+            samples, damage = self._samples(job, media, lanes)
+            words = lanes.submit(self._text, job, media, samples, damage, lanes)
+            blurred: list[str] = []
+            time, box, confidence = self._look(job, media, lanes, blurred)
+            heard = self._hear(samples, time, lanes)
+            visual = self._visual(job, media, time, box, confidence, lanes, blurred)
+            audio = self._audio(media, samples, damage, *heard)
+            text = words.result()
         if note := _cut_short(media, visual.time, samples):
             visual, audio = (
                 replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
@@ -182,19 +162,54 @@ class Extractor:
             visual=visual,
             audio=audio,
             text=text,
-            seconds={name: round(spent, 4) for name, spent in stages.seconds.items()},
+            seconds={name: round(spent, 4) for name, spent in lanes.seconds.items()},
         )
 
     @property
     def _widths(self) -> dict[str, int]:
         return {part: found.entry.width for part, found in self.located.items()}
 
-    def _visual(self, job: Job, media: Media, stages: Stages) -> VisualFeatures:
+    def _samples(self, job: Job, media: Media, lanes: Lanes) -> tuple[np.ndarray, list[str]]:
+        """Sound (samples,), and what of it is damaged."""
+        damage: list[str] = []
+        wanted = {"audio", "speech"} & set(self.settings.parts)
+        if not media.has_audio or not wanted:
+            return np.zeros(0, np.float32), damage
+        with lanes.timed("decode"):
+            return read_audio(job.path, damage), damage
+
+    def _look(self, job: Job, media: Media, lanes: Lanes, damage: list[str]):
+        """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
+        wanted = "visual" in self.settings.modalities
+        if media.has_video and wanted and not job.crops:
+            return find_person(job, self.detector, lanes, damage)
+        time = frame_clock(job, lanes, damage) if media.has_video else np.zeros(0)
+        confidence = np.zeros(len(time), np.float32)
+        if wanted and job.crops:
+            confidence[[i for i in range(len(time)) if job.crop(i).is_file()]] = 1
+        return time, np.full((len(time), 4), np.nan, np.float32), confidence
+
+    def _hear(self, samples: np.ndarray, time: np.ndarray, lanes: Lanes) -> tuple[np.ndarray, list[Future]]:
+        """The sound's times, and its embeddings, begun: those of the frames, where there are any and sound lasts."""
+        if "audio" not in self.settings.modalities:
+            return np.zeros(0), []
+        end = len(samples) / SAMPLE_RATE
+        clock = time[time < end] if len(time) else np.arange(0, end, 1 / SOUND_RATE)
+        size = self.sound_encoder.batch
+
+        def encode(times: np.ndarray) -> np.ndarray:
+            with lanes.timed("audio"):
+                return self.sound_encoder(samples, times)
+
+        return clock, [lanes.submit(encode, clock[i : i + size]) for i in range(0, len(clock), size)]
+
+    def _visual(
+        self, job: Job, media: Media, time: np.ndarray, box: np.ndarray, confidence: np.ndarray, lanes: Lanes,
+        damage: list[str],
+    ) -> VisualFeatures:  # fmt: skip
         width = self._widths.get("visual", 0)
         if not media.has_video:
             return no_visual(width, Status.NO_VIDEO, "the file has no pictures")
-        damage: list[str] = []
-        time, box, confidence = self._boxes(job, stages, damage)
         if not len(time):
             reason = f"no frame could be decoded ({'; '.join(damage[:3]) or 'the stream is empty'})"
             return no_visual(width, Status.UNDECODABLE, reason)
@@ -202,111 +217,38 @@ class Extractor:
         if "visual" not in self.settings.modalities:
             return VisualFeatures(embedding, time, valid, box, confidence, Status.SKIPPED, NOT_ASKED)
         views = {name: np.zeros_like(embedding) for name in stored_views(self.settings.views)}
-        for index, squares in self._crops(job, np.flatnonzero(confidence), box, stages, damage):
-            with stages("visual"):
-                embedding[index] = self.face_encoder(squares[self.face_encoder.size])
-                for name, rows in views.items():
-                    rows[index] = self.face_encoder(cut_view(name, squares, self.face_encoder))
-                valid[index] = True
+        rows = {"centre": embedding, **views}
+        margin, seen = self.settings.detection.margin, np.flatnonzero(confidence)
+        for index, made in embed_faces(
+            job, self.face_encoder, self.settings.views, margin, seen, box, lanes, damage
+        ):
+            for name, embedded in made.items():
+                rows[name][index] = embedded
+            valid[index] = True
         if valid.any():
-            status, reason = Status.OK, _noted(damage)
-        else:
-            where = (
-                f"no readable crop in {job.crops.name}"
-                if job.crops
-                else f"no face found in {len(time)} frames"
+            return VisualFeatures(
+                embedding, time, valid, box, confidence * valid, Status.OK, _noted(damage), views
             )
-            status, reason = Status.NO_FACE, where
-        return VisualFeatures(embedding, time, valid, box, confidence * valid, status, reason, views)
+        lack = (
+            f"no readable crop in {job.crops.name}" if job.crops else f"no face found in {len(time)} frames"
+        )
+        return VisualFeatures(embedding, time, valid, box, confidence * 0, Status.NO_FACE, lack, views)
 
-    def _boxes(self, job: Job, stages: Stages, damage: list[str]):
-        """Time (T,), box (T, 4) and confidence (T,) of the person followed.
-
-        Where the frame size changes midway, faces are linked in pixels of the first scaled frame, and each box is
-        scaled to its own frame.
-        """
-        wanted = "visual" in self.settings.modalities
-        if not wanted or job.crops:
-            # Only the clock is needed: frames are decoded at the smallest size.
-            chunks = read_frames(job.path, chunk=256, short_side=8, damage=damage)
-            time = np.concatenate([np.zeros(0), *(c.time for c in stages.timed("decode", chunks))])
-            confidence = np.zeros(len(time), np.float32)
-            if wanted:
-                confidence[[i for i in range(len(time)) if job.crop(i).is_file()]] = 1
-            return time, np.full((len(time), 4), np.nan, np.float32), confidence
-        side = self.settings.detection.short_side
-        chunks = read_frames(job.path, chunk=DETECTION_CHUNK, short_side=side, damage=damage)
-        times, sizes, detected, first = [np.zeros(0)], [np.zeros((0, 2))], [], np.ones(2)
-        for chunk in stages.timed("decode", chunks):
-            small = np.array(chunk.pixels.shape[2:0:-1], float)
-            first = first if detected else small
-            times.append(chunk.time)
-            sizes.append(chunk.size)
-            with stages("detect"):
-                detected += [faces.scaled(first / small) for faces in self.detector(chunk.pixels)]
-        time = np.concatenate(times)
-        tracks = link(detected, time)
-        box, confidence = follow(tracks, len(time), first[0], self.settings.detection.face)
-        return time, box * np.tile(np.concatenate(sizes) / first, 2).astype(np.float32), confidence
-
-    def _crops(self, job: Job, seen: np.ndarray, box: np.ndarray, stages: Stages, damage: list[str]):
-        """Batches of (frame indices, {side S: crops (n, 3, S, S)}) of the frames in `seen`, those with a face."""
-        from extract.visual import BATCH
-
-        wanted, margin = sides(self.settings.views, self.face_encoder), self.settings.detection.margin
-
-        def pictures() -> Iterator[torch.Tensor | None]:
-            if job.crops:
-                yield from (read_crop(job.crop(i), damage) for i in seen)
-                return
-            boxes = iter(box[seen])
-            for chunk in read_frames(job.path, chunk=CROP_CHUNK, wanted=np.isin(np.arange(len(box)), seen)):
-                yield from (crop(pixels, next(boxes), margin) for pixels in chunk.pixels)
-            if next(boxes, None) is not None:
-                raise UndecodableError(
-                    f"{job.path} changed while it was read. Extract again when it is finished."
-                )
-
-        def resized() -> Iterator[dict[int, torch.Tensor] | None]:
-            for picture in pictures():
-                yield None if picture is None else {side: resize(picture, side) for side in wanted}
-
-        def stacked() -> tuple[list[int], dict[int, torch.Tensor]]:
-            return [i for i, _ in batch], {side: torch.stack([p[side] for _, p in batch]) for side in wanted}
-
-        batch: list[tuple[int, dict[int, torch.Tensor]]] = []
-        for i, squares in zip(seen, stages.timed("crop", resized()), strict=True):
-            if squares is not None:  # an unreadable given crop counts as no face
-                batch.append((i, squares))
-            if len(batch) == BATCH:
-                yield stacked()
-                batch = []
-        if batch:
-            yield stacked()
-
-    def _samples(self, job: Job, media: Media, stages: Stages) -> tuple[np.ndarray, list[str]]:
-        damage: list[str] = []
-        wanted = {"audio", "speech"} & set(self.settings.parts)
-        if not media.has_audio or not wanted:
-            return np.zeros(0, np.float32), damage
-        with stages("decode"):
-            return read_audio(job.path, damage), damage
-
-    def _audio(self, media, samples, damage, visual: VisualFeatures, stages: Stages) -> AudioFeatures:
+    def _audio(
+        self, media: Media, samples: np.ndarray, damage: list[str], time: np.ndarray, embedded: list[Future]
+    ) -> AudioFeatures:
         if "audio" not in self.settings.modalities:
             return no_audio(self._widths, Status.SKIPPED, NOT_ASKED)
         if not len(samples):
             return no_audio(self._widths, *_why_silent(media, damage))
-        if visual.status in (Status.NO_VIDEO, Status.UNDECODABLE):
-            time = np.arange(0, len(samples) / SAMPLE_RATE, 1 / SOUND_RATE)
-        else:
-            time = visual.time[visual.time < len(samples) / SAMPLE_RATE]
         if not len(time):
             return no_audio(self._widths, Status.TOO_SHORT, "the sound ends before the first frame")
-        with stages("audio"):
-            return AudioFeatures(self.sound_encoder(samples, time), time, Status.OK, _noted(damage))
+        embedding = np.concatenate([batch.result() for batch in embedded])
+        return AudioFeatures(embedding, time, Status.OK, _noted(damage))
 
-    def _text(self, job: Job, media: Media, samples, damage, stages: Stages) -> TextFeatures:
+    def _text(
+        self, job: Job, media: Media, samples: np.ndarray, damage: list[str], lanes: Lanes
+    ) -> TextFeatures:
         width = self._widths.get("text", 0)
         if "text" not in self.settings.modalities:
             return no_text(width, Status.SKIPPED, NOT_ASKED)
@@ -317,11 +259,11 @@ class Extractor:
         elif not len(samples):
             return no_text(width, *_why_silent(media, damage))
         else:
-            with stages("speech"):
+            with lanes.timed("speech"):
                 words = self.transcriber(samples)
         if not words:
             return no_text(width, Status.NO_SPEECH, "no speech was recognised")
-        with stages("text"):
+        with lanes.timed("text"):
             embedding = self.word_encoder(words)
         return TextFeatures(
             embedding=embedding,

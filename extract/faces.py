@@ -1,72 +1,19 @@
-"""Faces: MTCNN boxes, linked over time into tracks, one person followed, square crops cut.
-
-Detection runs on frames scaled down to `Detection.short_side`; boxes are kept in the pixels of the full frame.
-"""
+"""Faces over time: boxes linked into tracks, one person followed, square crops cut."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from torch.nn.functional import interpolate
 
-from features.config import Settings
+from extract.detection import Detected, overlap
 
-MIN_FACE_PIXELS = 20  # MTCNN's own lower bound
 TRACK_MEMORY = 1.0  # s a track may go unseen before it ends
 LINK_OVERLAP = 0.3  # intersection over union that makes two boxes one person
-
-
-class Detection(Settings):
-    """How faces are found. Lengths in pixels of the scaled frame, `min_face` as a part of its short side."""
-
-    short_side: int = Field(360, ge=2 * MIN_FACE_PIXELS)
-    min_face: float = Field(0.1, ge=0, lt=1)
-    margin: float = Field(0.3, ge=0, le=10)
-    face: Literal["main", "left", "right", "largest"] = "main"
-
-
-@dataclass(frozen=True)
-class Detected:
-    """Faces of one frame: boxes (k, 4) float64, left, top, right, bottom; confidence (k,) float64."""
-
-    boxes: np.ndarray
-    confidence: np.ndarray
-
-    def scaled(self, factor: np.ndarray) -> Detected:
-        """The same faces in a frame `factor` (2,) times as wide and high."""
-        return Detected(self.boxes * np.tile(factor, 2), self.confidence)
-
-
-NOBODY = Detected(np.zeros((0, 4)), np.zeros(0))
-
-
-class FaceDetector:
-    """MTCNN (Zhang et al. 2016) from facenet-pytorch; the weights come with the package."""
-
-    def __init__(self, settings: Detection, device: torch.device):
-        from facenet_pytorch import MTCNN
-
-        self.settings = settings
-        self.mtcnn = MTCNN(keep_all=True, device=device).eval()
-
-    @torch.inference_mode()
-    def __call__(self, pixels: np.ndarray) -> list[Detected]:
-        """Faces of each frame of `pixels` (n, H, W, 3) uint8, in pixels of these frames."""
-        short = min(pixels.shape[1:3])
-        self.mtcnn.min_face_size = max(MIN_FACE_PIXELS, round(self.settings.min_face * short))
-        if short <= self.mtcnn.min_face_size:  # the detector's pyramid would be empty
-            return [NOBODY] * len(pixels)
-        boxes, confidence = self.mtcnn.detect(torch.from_numpy(np.ascontiguousarray(pixels)))
-        return [
-            NOBODY if box is None else Detected(np.array(box, np.float64), np.array(score, np.float64))
-            for box, score in zip(boxes, confidence, strict=True)
-        ]
 
 
 @dataclass
@@ -91,15 +38,6 @@ class Track:
     @property
     def centre(self) -> float:
         return float(np.mean([(box[0] + box[2]) / 2 for box in self.box]))
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.prod((high - low).clip(0), axis=2)
-    area = [np.prod((x[:, 2:] - x[:, :2]).clip(0), axis=1) for x in (a, b)]
-    return both / np.maximum(area[0][:, None] + area[1][None, :] - both, 1e-9)
 
 
 def link(detected: list[Detected], time: np.ndarray) -> list[Track]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from extract.faces import Detection
+from extract.detection import Detection
 from extract.sources import BACKBONES
 from extract.views import CHOICES
 from features.config import Settings, nearest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 from extract.resnet import IR50, ResNet50, damp
 from extract.views import ROOM
 from extract.weights import Located, load_state
 from features.errors import AffuseError
 
-BATCH = 32  # faces
+BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
 
 
 def build(located: Located) -> nn.Module:
@@ -49,9 +50,10 @@ class FaceEncoder:
 
     def __init__(self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32):
         face = located.entry.face
-        self.network = build(located).eval().requires_grad_(False)
+        # Folding each batch norm into its convolution saves a pass over the activations.
+        self.network = fuse(build(located).eval().requires_grad_(False))
         self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.batch = device, dtype, BATCH[device.type]
         self.size, self.centre = face.face, face.size
         self.room = face.face if face.face > face.size else round(face.size * ROOM)
         self.flip = face.channels == "BGR"
@@ -60,10 +62,8 @@ class FaceEncoder:
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> np.ndarray:
-        """RGB crops (n, 3, S, S), 0–255, S = size, or any that holds the centre → embeddings (n, D) float16."""
-        return np.concatenate([self._encode(batch) for batch in crops.split(BATCH)])
-
-    def _encode(self, crops: torch.Tensor) -> np.ndarray:
+        """RGB crops (n, 3, S, S), 0–255, S = size, or any that holds the centre → embeddings (n, D) float16, in one
+        batch."""
         edge = (crops.shape[-1] - self.centre) // 2
         pixels = crops[:, :, edge : edge + self.centre, edge : edge + self.centre].to(self.device).float()
         if self.flip:

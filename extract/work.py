@@ -30,7 +30,7 @@ class Recipe:
     def extractor(self) -> Extractor:
         """Find the weights; networks are built at their first use. Raises AffuseError where weights are missing."""
         located = locate_backbones(self.settings, self.weights_dir, self.allow_untrained)
-        return Extractor(self.settings, located, pick_device(self.device))
+        return Extractor(self.settings, located, pick_device(self.device), self.threads)
 
 
 @dataclass(frozen=True)

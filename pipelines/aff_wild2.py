@@ -16,7 +16,7 @@ from features.store import FeatureStore
 from fuse import TrainSettings, crossval
 from fuse.checkpoint import write_bytes
 from pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
-from pipelines.extraction import Announce, Compute, Progress, describe, extract_jobs
+from pipelines.extraction import HERE, Announce, Compute, Progress, describe, extract_jobs
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the
@@ -48,7 +48,7 @@ def run_aff_wild2(
     weights_dir: Path | None = None,
     allow_untrained: bool = False,
     allow_missing: bool = False,
-    compute: Compute = Compute(),
+    compute: Compute = HERE,
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
 ) -> dict:

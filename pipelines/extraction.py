@@ -89,6 +89,9 @@ class Compute:
         return cls(**options, tls=TLS(*files) if all(files) else None)
 
 
+HERE = Compute()
+
+
 def extract_folder(
     video_dir: Path,
     out: Path,
@@ -98,7 +101,7 @@ def extract_folder(
     allow_untrained: bool = False,
     faces_dir: Path | None = None,
     transcripts: Path | None = None,
-    compute: Compute = Compute(),
+    compute: Compute = HERE,
     retry_failed: bool = False,
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
