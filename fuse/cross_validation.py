@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,12 +23,15 @@ from fuse.checkpoint import write_bytes
 from fuse.data import load_corpus
 from fuse.ensemble import METHODS, predict_together
 from fuse.evaluation import labelled_corpus, pairs, predict_partition, score_pairs
+from fuse.fingerprint import fingerprint
 from fuse.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from fuse.intervals import PERMUTATIONS, bootstrap, permuted
 from fuse.labels import find_labels
 from fuse.run import Run, RunFolder, file_name, load_run, write_predictions
 from fuse.settings import TrainSettings
 from fuse.training import train
+
+log = logging.getLogger("affuse")
 
 
 def choose_folds(labels: Path, table: Path, by: str | None = None, k: int | None = None) -> list[Fold]:
@@ -54,7 +58,8 @@ def crossval(
     on_epoch: Callable[[str, dict], None] = lambda fold, row: None,
     on_fold: Callable[[str, bool], None] = lambda fold, made: None,
 ) -> dict:
-    """Train and score every fold in `out`; finished folds are not made again, an unfinished one is gone on with.
+    """Train and score every fold in `out`; finished folds are not made again, an unfinished one is gone on with. A fold
+    whose features or labels have changed is trained anew, and a warning says what has.
 
     on_epoch hears (fold, row of metrics), on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
     all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble":
@@ -75,7 +80,11 @@ def crossval(
     for fold in folds:
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
         path = out / file_name(fold.name)
-        finished = RunFolder(path).holds(own)
+        folder, data = RunFolder(path), fingerprint(store, labels, own)
+        if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
+            log.warning("fold %s is trained anew: %s", fold.name, changed)
+            folder.discard()
+        finished = folder.holds(own, data)
         if not finished:
             train(store, labels, path, own, lambda row, name=fold.name: on_epoch(name, row))
         on_fold(fold.name, not finished)

@@ -5,7 +5,6 @@ Nothing is loaded twice and no worker process is needed: a batch is one gather p
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -57,15 +56,6 @@ class Corpus:
     def any_present(self) -> Tensor:
         """(F,) bool: at least one modality has features at that frame."""
         return torch.stack(list(self.present.values())).any(0)
-
-    def fingerprint(self) -> str:
-        """Digest of the videos and of their frames' labels, to notice that they changed."""
-        digest = hashlib.sha256("\0".join([*self.videos, "", *self.targets]).encode())
-        for array in (self.truth, self.annotated):
-            digest.update(array.cpu().numpy().tobytes())
-        for track in self.timed.values():
-            digest.update(track.values.tobytes() + track.time.tobytes())
-        return digest.hexdigest()
 
     def closed(self) -> Corpus:
         """Without the frames that are not annotated: what follows a gap comes right after what precedes it.

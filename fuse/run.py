@@ -1,10 +1,11 @@
 """The run folder: what a training leaves behind, and how a trained model is had from it again.
 
 config.yaml        the resolved settings; `--config` takes it as it is
-model.safetensors  best weights and normalisation; with them model options, settings, provenance of the
-features metrics.csv        one row per epoch            events/        the same for TensorBoard
-predictions/       one CSV per validation video figures/       learning curve and predictions card.md
-the model card               checkpoint.safetensors  while the run is unfinished
+data.json          digests of the features and labels of each video
+model.safetensors  best weights and normalisation; with them model options, settings, provenance of the features
+metrics.csv        one row per epoch                events/   the same for TensorBoard
+predictions/       one CSV per validation video     figures/  learning curve and predictions
+card.md            the model card                   checkpoint.safetensors  while the run is unfinished
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import csv
 import io
 import logging
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from features.record import Provenance, how_they_differ
 from features.version import VERSION
 from fuse.checkpoint import prefixed, read_tensors, unprefixed, write_bytes, write_tensors
 from fuse.data import Normalisation
+from fuse.fingerprint import Fingerprint, changes, keep
 from fuse.models import FusionModel, build_model
 from fuse.settings import TrainSettings
 from fuse.weights import load_weights
@@ -48,6 +51,10 @@ class RunFolder:
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
 
     @property
     def model(self) -> Path:
@@ -70,10 +77,11 @@ class RunFolder:
         """The model is written last but for the removal of the checkpoint."""
         return self.model.exists() and not self.checkpoint.exists()
 
-    def check(self, settings: TrainSettings) -> None:
-        """See that a run with these settings can begin here, or go on.
+    def check(self, settings: TrainSettings, data: Fingerprint) -> None:
+        """See that a run with these settings on these data can begin here, or go on.
 
-        Raises UsageError for a finished run, other settings (naming them), and a folder of other things.
+        Raises UsageError for a finished run, other settings (naming them), and a folder of other things; AffuseError
+        where other data were trained on (naming the videos).
         """
         if not self.config.exists():
             if taken(self.path):
@@ -81,9 +89,11 @@ class RunFolder:
                     f"{self.path} is not empty and holds no run. Choose another folder for --out."
                 )
             return
-        differences = "; ".join(self.differences(settings))
+        differences, changed = "; ".join(self.differences(settings)), self.changes(data)
         if self.finished:
-            which = f"other settings ({differences})" if differences else "these settings: nothing to do"
+            which = "these settings: nothing to do"
+            which = f"these settings, made from other data ({changed})" if changed else which
+            which = f"other settings ({differences})" if differences else which
             raise UsageError(
                 f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out."
             )
@@ -92,9 +102,15 @@ class RunFolder:
                 f"{self.path} holds an unfinished run with other settings: {differences}. Give the same ones "
                 f"(--config {self.config}), or choose another folder for --out."
             )
+        if changed:
+            raise AffuseError(
+                f"{self.path} holds an unfinished run that began with other data: {changed}. Bring the data back to "
+                "go on with it, or choose another folder for --out to train on what is there now."
+            )
 
-    def holds(self, settings: TrainSettings) -> bool:
-        """Whether a finished run with these settings is here. Raises UsageError for a finished one with others."""
+    def holds(self, settings: TrainSettings, data: Fingerprint) -> bool:
+        """Whether a finished run with these settings on these data is here. Raises UsageError for a finished one with
+        other settings."""
         if not self.finished:
             return False
         if differences := "; ".join(self.differences(settings)):
@@ -102,20 +118,34 @@ class RunFolder:
                 f"{self.path} holds a finished run with other settings: {differences}. Give the same ones, or choose "
                 "another folder for --out."
             )
-        return True
+        return not self.changes(data)
 
-    def begin(self, settings: TrainSettings) -> None:
-        """Make the folder with its settings, unless there is one to go on with."""
+    def begin(self, settings: TrainSettings, data: Fingerprint) -> None:
+        """Make the folder with settings and data, unless there is one to go on with."""
         if self.config.exists():
             sweep(self.path)
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
-        head = "# The resolved settings of this run. Train again with --config and this file.\n"
-        text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
-        write_bytes(self.config, f"{head}{text}".encode())
+        else:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
+            head = "# The resolved settings of this run. Train again with --config and this file.\n"
+            text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
+            write_bytes(self.config, f"{head}{text}".encode())
+        if not self.checkpoint.exists():
+            keep(self.data, data)
+
+    def discard(self) -> None:
+        """Forget what was trained here but for the settings."""
+        for path in (self.model, self.checkpoint, self.data, self.metrics, self.card):
+            path.unlink(missing_ok=True)
+        for folder in ("events", "predictions", "figures"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def changes(self, data: Fingerprint) -> str:
+        """How these data differ from those that were trained on here; empty where they do not or nothing was."""
+        trained = self.model.exists() or self.checkpoint.exists()
+        return changes(self.data, data) if trained else ""
 
     def differences(self, settings: TrainSettings) -> list[str]:
         """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""

@@ -33,6 +33,7 @@ from fuse.checkpoint import (
 )
 from fuse.data import Corpus, Normalisation, Windows
 from fuse.evaluation import labelled_corpus, predict_frames, score
+from fuse.fingerprint import fingerprint
 from fuse.labels import find_labels
 from fuse.models import FusionModel, build_model
 from fuse.run import RunFolder, file_name, write_predictions
@@ -72,12 +73,13 @@ def train(
     settings = settings or TrainSettings()
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     device, folder = pick_device(settings.device), RunFolder(Path(out))
-    folder.check(settings)
+    data = fingerprint(store, Path(labels), settings)
+    folder.check(settings, data)
     with _quiet_randomness(device):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
         training, validation, unlabelled = _load(store, Path(labels), settings, list(model.targets), device)
-        folder.begin(settings)
+        folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning(
                 "the features come from untrained backbones: %s",
@@ -144,9 +146,6 @@ class _Training:
                 settings.stop_patience,
             )
         )
-        features = [store.header(video).features_digest for video in (*training.videos, *validation.videos)]
-        facts = "".join([training.fingerprint(), validation.fingerprint(), *features])
-        self.data = hashlib.sha256(facts.encode()).hexdigest()
 
     def learn(self, on_epoch: Callable[[dict], None]) -> None:
         """Epoch after epoch until the last one or the early stop."""
@@ -220,7 +219,6 @@ class _Training:
             **prefixed("optimiser", optimiser_tensors(self.optimiser)),
         }
         facts = {
-            "data": self.data,
             "epoch": progress.epoch,
             "best": progress.best,
             "schedule": asdict(progress.schedule),
@@ -229,18 +227,10 @@ class _Training:
         write_tensors(self.folder.checkpoint, tensors, facts)
 
     def resume(self) -> int:
-        """Take up the checkpoint if there is one; the number of epochs that are done.
-
-        Raises AffuseError when the data is not what the run began with.
-        """
+        """Take up the checkpoint if there is one; the number of epochs that are done."""
         if not self.folder.checkpoint.exists():
             return 0
         tensors, facts = read_tensors(self.folder.checkpoint)
-        if facts["data"] != self.data:
-            raise AffuseError(
-                f"The run in {self.folder.path} began with other data: videos, labels or extraction settings "
-                "have changed since. Train into another folder, or bring the data back."
-            )
         device = self.training.corpus.device
         self.model.load_state_dict(unprefixed("model", tensors))
         restore_optimiser(self.optimiser, unprefixed("optimiser", tensors))

@@ -6,7 +6,6 @@ run is taken as it is, an unfinished one goes on from its checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,17 +18,15 @@ import pandas as pd
 from features import FeatureStore
 from features.errors import AffuseError, UsageError
 from fuse.bootstrap import Difference, moments, paired_bootstrap
-from fuse.checkpoint import write_bytes
 from fuse.entries import Entry
 from fuse.evaluation import pairs, predict_partition, score_pairs
-from fuse.labels import find_labels
+from fuse.fingerprint import Fingerprint, changes, fingerprint, keep
 from fuse.run import RunFolder, load_run, taken
-from fuse.settings import TrainSettings
 from fuse.training import train
 
 log = logging.getLogger("affuse")
 
-DATA = "data.sha256"
+DATA = "data.json"  # what all runs are made from
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,11 @@ def run_trials(
         for e in owners.values()
         for seed in seeds
     ]
-    _check_folder(out, store, labels, entries[0].settings)
+    data = fingerprint(store, labels, entries[0].settings)
+    _check_folder(out, data)
     for entry, seed, folder in plan:
-        _check_run(folder, entry.seeded(seed))
+        if not folder.holds(entry.seeded(seed), data):
+            folder.check(entry.seeded(seed), data)
     rows, histories, sums = {}, {}, {}
     with _each_warning_once():
         for number, (entry, seed, folder) in enumerate(plan, 1):
@@ -151,14 +150,14 @@ def _score(
     return row, history, sums
 
 
-def _check_folder(out: Path, store: FeatureStore, labels: Path, settings: TrainSettings) -> None:
+def _check_folder(out: Path, data: Fingerprint) -> None:
     """Make the folder, or see that what is in it comes from these features and labels."""
-    digest, file = _data_digest(store, labels, settings), out / DATA
+    file = out / DATA
     if file.exists():
-        if file.read_text(encoding="ascii").strip() != digest:
+        if changed := changes(file, data):
             raise AffuseError(
-                f"The runs in {out} were made from other features, labels or videos than {store.path} and {labels} "
-                "hold now. Choose another folder for --out, or bring the data back."
+                f"The runs in {out} were made from other data: {changed}. Choose another folder for --out, or bring "
+                "the data back."
             )
         return
     if taken(out):
@@ -167,24 +166,7 @@ def _check_folder(out: Path, store: FeatureStore, labels: Path, settings: TrainS
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"Output folder {out} cannot be made: {error.strerror}.") from None
-    write_bytes(file, f"{digest}\n".encode())
-
-
-def _data_digest(store: FeatureStore, labels: Path, settings: TrainSettings) -> str:
-    """Of every label file that training or validation uses and of the features of its video."""
-    digest = hashlib.sha256()
-    for partition, files in find_labels(labels, settings.validation, settings.resplit).items():
-        if partition in ("train", "validation"):
-            for video, path in files.items():
-                features = store.header(video).features_digest if video in store else "none"
-                digest.update(f"{partition}\0{video}\0{features}\0".encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _check_run(folder: RunFolder, settings: TrainSettings) -> None:
-    if not folder.holds(settings):
-        folder.check(settings)
+    keep(file, data)
 
 
 @contextmanager

@@ -284,13 +284,9 @@ def test_runs_of_other_settings_or_other_data_are_refused(compared, data, tmp_pa
     ):
         fuse.compare(store, labels, out, "jca,concat", settings=tiny.small(**PROTOCOL, batch=5))
     assert not (out / "runs" / "jca-seed0").exists()
-    changed = tmp_path / "labels"
-    for path in labels.rglob("*.txt"):
-        (changed / path.relative_to(labels)).parent.mkdir(parents=True, exist_ok=True)
-        (changed / path.relative_to(labels)).write_text(
-            path.read_text().replace("-5.000000,-5.000000", "0.0,0.0")
-        )
-    with pytest.raises(AffuseError, match="made from other features, labels or videos"):
+    changed = tiny.copy_labels(labels, tmp_path / "labels")
+    tiny.change_label(changed / "train/t3.txt")
+    with pytest.raises(AffuseError, match="made from other data: labels of video 't3' have changed"):
         fuse.compare(store, changed, out, "concat", settings=tiny.small(**PROTOCOL))
 
 

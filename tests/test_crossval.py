@@ -181,6 +181,54 @@ def test_finished_folds_are_not_made_again(done):
         fuse.crossval(store, labels, folder / "o", folds, tiny.small(validation=["t0"]))
 
 
+def test_folds_of_other_data_are_trained_anew_and_say_why(tmp_path, caplog):
+    """After a change every fold has the video, in training or validation; without one, none is made again."""
+    store, labels = tiny.make_data(tmp_path, 3, 1, frames=40)
+    folds = [Fold("a", ("t0", "t1")), Fold("b", ("t2", "set/v0"))]
+    settings = tiny.small(epochs=2, warmup_epochs=1)
+
+    def made(on_epoch=lambda *row: None):
+        heard = []
+        caplog.clear()
+        fuse.crossval(
+            store,
+            labels,
+            tmp_path / "out",
+            folds,
+            settings,
+            on_epoch=on_epoch,
+            on_fold=lambda *f: heard.append(f),
+        )
+        return heard, [text for text in caplog.messages if "anew" in text]
+
+    def stop(fold, row):
+        if fold == "b":
+            raise KeyboardInterrupt
+
+    assert made() == ([("a", True), ("b", True)], [])
+    first = (tmp_path / "out/a/model.safetensors").read_bytes()
+    tiny.change_label(labels / "train/t0.txt")
+    why = [f"fold {fold} is trained anew: labels of video 't0' have changed" for fold in "ab"]
+    assert made() == ([("a", True), ("b", True)], why)
+    assert made() == ([("a", False), ("b", False)], [])
+    assert (tmp_path / "out/a/model.safetensors").read_bytes() != first
+    tiny.extract_again(store, "set/v0", seed=77)
+    with pytest.raises(KeyboardInterrupt):
+        made(stop)
+    tiny.change_label(labels / "train/t2.txt")  # and again, while fold b was being trained
+    why = [f"fold {fold} is trained anew: labels of video 't2' have changed" for fold in "ab"]
+    assert made() == ([("a", True), ("b", True)], why)
+    (tmp_path / "out/a/data.json").unlink()
+    heard, why = made()
+    assert heard == [("a", True), ("b", False)]
+    assert why == ["fold a is trained anew: data.json, which tells what was trained on, is gone or damaged"]
+    left = (tmp_path / "out/a/model.safetensors").read_bytes()
+    tiny.change_label(labels / "train/t1.txt")
+    with pytest.raises(UsageError, match="other settings"):
+        fuse.crossval(store, labels, tmp_path / "out", folds, tiny.small(epochs=3))
+    assert (tmp_path / "out/a/model.safetensors").read_bytes() == left
+
+
 def test_the_command_line(done):
     folder, store, labels, path, _, settings, result, _ = done
     config = folder / "c.yaml"

@@ -33,6 +33,7 @@ def test_a_finished_run_has_everything_and_nothing_else(trained):
     assert names == [
         "card.md",
         "config.yaml",
+        "data.json",
         "figures/learning-curve.png",
         "figures/set%2Fv0.png",
         "figures/set%2Fv1.png",
@@ -79,24 +80,28 @@ def test_a_run_loads_without_its_training_data(trained, tmp_path):
         moved.rename(trained[0])
 
 
-def test_a_finished_run_is_not_trained_over(trained):
+def test_a_finished_run_is_not_trained_over(trained, tmp_path):
     run, store, labels = trained
     kept = (run / "model.safetensors").read_bytes()
     with pytest.raises(UsageError, match="finished run with these settings: nothing to do"):
         fuse.train(store, labels, run, tiny.small(epochs=2))
     with pytest.raises(UsageError, match="batch is 4 there and 5 here"):
         fuse.train(store, labels, run, tiny.small(epochs=2, batch=5))
+    other = tiny.copy_labels(labels, tmp_path / "labels")
+    tiny.change_label(other / "train/t1.txt")
+    with pytest.raises(UsageError, match=r"made from other data \(labels of video 't1' have changed\)"):
+        fuse.train(store, other, run, tiny.small(epochs=2))
     assert (run / "model.safetensors").read_bytes() == kept
 
 
 def test_an_unfinished_run_with_other_settings_names_the_difference(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(tiny.small())
-    folder.check(tiny.small(device="auto", tensorboard=True))
+    folder.begin(tiny.small(), {})
+    folder.check(tiny.small(device="auto", tensorboard=True), {})
     with pytest.raises(
         UsageError, match="unfinished run with other settings: batch is 4 there and 5 here; seed is"
     ):
-        folder.check(tiny.small(batch=5, seed=1))
+        folder.check(tiny.small(batch=5, seed=1), {})
     with pytest.raises(AffuseError, match="not finished"):
         fuse.load_run(folder.path)
 
@@ -104,11 +109,11 @@ def test_an_unfinished_run_with_other_settings_names_the_difference(tmp_path):
 def test_a_folder_of_other_things_is_not_taken(tmp_path):
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(UsageError, match="not empty and holds no run"):
-        RunFolder(tmp_path).check(tiny.small())
+        RunFolder(tmp_path).check(tiny.small(), {})
     with pytest.raises(AffuseError, match="not a run folder"):
         fuse.load_run(tmp_path)
     with pytest.raises(UsageError, match="cannot be made"):
-        RunFolder(tmp_path / "holiday.jpg" / "run").begin(tiny.small())
+        RunFolder(tmp_path / "holiday.jpg" / "run").begin(tiny.small(), {})
 
 
 def test_damaged_foreign_and_newer_model_files_are_refused(tmp_path):

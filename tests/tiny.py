@@ -3,6 +3,7 @@
 Valence lies in the visual features, arousal in the audio, half of each in the text, all under noise.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,22 @@ def write_labels(path: Path, truth: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = "\n".join(f"{v:.6f},{a:.6f}" for v, a in truth)
     path.write_text(f"valence,arousal\n{rows}\n")
+
+
+def copy_labels(labels: Path, out: Path) -> Path:
+    return Path(shutil.copytree(labels, out))
+
+
+def change_label(path: Path) -> None:
+    """Another valence in the file's last row."""
+    *rows, last = path.read_text().splitlines()
+    path.write_text("\n".join([*rows, f"0.123456,{last.split(',')[1]}"]) + "\n")
+
+
+def extract_again(store: FeatureStore, video: str, seed: int) -> None:
+    """As many frames, other features."""
+    made, _ = make_video(video, store.header(video).frames, seed)
+    store.write(made, provenance())
 
 
 def make_data(
