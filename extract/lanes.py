@@ -34,7 +34,7 @@ class Lanes:
     def __enter__(self) -> Lanes:
         self._kernel_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(self.threads, "lane", torch.set_num_threads, (1,))
+        self._pool = ThreadPoolExecutor(self.threads, "lane")
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
@@ -62,7 +62,11 @@ class Lanes:
             yield item
 
     def submit(self, function: Callable[..., B], *given) -> Future[B]:
-        return self._pool.submit(function, *given)
+        def work() -> B:
+            torch.set_num_threads(1)  # each time: numba, which Whisper uses, sets its own number in its thread
+            return function(*given)
+
+        return self._pool.submit(work)
 
     def ordered(self, stage: str, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """What `function` makes of each item, in their order. Only a few items per lane are taken ahead, so that
