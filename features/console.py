@@ -38,7 +38,7 @@ RATE = click.option("--rate", type=float, help="Rows per second of label files w
 
 
 def shown(name: str) -> str:
-    """A name, or a sentence with names in it, on one line: what a terminal would act on, or cannot print, is escaped."""
+    """A name, or a sentence with names in it, on one line: what a terminal acts on, or cannot print, is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
