@@ -63,7 +63,9 @@ class Lanes:
 
     def submit(self, function: Callable[..., B], *given) -> Future[B]:
         def work() -> B:
-            torch.set_num_threads(1)  # each time: numba, which Whisper uses, sets its own number in its thread
+            torch.set_num_threads(
+                1
+            )  # each time: numba, which Whisper uses, sets its own number in its thread
             return function(*given)
 
         return self._pool.submit(work)

@@ -80,6 +80,25 @@ class ExtractSettings(Settings):
             raise ValueError("these are views of faces, and visual is not among the modalities")
         return views
 
+    @field_validator("modalities")
+    @classmethod
+    def _in_order(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Each once and in one order, so that equal settings have equal hashes."""
+        return tuple(m for m in MODALITIES if m in modalities)
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _spoken(cls, language):
+        """The code of a language that Whisper knows by code or name."""
+        if language is None:
+            return None
+        from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE  # slow to import
+
+        name = "no" if language is False else str(language).lower()  # YAML reads Norwegian as false
+        if name not in LANGUAGES and name not in TO_LANGUAGE_CODE:
+            raise ValueError(f"unknown language{nearest(name, [*LANGUAGES, *TO_LANGUAGE_CODE])}")
+        return TO_LANGUAGE_CODE.get(name, name)
+
     @property
     def parts(self) -> list[str]:
         """The backbones that this extraction runs."""

@@ -12,19 +12,24 @@ from features.console import FOLDER, JSON, show_progress
 
 @click.group()
 def features() -> None:
-    """Look at a feature store, and check it."""
+    """Look at a feature store, check it and repair it."""
 
 
 @features.command()
 @click.argument("store", type=FOLDER)
 @JSON
 def info(store, as_json) -> None:
-    """What a store holds: settings, backbones, and the status of every video."""
-    from features.report import describe
+    """What a store holds, and what is missing and why. Exit 1 where something is damaged."""
+    from features.report import account, describe
     from features.store import FeatureStore
 
-    facts = FeatureStore(store).info()
-    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else describe(facts))
+    facts = account(FeatureStore(store).info())
+    if as_json:
+        text = json.dumps(facts, indent=2, ensure_ascii=False)
+        click.echo(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as JSON escapes it
+    else:
+        click.echo(describe(facts))
+    sys.exit(bool(facts["damaged"]))
 
 
 @features.command()
@@ -43,6 +48,22 @@ def verify(store, as_json) -> None:
     else:
         click.echo(describe_verification(verification))
     sys.exit(bool(verification.problems))
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def repair(store, as_json) -> None:
+    """Move what is damaged or misnamed to STORE/quarantine; the next extract makes those videos anew."""
+    from dataclasses import asdict
+
+    from features.repair import quarantine
+    from features.report import describe_repair
+    from features.store import FeatureStore
+
+    moved = quarantine(FeatureStore(store))
+    facts = {"quarantined": [asdict(shard) for shard in moved]}
+    click.echo(json.dumps(facts, indent=2) if as_json else describe_repair(moved))
 
 
 @features.command("import")

@@ -62,7 +62,7 @@ def compute_options(command):
 
 
 def shown(name: str) -> str:
-    """A name, or a sentence with names in it, on one line: what a terminal would act on, or cannot print, escaped."""
+    """A name, or a sentence with names in it, on one line: what a terminal acts on, or cannot print, is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 

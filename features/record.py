@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
@@ -114,10 +115,16 @@ class VideoFeatures:
     @property
     def failure(self) -> str | None:
         """Why nothing of what was asked for could be decoded; None where something was."""
-        parts = [getattr(self, m) for m in MODALITIES]
-        nothing = {Status.UNDECODABLE, Status.NO_VIDEO, Status.NO_AUDIO, Status.SKIPPED}
-        reasons = [part.reason for part in parts if part.status is Status.UNDECODABLE]
-        return reasons[0] if reasons and all(part.status in nothing for part in parts) else None
+        return failure_of((part.status, part.reason) for part in (self.visual, self.audio, self.text))
+
+
+def failure_of(parts: Iterable[tuple[str, str]]) -> str | None:
+    """The same from the status and reason of each modality."""
+    nothing = {Status.UNDECODABLE, Status.NO_VIDEO, Status.NO_AUDIO, Status.SKIPPED}
+    statuses, reasons = zip(*parts, strict=True)
+    if Status.UNDECODABLE not in statuses or not set(statuses) <= nothing:
+        return None
+    return reasons[statuses.index(Status.UNDECODABLE)]
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,10 @@ class FeatureStore:
         seals = self._scan().seals
         counts = Counter(seal.settings_hash for seal in seals.values())
         if not counts:
+            damaged = self._scan().damaged
+            why = f" {len(damaged)} are damaged; {damaged[0].file}: {damaged[0].reason}." if damaged else ""
             raise AffuseError(
-                f"No video in {self.path} can be read. Extract again: what is damaged is made anew."
+                f"No video in {self.path} can be read.{why} Extract again: what is damaged is made anew."
             )
         example = {seal.settings_hash: video_id for video_id, seal in seals.items()}
         (most, many), *rest = counts.most_common()
@@ -194,7 +196,7 @@ class FeatureStore:
         """Read every shard from end to end and compare it with its digests; `on_shard` hears of each done."""
         files, problems = self._files(), []
         for path in files:
-            problems += verify_shard(path) or _misnamed(path, check_seal(path).id)
+            problems += problems_in(path)
             on_shard(path)
         return Verification(len(files), problems)
 
@@ -277,6 +279,11 @@ class FeatureStore:
                     seals[seal.id] = seal
             self._scanned = Scan(changed, settled, seals, damaged)
         return self._scanned
+
+
+def problems_in(path: Path) -> list[Problem]:
+    """What is wrong with the shard in a file: nothing if all is well. Raises UsageError for a newer format."""
+    return verify_shard(path) or _misnamed(path, check_seal(path).id)
 
 
 def _misnamed(path: Path, video_id: str) -> list[Problem]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from extract.inputs import Job
 from extract.media import SUFFIXES, UndecodableError, frame_count
+from features.console import shown
 from features.errors import AffuseError, UsageError
 from fuse.checkpoint import write_bytes
 from fuse.folds import Fold
@@ -173,12 +174,13 @@ def describe_check(report: dict) -> str:
     ):
         names = report[key]
         lines.append(
-            f"{len(names)} {what}" + (f": {', '.join(names[:8])}{' …' * (len(names) > 8)}" if names else "")
+            f"{len(names)} {what}"
+            + (f": {', '.join(map(shown, names[:8]))}{' …' * (len(names) > 8)}" if names else "")
         )
     for video in report["lengths_differ"]:
         length = report["lengths"][video]
-        lines.append(f"{video}: {length['labels']} labels, {length['frames']} frames")
-    lines += [f"unreadable: {why}" for why in report["unreadable"].values()]
+        lines.append(f"{shown(video)}: {length['labels']} labels, {length['frames']} frames")
+    lines += [f"unreadable: {shown(why)}" for why in report["unreadable"].values()]
     return "\n".join(lines)
 
 
