@@ -29,7 +29,8 @@ class Corpus:
     """Videos with their features, and labels where there are any; F is the number of all their frames.
 
     start (V+1,): video i's frames are start[i] … start[i+1]. time (F,) float64, seconds.
-    features {modality: (F, width) float16}, present {modality: (F,) bool}; truth (F, targets) float32;
+    features {modality: (F, width) float16}, present {modality: (F,) bool}; views {name: (F, width) float16}, what
+    windows may see instead of features["visual"]; truth (F, targets) float32;
     annotated (F,) bool: every target has a label. timed {video id: labels that have a clock of their own, which
     they are scored at}. left_out {video id: why it is not here}.
     """
@@ -44,6 +45,7 @@ class Corpus:
     annotated: Tensor
     timed: dict[str, Track] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    views: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -81,6 +83,7 @@ class Corpus:
             truth=self.truth[keep],
             annotated=self.annotated[keep],
             left_out=self.left_out | left_out,
+            views={view: x[keep] for view, x in self.views.items()},
         )
 
 
@@ -91,8 +94,11 @@ def load_corpus(
     targets: list[str],
     tracks: dict[str, Track] | None = None,
     device: str | torch.device = "cpu",
+    views: bool = False,
 ) -> Corpus:
     """Read videos from the store, align every modality to their frames, and lay their tracks on them.
+
+    views: read all views of the faces, where the visual modality is wanted and the store has more than the centre.
 
     A video with none of the modalities is left out, and said so in `left_out`. Raises AffuseError where
     labels do not fit their videos, naming the files, and where no video is left.
@@ -100,8 +106,9 @@ def load_corpus(
     kept, times, truths, valids, left_out, misfits = [], [], [], [], {}, []
     features = {m: [] for m in modalities}
     present = {m: [] for m in modalities}
+    further = []  # {view: (frames, width)} of each video
     for name in videos:
-        video = store.read(name, modalities)
+        video = store.read(name, modalities, views)
         time = store.frame_times(name)
         aligned = align(video, time, modalities, store.widths)
         if not any(valid.any() for _, valid in aligned.values()):
@@ -121,6 +128,9 @@ def load_corpus(
         for m, (embedding, mask) in aligned.items():
             features[m].append(torch.from_numpy(embedding).to(device))
             present[m].append(torch.from_numpy(mask).to(device))
+        if views and "visual" in modalities:
+            seen = _aligned_views(video, time, store.widths)
+            further.append({view: torch.from_numpy(rows).to(device) for view, rows in seen.items()})
     if misfits:
         raise AffuseError("\n".join(misfits))
     if not kept:
@@ -128,6 +138,14 @@ def load_corpus(
             f"None of the {len(left_out)} videos has features to work on: "
             + "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:5])
         )
+    # A video without pictures has no views: its rows are zeros in all of them, as in the centre.
+    named = dict.fromkeys(view for seen in further for view in seen)
+    seen = {
+        view: torch.cat(
+            [own.pop(view, centre) for own, centre in zip(further, features["visual"], strict=True)]
+        )
+        for view in named
+    }
     return Corpus(
         kept,
         list(targets),
@@ -139,7 +157,17 @@ def load_corpus(
         torch.from_numpy(np.concatenate(valids)).to(device),
         {name: tracks[name] for name in kept if tracks[name].time is not None} if tracks else {},
         left_out,
+        seen,
     )
+
+
+def _aligned_views(video: VideoFeatures, time: np.ndarray, widths: dict[str, int]) -> dict[str, np.ndarray]:
+    """{view: (T, width)}: every further view of the faces, laid on `time` as the centre is."""
+    aligned = {}
+    for view, embedding in video.visual.views.items():
+        turned = replace(video, visual=replace(video.visual, embedding=embedding))
+        aligned[view] = align(turned, time, ["visual"], widths)["visual"][0]
+    return aligned
 
 
 def _why(video: VideoFeatures, modality: str) -> str:
@@ -228,14 +256,20 @@ class Windows:
     def __len__(self) -> int:
         return len(self.first)
 
-    def gather(self, which: Tensor) -> Batch:
-        """The batch of windows number `which` (B,). Padding repeats some frame's values under a False
-        mask."""
+    def gather(self, which: Tensor, view: Tensor | None = None) -> Batch:
+        """The batch of windows number `which` (B,), the faces of each in its view number `view` (B,): 0 for the
+        centre, as for all by default, k for the k-th of the corpus's further views. Padding repeats some frame's
+        values under a False mask."""
         corpus, step = self.corpus, torch.arange(self.length, device=self.first.device)
         inside = step < self.frames[which, None]
         index = (self.first[which, None] + step).clamp(max=len(corpus.truth) - 1)
         mean, std = self.normalisation.mean, self.normalisation.std
-        inputs = {m: (x[index].float() - mean[m]) / std[m] for m, x in corpus.features.items()}
+        rows = {m: x[index] for m, x in corpus.features.items()}
+        if view is not None:
+            for number, faces in enumerate(corpus.views.values(), start=1):
+                drawn = (view == number).nonzero().squeeze(1)
+                rows["visual"][drawn] = faces[index[drawn]]
+        inputs = {m: (x.float() - mean[m]) / std[m] for m, x in rows.items()}
         mask = {m: present[index] & inside for m, present in corpus.present.items()}
         counted = corpus.annotated[index] & torch.stack(list(mask.values())).any(0)
         return Batch(inputs, mask, corpus.truth[index], counted)
@@ -253,12 +287,16 @@ class Windows:
         ]
 
     def ordered(self, batch: int) -> Iterator[Batch]:
-        """All windows in order, `batch` at a time."""
+        """All windows in order, `batch` at a time, faces from the centre."""
         for which in torch.arange(len(self), device=self.first.device).split(batch):
             yield self.gather(which)
 
     def shuffled(self, batch: int, seed: int) -> Iterator[Batch]:
-        """All windows in the random order that `seed` gives, `batch` at a time."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        for which in order.to(self.first.device).split(batch):
-            yield self.gather(which)
+        """All windows in the random order that `seed` gives, `batch` at a time, each with a view of its faces that
+        `seed` draws evenly from those there are."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator).to(self.first.device)
+        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator)
+        views = views.to(self.first.device)
+        for which, view in zip(order.split(batch), views.split(batch), strict=True):
+            yield self.gather(which, view)

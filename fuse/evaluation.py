@@ -177,10 +177,11 @@ def labelled_corpus(
     settings: TrainSettings,
     targets: list[str],
     device: torch.device,
+    views: bool = False,
 ) -> Corpus:
-    """The videos of one partition with their labels, on the device."""
+    """The videos of one partition with their labels, and with `views` all views of their faces, on the device."""
     files = partition_files(labels, partition, settings.validation, settings.resplit)
     videos = match(store, files, settings.allow_missing)
     tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
-    corpus = load_corpus(store, videos, settings.modalities, targets, tracks, device)
+    corpus = load_corpus(store, videos, settings.modalities, targets, tracks, device, views)
     return corpus.closed() if settings.gaps == "close" else corpus

@@ -122,6 +122,10 @@ def model_card(
         ]
         for part, b in provenance.backbones.items()
     ]
+    views = (
+        f"\nEach training window saw one of {1 + len(training.views)} views of its faces (centre, "
+        f"{', '.join(training.views)}), drawn anew\nin every epoch; validation saw the centre."
+    )
     return _CARD.format(
         settings=settings,
         targets=" and ".join(training.targets),
@@ -135,6 +139,7 @@ def model_card(
         scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
         videos=len(training.videos),
         frames=int(training.annotated.sum()),
+        views=views if training.views else "",
         left_out=len(training.left_out) + len(result["left_out"]),
         unlabelled=unlabelled,
         hash=provenance.settings_hash,
@@ -159,7 +164,7 @@ from {result[videos]} videos.
 ## Data
 
 Trained on {videos} videos with {frames:,} annotated frames. {left_out} labelled videos had no features
-and were left out; {unlabelled} videos of the store had no label.
+and were left out; {unlabelled} videos of the store had no label.{views}
 
 ## Features
 

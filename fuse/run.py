@@ -204,10 +204,12 @@ class Run:
             log.warning("the features come from untrained backbones: %s", ", ".join(provenance.untrained))
 
     def differences(self, provenance: Provenance) -> str:
-        """How features made so would differ from those trained on; empty where they would not."""
-        if provenance.settings_hash == self.provenance.settings_hash:
-            return ""
-        return "; ".join(how_they_differ(self.provenance, provenance))
+        """How features made so would differ from those trained on; empty where they would not.
+
+        Views that only training draws from do not count: all else sees the centre, which they leave as it is.
+        """
+        lines = how_they_differ(self.provenance, provenance)
+        return "; ".join(line for line in lines if not line.startswith("settings.views:"))
 
 
 def taken(path: Path) -> bool:

@@ -66,6 +66,7 @@ class TrainSettings(Settings):
     gaps: Literal["mask", "close"] = (
         "mask"  # frames without a label: kept and masked, or taken out before cutting
     )
+    views: bool = True  # each training window sees one of the views that the store has of its faces
 
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-3, ge=0)

@@ -102,8 +102,8 @@ def train(
 def _load(store, labels, settings, targets, device) -> tuple[Corpus, Corpus, int]:
     """Training and validation data, and how many videos of the store have no label."""
     training, validation = (
-        labelled_corpus(store, labels, partition, settings, targets, device)
-        for partition in ("train", "validation")
+        labelled_corpus(store, labels, partition, settings, targets, device, views)
+        for partition, views in (("train", settings.views), ("validation", False))
     )
     for name, why in {**training.left_out, **validation.left_out}.items():
         log.warning("video %s is left out: %s", name, why)

@@ -31,7 +31,7 @@ def predict_videos(
     """
     run = load_run(run_path)
     try:
-        settings = resolve(ExtractSettings, run.provenance.settings)
+        settings = resolve(ExtractSettings, run.provenance.settings, {"views": "centre"})
     except UsageError as error:
         raise UsageError(
             f"The run {run_path} was trained on features that `affuse extract` does not make: {error} Use "

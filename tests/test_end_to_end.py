@@ -12,6 +12,7 @@ from PIL import Image
 from tiny import make_data, small
 
 from cli import main
+from features.store import FeatureStore
 from fuse import train
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
@@ -46,7 +47,7 @@ def place(tmp_path_factory) -> Path:
         (place / "labels" / partition / f"{name}.txt").write_text(
             "valence,arousal\n" + "\n".join(rows) + "\n"
         )
-    affuse("extract", "--video-dir", place / "videos", "--out", place / "store", *SEEDED)
+    affuse("extract", "--video-dir", place / "videos", "--out", place / "store", *SEEDED, "--views", "flip")
     sets = [part for setting in SMALL for part in ("--set", setting)]
     train = ["fuse", "train", "--features", place / "store", "--labels", place / "labels", *sets]
     result = affuse(*train, "--out", place / "run", "--json")
@@ -81,6 +82,10 @@ def test_new_videos_get_a_table_and_a_figure(place, tmp_path):
     assert min(Image.open(tmp_path / "out" / "one.png").size) > 200
     assert not (tmp_path / "out" / "two.csv").exists()
     assert "nothing to do" in affuse(*predict, new).stderr
+    (made,) = (tmp_path / "out" / "features").iterdir()
+    assert FeatureStore(made).header("one").views == ()  # only training draws from what the run's store has
+    assert FeatureStore(place / "store").header("a").views == ("flip",)
+    assert "of each face: centre, flip" in affuse("features", "info", place / "store").stdout
 
 
 def test_the_whole_store_is_predicted_as_single_videos_are(place, tmp_path):

@@ -184,7 +184,7 @@ def test_every_window_is_drawn_once_an_epoch_in_an_order_of_its_own(data):
     corpus = load_corpus(store, ["t0", "t1", "t2", "t3"], ["audio"], ["valence"])
     windows = Windows(corpus, 16, 8, Normalisation.fit(corpus))
     drawn = []
-    windows.gather = lambda which: which
+    windows.gather = lambda which, view: which
     for seed in (1, 1, 2):
         drawn.append(torch.cat(list(windows.shuffled(3, seed))).tolist())
     assert sorted(drawn[0]) == list(range(len(windows)))
