@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from itertools import islice
 from pathlib import Path
 
@@ -35,7 +34,8 @@ def extract(videos: Path, store: Path) -> subprocess.CompletedProcess:
     command += ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
     command += ["--set", "backbones.visual=ir50-ferplus"]  # the smallest pictures
     command += ["--workers", str(WORKERS)] if WORKERS else []
-    environment = {**os.environ, "XDG_CACHE_HOME": str(store.parent / "cache"), "AV_LOG_FORCE_NOCOLOR": "1"}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(store.parent / "cache")}
+    environment |= {"OMP_THREAD_LIMIT": "1"}  # small pictures: more threads only wait for each other
     environment.pop("AFFUSE_WEIGHTS", None)
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300)
 
@@ -53,9 +53,7 @@ class Run:
         grower = threading.Thread(target=self._grow, args=(done,))
         grower.start()
         try:
-            begin = time.monotonic()
             self.result = extract(self.videos, folder / "store")
-            self.seconds = time.monotonic() - begin
         finally:
             done.set()
             grower.join()
@@ -67,7 +65,7 @@ class Run:
         path = self.videos / "grows.ts"
         more = path.read_bytes()
         with path.open("ab") as file:
-            while not done.wait(0.1):
+            while not done.wait(0.5):
                 file.write(more[: len(more) // 10])
                 file.flush()
 
