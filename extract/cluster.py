@@ -73,6 +73,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
             "host": LOOPBACK,
             "dashboard": False,
             "local_directory": private,
+            "silence_logs": logging.CRITICAL,
         }
         specs = {
             i: {

@@ -22,6 +22,7 @@ from extract.detection import FaceDetector
 from extract.inputs import Job
 from extract.lanes import Lanes
 from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio
+from extract.memory import keep_freed_memory
 from extract.passes import embed_faces, find_person, frame_clock
 from extract.settings import ExtractSettings
 from extract.sources import LIBRARIES
@@ -121,6 +122,7 @@ class Extractor:
 
         Raises AffuseError naming the file.
         """
+        keep_freed_memory()
         networks = {
             "visual": "face_encoder",
             "audio": "sound_encoder",

@@ -101,6 +101,8 @@ def crop(pixels: np.ndarray, box: np.ndarray, margin: float) -> torch.Tensor:
     """The face's square, (side, side, 3) uint8. Parts of it outside the frame repeat the frame's edge."""
     left, top, side = square(box, margin)
     height, width = pixels.shape[:2]
+    if 0 <= top <= height - side and 0 <= left <= width - side:
+        return torch.from_numpy(pixels[top : top + side, left : left + side].copy())
     rows = np.arange(top, top + side).clip(0, height - 1)
     columns = np.arange(left, left + side).clip(0, width - 1)
     return torch.from_numpy(pixels[rows[:, None], columns[None, :]])

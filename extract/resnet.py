@@ -36,11 +36,14 @@ class ResNet50(ResNet):
         if projection:
             self.projection = nn.Linear(2048, projection)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.keras_stem:
-            x = F.pad(x, (2, 3, 2, 3))
-        pooled = super().forward(x)
+    def bordered(self, x: Tensor) -> Tensor:
+        return F.pad(x, (2, 3, 2, 3)) if self.keras_stem else x
+
+    def projected(self, pooled: Tensor) -> Tensor:
         return F.relu(self.projection(pooled)) if hasattr(self, "projection") else pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projected(super().forward(self.bordered(x)))
 
 
 def damp(network: nn.Module) -> None:

@@ -25,6 +25,19 @@ def loudness(samples: np.ndarray) -> np.ndarray:
     return 10 * np.log10(np.square(blocks, dtype=np.float64).mean(axis=1) + 1e-12)
 
 
+class EncodedOnce(torch.nn.Module):
+    """Whisper's encoder, which decoding and word times both ask for the same window one after the other."""
+
+    def __init__(self, encoder: torch.nn.Module):
+        super().__init__()
+        self.encoder, self.window, self.encoded = encoder, None, None
+
+    def forward(self, window: torch.Tensor) -> torch.Tensor:
+        if self.window is None or not torch.equal(window, self.window):
+            self.window, self.encoded = window, self.encoder(window)
+        return self.encoded
+
+
 class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention."""
 
@@ -38,6 +51,7 @@ class Transcriber:
         except (TypeError, RuntimeError) as error:
             raise AffuseError(f"{located.path} is not a checkpoint of openai-whisper: {error}.") from None
         self.model = self.model.eval().requires_grad_(False).to(device)
+        self.model.encoder = EncodedOnce(self.model.encoder)
         heads = ALIGNMENT_HEADS.get(located.name)
         if heads:
             self.model.set_alignment_heads(heads)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
+from extract.fused import FusedResNet50
 from extract.resnet import IR50, ResNet50, damp
 from extract.views import ROOM
 from extract.weights import Located, load_state
@@ -50,9 +50,12 @@ class FaceEncoder:
 
     def __init__(self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32):
         face = located.entry.face
-        # Folding each batch norm into its convolution saves a pass over the activations.
-        self.network = fuse(build(located).eval().requires_grad_(False))
-        self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
+        network = build(located).eval().requires_grad_(False)
+        network = network.to(device, dtype, memory_format=torch.channels_last)
+        fused = (
+            isinstance(network, ResNet50) and device.type == "cpu" and torch.backends.mkldnn.is_available()
+        )
+        self.network = FusedResNet50(network) if fused else network
         self.device, self.dtype, self.batch = device, dtype, BATCH[device.type]
         self.size, self.centre = face.face, face.size
         self.room = face.face if face.face > face.size else round(face.size * ROOM)

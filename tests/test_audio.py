@@ -6,7 +6,7 @@ import torch
 from media import tone
 from torchvggish import vggish_input
 
-from extract.audio import BATCH, PATCH, SoundEncoder, cut_patches, log_mel
+from extract.audio import PART, PATCH, SoundEncoder, cut_patches, log_mel
 from extract.weights import locate
 
 
@@ -39,8 +39,8 @@ def test_batches_do_not_change_embeddings():
         locate("vggish", allow_untrained=True, download=False), "start", torch.device("cpu")
     )
     samples = tone(4.0) * np.linspace(0, 1, 64_000, dtype=np.float32)
-    time = np.arange(BATCH + 3) / 20
+    time = np.arange(PART["cpu"] + 3) / 20
     together = encoder(samples, time)
     alone = np.concatenate([encoder(samples, time[i : i + 1]) for i in range(0, len(time), 13)])
-    assert together.shape == (BATCH + 3, 128)
+    assert together.shape == (PART["cpu"] + 3, 128)
     np.testing.assert_allclose(together[::13], alone, rtol=2e-3, atol=1e-5)

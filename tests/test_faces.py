@@ -1,46 +1,15 @@
 """Boxes, tracks and crops."""
 
 import numpy as np
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from media import face_frames, plain_frames
 
-from extract.faces import (
-    NOBODY,
-    Detected,
-    Detection,
-    FaceDetector,
-    crop,
-    follow,
-    link,
-    overlap,
-    read_crop,
-    resize,
-    square,
-)
+from extract.detection import NOBODY, Detected, overlap
+from extract.faces import crop, follow, link, read_crop, resize, square
 
 
 def detected(*boxes, confidence=0.99):
     return Detected(np.array(boxes, float).reshape(-1, 4), np.full(len(boxes), confidence))
-
-
-def test_one_at_a_time_or_together_the_detector_finds_the_same():
-    frames = face_frames(6, (240, 180), drift=5)
-    detector = FaceDetector(Detection(), torch.device("cpu"))
-    together = detector(frames)
-    alone = [detector(frame[None])[0] for frame in frames]
-    for a, b in zip(together, alone, strict=True):
-        assert len(a.boxes) == 1
-        np.testing.assert_allclose(a.boxes, b.boxes, atol=0.01)
-
-
-def test_no_face_and_tiny_frames_give_nobody():
-    detector = FaceDetector(Detection(), torch.device("cpu"))
-    assert all(len(d.boxes) == 0 for d in detector(plain_frames(3)))
-    assert len(detector(plain_frames(1, (8, 8)))[0].boxes) == 0
-    mixed = np.concatenate([face_frames(1), plain_frames(1)])
-    assert [len(d.boxes) for d in detector(mixed)] == [1, 0]
 
 
 def test_overlap_by_hand():
