@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from media import plain_frames
 
 from extract.detection import NOBODY, Detected, overlap
 from extract.faces import crop, follow, link, read_crop, resize, square

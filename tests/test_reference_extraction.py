@@ -34,7 +34,7 @@ def pair(request) -> tuple[Path, VideoFeatures]:
     folder = Path(__file__).resolve().parents[2] / "shared" / "clips"
     if not folder.is_dir():
         pytest.skip(f"no real clips at {folder}")
-    settings = ExtractSettings(backbones=PROFILES["offline"])
+    settings = ExtractSettings(backbones=PROFILES["offline"], detection={"every": 1})
     extractor = Extractor(settings, locate_backbones(settings, None, True), torch.device("cpu"))
     path = folder / request.param
     return path, extractor(Job(path.stem, path.name, path))

@@ -10,9 +10,11 @@ from torchvision.models import resnet50
 
 from extract.resnet import IR50, ResNet50
 from extract.sources import BACKBONES
-from extract.visual import BATCH, FaceEncoder, build
+from extract.visual import FaceEncoder, build
 from extract.weights import Located, locate
 from features.errors import AffuseError
+
+COUNT = 32
 
 
 def untrained(name: str) -> Located:
@@ -72,10 +74,10 @@ def test_every_visual_backbone_encodes_to_its_width(name):
 
 def test_batches_do_not_change_embeddings():
     encoder = FaceEncoder(untrained("resnet50-imagenet-caffe"), torch.device("cpu"))
-    crops = torch.from_numpy(face_frames(BATCH + 2, (224, 224)).transpose(0, 3, 1, 2).copy())
+    crops = torch.from_numpy(face_frames(COUNT + 2, (224, 224)).transpose(0, 3, 1, 2).copy())
     together = encoder(crops).astype(np.float32)
-    alone = np.concatenate([encoder(crops[i : i + 1]) for i in (0, BATCH - 1, BATCH + 1)]).astype(np.float32)
-    np.testing.assert_allclose(together[[0, BATCH - 1, BATCH + 1]], alone, rtol=2e-3, atol=2e-3)
+    alone = np.concatenate([encoder(crops[i : i + 1]) for i in (0, COUNT - 1, COUNT + 1)]).astype(np.float32)
+    np.testing.assert_allclose(together[[0, COUNT - 1, COUNT + 1]], alone, rtol=2e-3, atol=2e-3)
 
 
 def test_input_scaling_by_hand():
