@@ -33,6 +33,7 @@ from features.console import (
 )
 from features.version import VERSION
 from fuse.commands import fuse
+from pipelines.bench_commands import bench
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,6 +50,7 @@ def main() -> None:
 
 main.add_command(features)
 main.add_command(fuse)
+main.add_command(bench)
 
 
 @main.command()

@@ -1,0 +1,235 @@
+"""How fast extraction is, beside the straightforward composition of the same packages and weights, in the same run.
+
+Every measurement is a fresh process. Times are taken once the networks are loaded, to the end of the last video.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extract.extractor import locate_backbones
+from extract.inputs import find_jobs
+from extract.settings import ExtractSettings
+from extract.work import Recipe, process
+from features.config import merge, resolve
+from features.errors import UsageError
+from features.store import FeatureStore
+from pipelines.bench_facts import in_a_line, machine
+from pipelines.straightforward import Straightforward
+
+EVERYWHERE = {
+    "detection": {"short_side": 8192, "min_face": 0.0, "every": 1}
+}  # as the straightforward detection
+STAGES = ("decode", "detect", "crop", "visual", "audio", "speech", "text")
+HALF = 2.0**-10  # relative rounding of float16, twice over
+
+
+def run_straightforward(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
+    """Extract every video the plain way, in this process; arrays go to `folder`/<number>.npz."""
+    begin = time.perf_counter()
+    torch.set_num_threads(recipe.threads)
+    located = locate_backbones(recipe.settings, recipe.weights_dir, recipe.allow_untrained)
+    extract = Straightforward(located, recipe.settings.detection.margin)
+    loaded = time.perf_counter()
+    stages: dict[str, float] = {}
+    for number, job in enumerate(find_jobs(video_dir)):
+        arrays, seconds = extract(job.path)
+        np.savez(folder / f"{number}.npz", **arrays)
+        for name, spent in seconds.items():
+            stages[name] = stages.get(name, 0.0) + spent
+    return _facts(begin, loaded, stages)
+
+
+def run_affuse(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
+    """Extract every video into a store at `folder`, in this process."""
+    begin = time.perf_counter()
+    extractor = recipe.extractor()
+    extractor.load()
+    store = FeatureStore(folder, create=True)
+    loaded = time.perf_counter()
+    stages: dict[str, float] = {}
+    for job in find_jobs(video_dir):
+        for name, spent in process(job, extractor, store).seconds.items():
+            stages[name] = stages.get(name, 0.0) + spent
+    return _facts(begin, loaded, stages)
+
+
+def _facts(begin: float, loaded: float, stages: dict[str, float]) -> dict:
+    now = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB; Linux counts KiB
+    return {"seconds": now - loaded, "with_loading": now - begin, "stages": stages, "peak_gib": peak}
+
+
+def bench_extract(
+    video_dir: Path,
+    settings: ExtractSettings,
+    weights_dir: Path | None,
+    allow_untrained: bool,
+    threads: int,
+    repeats: int = 3,
+    announce: Callable[[str], None] = lambda text: None,
+) -> dict:
+    """Measure, `repeats` times in turn: the straightforward composition, affuse as `settings` say, and affuse looking
+    for faces in every full frame as the first does.
+
+    Raises UsageError for settings that the straightforward composition does not follow.
+    """
+    if settings.parts != ["visual", "audio", "speech", "text"] or settings.precision != "float32":
+        raise UsageError(
+            "The benchmark compares all modalities in float32; leave modalities and precision as they are."
+        )
+    full = resolve(ExtractSettings, merge(settings.model_dump(mode="json"), EVERYWHERE))
+    weights = weights_dir.resolve() if weights_dir else None
+    sides = {"straightforward": (run_straightforward, settings), "affuse": (run_affuse, settings),
+             "affuse, every full frame": (run_affuse, full)}  # fmt: skip
+    runs: dict[str, list[dict]] = {name: [] for name in sides}
+    with tempfile.TemporaryDirectory(prefix="affuse-bench-") as private:
+        folders = {}
+        for turn in range(repeats):
+            for name, (run, chosen) in sides.items():
+                recipe = Recipe(chosen, weights, allow_untrained, "cpu", threads)
+                folders[name] = Path(tempfile.mkdtemp(dir=private))
+                with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                    runs[name].append(fresh.submit(run, video_dir, recipe, folders[name]).result())
+                announce(f"{name}, {turn + 1} of {repeats}: {runs[name][-1]['seconds']:.1f} s")
+        jobs = find_jobs(video_dir)
+        plain = [dict(np.load(folders["straightforward"] / f"{i}.npz")) for i in range(len(jobs))]
+        agreement = {
+            name: agree(plain, [FeatureStore(folders[name])[job.id] for job in jobs])
+            for name in sides
+            if name != "straightforward"
+        }
+    return _conclude(runs, agreement, plain, threads, settings)
+
+
+def agree(plain: list[dict], ours: list) -> dict:
+    """How the same videos' features agree.
+
+    visual: median, 5th percentile of the cosine over frames with a face in both, how many frames, and the part of
+    them that is equal within float16 rounding; audio, text: the part of all values that is.
+    """
+    pairs = []
+    for one, other in zip(plain, ours, strict=True):
+        both = one["valid"] & other.visual.valid
+        pairs.append((one["visual"][both], other.visual.embedding[both].astype(float)))
+    a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    frames = sum(len(one["valid"]) for one in plain)
+    detected = {"straightforward": sum(int(one["valid"].sum()) for one in plain),
+                "affuse": sum(int(other.visual.valid.sum()) for other in ours)}  # fmt: skip
+    same_words = [list(one["words"]) == list(other.text.word) for one, other in zip(plain, ours, strict=True)]
+    return {
+        "visual": {
+            "frames": frames,
+            "detected": detected,
+            "in_both": len(cosine),
+            "median_cosine": float(np.median(cosine)),
+            "cosine_5th_percentile": float(np.percentile(cosine, 5)),
+            "frames_equal": float(_close(a, b).all(axis=1).mean()),
+        },
+        "audio_equal": _part_close(
+            [(one["audio"], o.audio.embedding) for one, o in zip(plain, ours, strict=True)]
+        ),
+        "words_equal": all(same_words),
+        "text_equal": _part_close(
+            [
+                (one["text"], o.text.embedding)
+                for one, o, same in zip(plain, ours, same_words, strict=True)
+                if same
+            ]
+        ),
+    }
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Equal within float16 rounding: of the value, or of the size of the row's values where it is smaller."""
+    typical = np.abs(a).mean(axis=1, keepdims=True)
+    return np.abs(a - b) <= 2 * HALF * np.maximum(np.abs(a), typical)
+
+
+def _part_close(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    return float(np.concatenate([_close(a, b.astype(float)).ravel() for a, b in pairs]).mean())
+
+
+def _conclude(
+    runs: dict, agreement: dict, plain: list[dict], threads: int, settings: ExtractSettings
+) -> dict:
+    sides = {}
+    for name, repeats in runs.items():
+        sides[name] = {
+            key: statistics.median(run[key] for run in repeats)
+            for key in ("seconds", "with_loading", "peak_gib")
+        }
+        sides[name]["all_seconds"] = [run["seconds"] for run in repeats]
+        sides[name]["stages"] = {
+            stage: statistics.median(run["stages"].get(stage, 0.0) for run in repeats) for stage in STAGES
+        }
+    peer = runs["straightforward"]
+    for name in agreement:
+        for key, ratio in (("seconds", "ratio"), ("with_loading", "ratio_with_loading")):
+            turns = [one[key] / other[key] for one, other in zip(peer, runs[name], strict=True)]
+            sides[name][ratio] = statistics.median(turns)
+        sides[name]["agreement"] = agreement[name]
+    return {
+        "machine": machine(),
+        "threads": threads,
+        "repeats": len(peer),
+        "videos": len(plain),
+        "frames": sum(len(one["valid"]) for one in plain),
+        "settings": settings.model_dump(mode="json"),
+        "sides": sides,
+    }
+
+
+def describe_bench(facts: dict) -> str:
+    """The measurement as a Markdown table: seconds per stage, end to end, ratio, agreement."""
+    sides = facts["sides"]
+    lines = [
+        f"{in_a_line(facts['machine'])}; {facts['threads']} threads, {facts['videos']} videos, {facts['frames']} "
+        f"frames, medians of {facts['repeats']}.",
+        "",
+        "| seconds | " + " | ".join(sides) + " |",
+        "|---" * (len(sides) + 1) + "|",
+    ]
+    rows = {
+        f"{stage}, work on all threads": [side["stages"][stage] for side in sides.values()]
+        for stage in STAGES
+    }
+    rows |= {
+        "**end to end**": [side["seconds"] for side in sides.values()],
+        "with loading": [side["with_loading"] for side in sides.values()],
+    }
+    lines += [
+        f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |"
+        for name, values in rows.items()
+    ]
+    extra = {
+        "**times as fast**": ("ratio", "{:.2f}"),
+        "times as fast with loading": ("ratio_with_loading", "{:.2f}"),
+        "peak memory, GiB": ("peak_gib", "{:.2f}"),
+    }
+    for name, (key, form) in extra.items():
+        cells = [form.format(side[key]) if key in side else "1" for side in sides.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for name, side in sides.items():
+        if "agreement" in side:
+            same = side["agreement"]
+            visual, words = same["visual"], "the same" if same["words_equal"] else "different"
+            lines.append(
+                f"{name}: cosine of face embeddings with the straightforward ones: median {visual['median_cosine']:.4f}"
+                f", 5th percentile {visual['cosine_5th_percentile']:.4f}, over {visual['in_both']} frames detected by "
+                f"both; equal within float16 rounding are {visual['frames_equal']:.1%} of these frames, "
+                f"{same['audio_equal']:.2%} of sound values and {same['text_equal']:.2%} of text values; words {words}."
+            )
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""The same features as one would write them from the packages' own READMEs: the peer extraction is measured against.
+
+One video after another, all its frames in memory; one frame, one face, one patch of sound, one sentence at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import whisper
+from facenet_pytorch import MTCNN
+from torchvggish import vggish_input
+from torchvggish.torchvggish import VGG, make_layers
+from torchvision.transforms.functional import resize
+from transformers import AutoModel, AutoTokenizer
+
+from extract.detection import NOBODY, Detected
+from extract.faces import follow, link, square
+from extract.text import SENTENCE_END
+from extract.visual import build
+from extract.weights import Located, load_state, load_whisper
+
+SAMPLE_RATE, PATCH = 16_000, 15_600
+
+
+class Straightforward:
+    """The packages' networks with the weights given, put together plainly. Runs on CPU, in float32."""
+
+    def __init__(self, located: dict[str, Located], margin: float):
+        self.margin, self.face = margin, located["visual"].entry.face
+        self.mtcnn = MTCNN(keep_all=True).eval()
+        self.resnet = build(located["visual"]).eval()
+        torch.manual_seed(0)
+        self.vggish = VGG(make_layers(), False).eval()
+        if located["audio"].trained:
+            self.vggish.load_state_dict(load_state(located["audio"].path, "vggish"))
+        dims, state = load_whisper(located["speech"].path, located["speech"].name)
+        self.whisper = whisper.model.Whisper(whisper.model.ModelDimensions(**dims)).eval()
+        self.whisper.load_state_dict(state)
+        name = located["speech"].name.removeprefix("whisper-")
+        self.whisper.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+        folder = str(located["text"].path)
+        self.tokenizer, self.bert = (
+            AutoTokenizer.from_pretrained(folder),
+            AutoModel.from_pretrained(folder).eval(),
+        )
+
+    @torch.inference_mode()
+    def __call__(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """One video: visual (T, D), valid (T,), audio (n, 128), words (W,), text (W, D); and seconds by stage."""
+        seconds: dict[str, float] = {}
+        begin = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal begin
+            now = time.perf_counter()
+            seconds[stage] = seconds.get(stage, 0.0) + now - begin
+            begin = now
+
+        with av.open(str(path)) as container:
+            decoded = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+        with av.open(str(path)) as container:
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            blocks = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+            samples = np.concatenate([out.to_ndarray()[0] for out in [*blocks, *resampler.resample(None)]])
+        clock, frames = np.array([t for t, _ in decoded]), [pixels for _, pixels in decoded]
+        lap("decode")
+        detected = [self._detect(pixels) for pixels in frames]
+        box, confidence = follow(link(detected, clock), len(frames), frames[0].shape[1])
+        lap("detect")
+        visual = np.zeros(
+            (len(frames), self.resnet(torch.zeros(1, 3, self.face.size, self.face.size)).shape[1])
+        )
+        for i in np.flatnonzero(confidence):
+            visual[i] = self.resnet(self._face(frames[i], box[i])[None])[0].numpy()
+        lap("visual")
+        audio = self._sound(samples, clock[clock < len(samples) / SAMPLE_RATE])
+        lap("audio")
+        result = whisper.transcribe(self.whisper, samples, language="en", word_timestamps=True, fp16=False)
+        words = [word["word"].strip() for segment in result["segments"] for word in segment["words"]]
+        lap("speech")
+        text = self._text(words)
+        lap("text")
+        made = {
+            "visual": visual,
+            "valid": confidence > 0,
+            "audio": audio,
+            "words": np.array(words, str),
+            "text": text,
+        }
+        return made, seconds
+
+    def _detect(self, pixels: np.ndarray) -> Detected:
+        boxes, confidence = self.mtcnn.detect(pixels)
+        return NOBODY if boxes is None else Detected(boxes.astype(float), confidence.astype(float))
+
+    def _face(self, pixels: np.ndarray, box: np.ndarray) -> torch.Tensor:
+        left, top, side = square(box, self.margin)
+        room = np.pad(pixels, ((side, side), (side, side), (0, 0)), mode="edge")
+        face = torch.from_numpy(room[top + side : top + 2 * side, left + side : left + 2 * side].copy())
+        picture = resize(face.permute(2, 0, 1).float(), [self.face.face] * 2, antialias=True)
+        edge = (self.face.face - self.face.size) // 2
+        picture = picture[:, edge : edge + self.face.size, edge : edge + self.face.size]
+        if self.face.channels == "BGR":
+            picture = picture.flip(0)
+        return (picture - torch.tensor(self.face.mean).view(3, 1, 1)) / torch.tensor(self.face.std).view(
+            3, 1, 1
+        )
+
+    def _sound(self, samples: np.ndarray, clock: np.ndarray) -> np.ndarray:
+        padded = np.pad(np.pad(samples, (0, SAMPLE_RATE), mode="edge"), (0, SAMPLE_RATE))
+        starts = np.round(clock * SAMPLE_RATE).astype(int)
+        patches = (padded[start : start + PATCH] for start in starts)
+        return np.stack(
+            [self.vggish(vggish_input.waveform_to_examples(p, SAMPLE_RATE)[:1])[0].numpy() for p in patches]
+        )
+
+    def _text(self, words: list[str]) -> np.ndarray:
+        rows, sentence = [], []
+        for i, word in enumerate(words):
+            sentence.append(word)
+            if word.endswith(SENTENCE_END) or i == len(words) - 1:
+                tokens = self.tokenizer(sentence, is_split_into_words=True, return_tensors="pt")
+                pieces = torch.stack(self.bert(**tokens, output_hidden_states=True).hidden_states[-4:]).sum(
+                    0
+                )[0]
+                owner = np.array([-1 if number is None else number for number in tokens.word_ids()])
+                rows += [pieces[owner == number].mean(0).numpy() for number in range(len(sentence))]
+                sentence = []
+        return np.stack(rows) if rows else np.zeros((0, self.bert.config.hidden_size))
