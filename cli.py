@@ -22,6 +22,7 @@ from features.console import (
     RUN,
     SEEDS,
     SET,
+    VIEWS,
     WEIGHTS,
     Commands,
     Messages,
@@ -63,19 +64,20 @@ main.add_command(bench)
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
 @click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
-@click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
+@VIEWS
+@click.option("--detect-every", type=int, help="Look for faces in every n-th frame.  [default: 4]")
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
 @compute_options
 @JSON
 @CONFIG
 @SET
-def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, retry_failed,
-            as_json, config, assignments, **compute):  # fmt: skip
+def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
+            retry_failed, as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store. What is there already is not made again."""
     from pipelines.extraction import Compute, describe, extract_folder, extract_settings
 
     settings = extract_settings(
-        profile, config, assignments, faces_dir is not None, transcripts is not None, views
+        profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every
     )
     summary, _ = extract_folder(
         video_dir, out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained, faces_dir=faces_dir,
@@ -143,6 +145,7 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
 @click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+@VIEWS
 @click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
 @WEIGHTS
 @compute_options
@@ -150,7 +153,7 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @CONFIG
 @SET
 def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble, features, profile, allow_untrained,
-              allow_missing, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
+              views, allow_missing, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
     """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
     from fuse import train_settings
     from pipelines.aff_wild2 import run_aff_wild2
@@ -163,7 +166,7 @@ def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble
         sys.exit(bool(report["without_media"] or report["unreadable"]))
     training = train_settings(config, assignments, preset=preset, device=compute["device"])
     result = run_aff_wild2(
-        root, out, models, extract_settings(profile, given_faces=True), training, test_list=test_list,
+        root, out, models, extract_settings(profile, given_faces=True, views=views), training, test_list=test_list,
         sample=sample, features=features, ensemble=ensemble, weights_dir=weights_dir,
         allow_untrained=allow_untrained, allow_missing=allow_missing, compute=Compute.of(**compute),
         announce=say, progress=show_progress,

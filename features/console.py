@@ -37,6 +37,9 @@ TRIALS_OUT = click.option(
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
+VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
+
+
 COMPUTE = (
     DEVICE,
     click.option(

@@ -158,7 +158,9 @@ def _close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _part_close(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    return float(np.concatenate([_close(a, b.astype(float)).ravel() for a, b in pairs]).mean())
+    """1 where there are no values to differ."""
+    values = [_close(a, b.astype(float)).ravel() for a, b in pairs]
+    return float(np.concatenate(values).mean()) if any(map(len, values)) else 1.0
 
 
 def _conclude(

@@ -40,6 +40,7 @@ def extract_settings(
     given_faces: bool = False,
     given_transcripts: bool = False,
     views: str | None = None,
+    detect_every: int | None = None,
 ) -> ExtractSettings:
     """Profile ← settings file ← `key=value` assignments. Raises UsageError naming what is wrong."""
     if profile not in PROFILES:
@@ -47,6 +48,7 @@ def extract_settings(
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
     given |= {"views": views} if views is not None else {}
+    given |= {"detection": {"every": detect_every}} if detect_every is not None else {}
     file = read_yaml(config) if config else {}
     settings = resolve(
         ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given

@@ -1,0 +1,119 @@
+"""The benchmark: what it compares is the same computation, and what it says of it is true."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from media import talking_head
+
+import cli
+from extract.work import Recipe
+from features.store import FeatureStore
+from pipelines.bench_extract import (
+    EVERYWHERE,
+    agree,
+    bench_extract,
+    describe_bench,
+    run_affuse,
+    run_straightforward,
+)
+from pipelines.extraction import extract_settings
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    talking_head(folder / "a.mp4", seconds=1.0)
+    return folder
+
+
+@pytest.mark.weights
+def test_both_sides_compute_the_same(videos, tmp_path):
+    settings = extract_settings("offline").model_copy(
+        update={"detection": extract_settings("offline").detection.model_copy(update=EVERYWHERE["detection"])}
+    )
+    recipe = Recipe(settings, None, True, "cpu", 1)
+    (tmp_path / "plain").mkdir()
+    plain = run_straightforward(videos, recipe, tmp_path / "plain")
+    ours = run_affuse(videos, recipe, tmp_path / "ours")
+    same = agree([dict(np.load(tmp_path / "plain" / "0.npz"))], [FeatureStore(tmp_path / "ours")["a"]])
+    assert same["visual"]["detected"] == {"straightforward": 10, "affuse": 10}
+    assert same["visual"]["median_cosine"] > 0.99999
+    assert same["audio_equal"] == 1
+    assert same["words_equal"]
+    for facts in (plain, ours):
+        assert set(facts["stages"]) >= {"decode", "detect", "visual", "audio", "speech"}
+        assert 0 < facts["seconds"] < facts["with_loading"]
+
+
+class Video:
+    """As much of a record as is compared."""
+
+    def __init__(self, visual, valid, audio, words, text):
+        self.visual = type("Visual", (), {"embedding": visual.astype(np.float16), "valid": valid})
+        self.audio = type("Audio", (), {"embedding": audio.astype(np.float16)})
+        self.text = type("Text", (), {"embedding": text.astype(np.float16), "word": words})
+
+
+def made(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "visual": rng.normal(size=(10, 6)),
+        "valid": np.arange(10) > 1,
+        "audio": rng.normal(size=(10, 4)),
+        "words": np.array(["a", "b."]),
+        "text": rng.normal(size=(2, 5)),
+    }
+
+
+def test_agreement_by_hand():
+    plain = made()
+    same = agree([plain], [Video(**plain)])
+    assert same["visual"]["frames_equal"] == same["audio_equal"] == same["text_equal"] == 1
+    assert same["visual"]["in_both"] == 8
+
+    other = {**plain, "visual": plain["visual"].copy(), "audio": plain["audio"].copy()}
+    other["visual"][5] *= -1
+    other["audio"][3, 2] += 0.1
+    other["words"] = np.array(["a", "c."])
+    different = agree([plain, plain], [Video(**plain), Video(**other)])
+    assert different["visual"]["frames_equal"] == 15 / 16
+    assert different["visual"]["cosine_5th_percentile"] < 1
+    assert different["audio_equal"] == 79 / 80
+    assert not different["words_equal"]
+
+
+@pytest.mark.weights
+def test_the_command_measures_and_writes_what_it_measured(videos, tmp_path):
+    out = tmp_path / "b" / "facts.json"
+    arguments = [
+        "bench",
+        "extract",
+        "--video-dir",
+        videos,
+        "--allow-untrained",
+        "--threads",
+        1,
+        "--repeats",
+        1,
+    ]
+    result = CliRunner().invoke(cli.main, [str(a) for a in [*arguments, "--out", out]])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(out.read_text())
+    assert describe_bench(facts) in result.stdout
+    plain, default, full = facts["sides"].values()
+    assert default["ratio"] == pytest.approx(plain["seconds"] / default["seconds"])
+    assert full["stages"]["detect"] > default["stages"]["detect"]
+    assert facts["frames"] == 10
+    for known in ("cpu", "cores", "python", "torch"):
+        assert facts["machine"][known]
+
+
+def test_what_the_peer_does_not_do_is_refused(videos):
+    from features.errors import UsageError
+
+    for assignment in ("modalities=[visual]", "precision=bfloat16"):
+        with pytest.raises(UsageError, match="all modalities in float32"):
+            bench_extract(videos, extract_settings("offline", None, [assignment]), None, True, 1)
