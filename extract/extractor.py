@@ -142,19 +142,21 @@ class Extractor:
             return undecodable(job.id, source, str(error), self._widths)
         with Lanes(self.threads) as lanes:
             samples, damage = self._samples(job, media, lanes)
+            sound = len(samples) / SAMPLE_RATE
             words = lanes.submit(self._text, job, media, samples, damage, lanes)
             blurred: list[str] = []
             time, box, confidence = self._look(job, media, lanes, blurred)
             heard = self._hear(samples, time, lanes)
+            del samples  # from here on the lanes alone hold it, until the last of them is done with it
             visual = self._visual(job, media, time, box, confidence, lanes, blurred)
-            audio = self._audio(media, samples, damage, *heard)
+            audio = self._audio(media, sound, damage, *heard)
             text = words.result()
-        if note := _cut_short(media, visual.time, samples):
+        if note := _cut_short(media, visual.time, sound):
             visual, audio = (
                 replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
                 for part in (visual, audio)
             )
-        duration = max(media.duration, len(samples) / SAMPLE_RATE)
+        duration = max(media.duration, sound)
         return VideoFeatures(
             id=job.id,
             source=source,
@@ -237,11 +239,11 @@ class Extractor:
         return VisualFeatures(embedding, time, valid, box, confidence * 0, Status.NO_FACE, lack, views)
 
     def _audio(
-        self, media: Media, samples: np.ndarray, damage: list[str], time: np.ndarray, embedded: list[Future]
+        self, media: Media, sound: float, damage: list[str], time: np.ndarray, embedded: list[Future]
     ) -> AudioFeatures:
         if "audio" not in self.settings.modalities:
             return no_audio(self._widths, Status.SKIPPED, NOT_ASKED)
-        if not len(samples):
+        if not sound:
             return no_audio(self._widths, *_why_silent(media, damage))
         if not len(time):
             return no_audio(self._widths, Status.TOO_SHORT, "the sound ends before the first frame")
@@ -280,10 +282,10 @@ def _noted(damage: list[str]) -> str:
     return f"{len(damage)} damaged parts were passed over (first: {damage[0]})" if damage else ""
 
 
-def _cut_short(media: Media, time: np.ndarray, samples: np.ndarray) -> str:
-    """What to say of a file that ends before its header says, as a half-copied one does."""
-    whole = len(samples) or not media.has_audio  # sound that was not decoded may well last to the end
-    end = max([len(samples) / SAMPLE_RATE, *time[-1:]])
+def _cut_short(media: Media, time: np.ndarray, sound: float) -> str:
+    """What to say of a file that ends before its header says, as a half-copied one does; `sound` in seconds."""
+    whole = sound or not media.has_audio  # sound that was not decoded may well last to the end
+    end = max([sound, *time[-1:]])
     if not whole or media.duration - end < CUT_SHORT:
         return ""
     return f"the file ends at {end:.1f} s of the {media.duration:.1f} s that its header says"

@@ -7,6 +7,7 @@ the decoder read other files or the network.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ MAX_PIXELS = 8192 * 4320  # one 8K frame
 LONGEST = 4 * 3600.0  # s; embeddings and sound are held in memory, and take 0.7 GB an hour
 CHUNK_BYTES = 2**28  # of frames handed out at once
 LOUDEST = 100.0  # times full scale; samples beyond are not sound
+AT_ONCE = 2**20  # samples looked through at once
 GAP = 0.1  # s by which sound must be late to be preceded by silence; less is rounding of its clock
 LONGEST_GAP = 3600.0  # s; more is a broken clock
 BEYOND = f"what lies beyond {LONGEST / 3600:.0f} hours was not read"
@@ -240,7 +242,7 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
     Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut.
     """
     damage = damage if damage is not None else []
-    blocks, begin, clock = [], None, 0.0
+    sound, begin, clock, late = io.BytesIO(), None, 0.0, 0
     with _opened(path) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
@@ -248,25 +250,36 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
             time = frame.time if frame.time is not None else clock
             if begin is None:
                 begin = clock = time
+                start = begin - _origin(container)
+                late = round(start * SAMPLE_RATE) if abs(start) < LONGEST_GAP else 0
+                empty = sound.write(bytes(4 * max(0, late)))
             if GAP < time - clock < LONGEST_GAP:
-                blocks.append(np.zeros(round((time - clock) * SAMPLE_RATE), np.float32))
+                sound.write(bytes(4 * round((time - clock) * SAMPLE_RATE)))
                 clock = time
             if clock - begin > LONGEST:
                 damage.append(BEYOND)
                 break
             try:
-                blocks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+                _write(sound, resampler.resample(frame))
                 clock += frame.samples / frame.sample_rate
             except (av.error.FFmpegError, ValueError) as error:
                 damage.append(_reason(error))
-        if blocks:
-            blocks += [out.to_ndarray()[0] for out in resampler.resample(None)]
-            start = begin - _origin(container)
-    if not blocks:
-        return np.zeros(0, np.float32)
-    samples = np.concatenate(blocks)
-    if count := np.count_nonzero(broken := ~(np.abs(samples) <= LOUDEST)):
+        if begin is None or sound.tell() == empty:
+            return np.zeros(0, np.float32)
+        _write(sound, resampler.resample(None))
+    samples = np.frombuffer(sound.getbuffer(), np.float32)
+    if count := sum(_mend(samples[i : i + AT_ONCE]) for i in range(0, len(samples), AT_ONCE)):
         damage.append(f"{count} samples of sound are no numbers, or beyond {LOUDEST:g} times full scale")
-        samples[broken] = 0
-    shift = round(start * SAMPLE_RATE) if abs(start) < LONGEST_GAP else 0
-    return samples[-shift:] if shift < 0 else np.concatenate([np.zeros(shift, np.float32), samples])
+    return samples[max(0, -late) :]
+
+
+def _write(sound: io.BytesIO, frames: list) -> None:
+    for frame in frames:
+        sound.write(frame.to_ndarray()[0])
+
+
+def _mend(samples: np.ndarray) -> int:
+    """Silence what is no number or beyond LOUDEST, in place; how many samples that was."""
+    broken = ~(np.abs(samples) <= LOUDEST)
+    samples[broken] = 0
+    return int(np.count_nonzero(broken))

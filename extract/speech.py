@@ -1,6 +1,12 @@
-"""Speech: Whisper's words with their times, and a gate so that it invents none on silence."""
+"""Speech: Whisper's words with their times, and a gate so that it invents none on silence.
+
+Whisper takes the spectrum of all it is given at once. So that memory does not grow with a video's length, long sound
+is given to it in pieces, cut where it is quiet.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,6 +17,10 @@ from extract.weights import Located, load_whisper
 from features.errors import AffuseError
 
 BLOCK = 480  # samples: 30 ms, over which loudness is taken
+AT_ONCE = 1000 * BLOCK  # samples whose loudness is taken at once
+PIECE = 600  # s of sound that Whisper is given at once
+CUT_WITHIN = 60  # s at a piece's end, in which it is cut
+HUSH = 16  # blocks, about half a second, that are quietest together where it is cut; a closed "p" is one or two
 SILENCE = -50.0  # dB below full scale: nothing quieter is handed to Whisper
 NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
@@ -21,8 +31,27 @@ PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
 
 def loudness(samples: np.ndarray) -> np.ndarray:
     """Level of each 30 ms block in dB relative to full scale: (n,)."""
+    power = [_power(samples[i : i + AT_ONCE]) for i in range(0, len(samples), AT_ONCE)]
+    return 10 * np.log10(np.concatenate([np.zeros(0), *power]) + 1e-12)
+
+
+def _power(samples: np.ndarray) -> np.ndarray:
     blocks = np.pad(samples, (0, -len(samples) % BLOCK)).reshape(-1, BLOCK)
-    return 10 * np.log10(np.square(blocks, dtype=np.float64).mean(axis=1) + 1e-12)
+    return np.square(blocks, dtype=np.float64).mean(axis=1)
+
+
+def pieces(samples: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First sample and end of consecutive pieces of at most PIECE seconds, together the whole; one where it is no
+    longer. Each but the last ends in the middle of the quietest half second of its last CUT_WITHIN seconds."""
+    begin = 0
+    while len(samples) - begin > PIECE * SAMPLE_RATE:
+        first = begin + (PIECE - CUT_WITHIN) * SAMPLE_RATE
+        power = 10 ** (loudness(samples[first : begin + PIECE * SAMPLE_RATE]) / 10)
+        quietest = int(np.convolve(power, np.ones(HUSH), "valid").argmin())
+        end = first + (quietest + HUSH // 2) * BLOCK
+        yield begin, end
+        begin = end
+    yield begin, len(samples)
 
 
 class EncodedOnce(torch.nn.Module):
@@ -60,28 +89,40 @@ class Transcriber:
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> list[Word]:
-        """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
+        """Sound (samples,) at 16 kHz → words in order; none where there is no speech.
+
+        The language, where it is not set, is that of the first piece that is not silent.
+        """
+        words, language = [], self.language
+        for begin, end in pieces(samples):
+            piece = samples[begin:end]
+            if not len(piece) or loudness(piece).max() < SILENCE:
+                continue
+            result = self.transcribe(piece, language)
+            language, offset = result["language"], begin / SAMPLE_RATE
+            words += [
+                Word(text, offset + float(w["start"]), offset + float(w["end"]), float(w["probability"]))
+                for segment in result["segments"]
+                if _spoken(segment)
+                for w in segment["words"]
+                if (text := w["word"].strip()) and _audible(piece, w["start"], w["end"])
+            ]
+        return words
+
+    def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
+        """openai-whisper's own result for one piece; its times count from the piece's start."""
         import whisper
 
-        if not len(samples) or loudness(samples).max() < SILENCE:
-            return []
         with torch.random.fork_rng():
             torch.manual_seed(0)  # the fallback temperatures sample
-            result = whisper.transcribe(
+            return whisper.transcribe(
                 self.model,
-                samples,
-                language=self.language,
+                piece,
+                language=language,
                 word_timestamps=True,
                 fp16=self.half,
                 hallucination_silence_threshold=PAUSE,
             )
-        return [
-            Word(text, float(w["start"]), float(w["end"]), float(w["probability"]))
-            for segment in result["segments"]
-            if _spoken(segment)
-            for w in segment["words"]
-            if (text := w["word"].strip()) and _audible(samples, w["start"], w["end"])
-        ]
 
 
 def _spoken(segment: dict) -> bool:

@@ -1,0 +1,184 @@
+"""How much memory an extraction takes, and how little of it comes from the video's length.
+
+A long video is made in a private folder: a talking head in the first minute of every ten, an empty room in the others,
+bursts of noise where there is a face and faint hiss elsewhere. A fresh process loads the models, extracts two seconds
+of the same, then the whole, and its peak is read after each.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import numpy as np
+
+from extract.inputs import Job
+from extract.media import LONGEST
+from extract.settings import ExtractSettings
+from extract.work import Receipt, Recipe, process
+from features.errors import AffuseError, UsageError
+from features.store import FeatureStore
+from pipelines.demo_face import Look, Motion, render
+
+SIZE = (320, 240)  # pixels: width, height
+SAMPLE_RATE = 16_000  # Hz
+SHORT = 2.0  # s of the video after which the peak counts as that of the models
+SHOWN, PERIOD = 60, 600  # s: a face for the first 60 of every 600
+SWING = 10  # s after which the face's motion repeats
+BURST, PAUSE = 1.0, 2.0  # s of noise, s of hiss after it
+LOUD, FAINT = 0.1, 1e-4  # standard deviation of noise and of hiss, of full scale
+STATUS = Path("/proc/self/status")
+
+
+def measure_memory(
+    settings: ExtractSettings,
+    weights_dir: Path | None,
+    allow_untrained: bool,
+    *,
+    machine: dict,
+    hours: float = 2.0,
+    fps: int = 10,
+    threads: int = 1,
+) -> dict:
+    """Peak memory of extracting a video of `hours`, in bytes: {short, long, growth, frames, seconds, ...}.
+
+    short is the peak after SHORT seconds of video with all models loaded, long that after the whole, growth what the
+    length added; record, what the arrays of the record take of it; seconds, what the long extraction took. `machine`
+    is passed on as it is. Raises UsageError for a length that is not read, AffuseError where the peak cannot be
+    read or the video is not extracted.
+    """
+    if not SHORT < hours * 3600 <= LONGEST:
+        raise UsageError(
+            f"--hours {hours:g} is not between {SHORT:g} seconds and {LONGEST / 3600:g} hours, which is what is read."
+        )
+    peak()
+    recipe = Recipe(settings, weights_dir.resolve() if weights_dir else None, allow_untrained, "cpu", threads)
+    with TemporaryDirectory(prefix="affuse-memory-") as folder:
+        videos = [
+            film(Path(folder) / f"{name}.mp4", seconds, fps)
+            for name, seconds in (("short", SHORT), ("long", hours * 3600))
+        ]
+        with ProcessPoolExecutor(1, get_context("spawn")) as child:  # a new process: its peak is its own
+            found = child.submit(_extract, recipe, videos, Path(folder) / "store").result()
+    return {
+        "hours": hours,
+        "fps": fps,
+        "threads": threads,
+        **found,
+        "growth": found["long"] - found["short"],
+        "settings": settings.model_dump(mode="json"),
+        "allow_untrained": allow_untrained,
+        "machine": machine,
+    }
+
+
+def _extract(recipe: Recipe, videos: list[Path], out: Path) -> dict:
+    """In the fresh process: peaks after the first video and after the second, and of the second its receipt."""
+    extractor, store = recipe.extractor(), FeatureStore(out, create=True)
+    peaks = []
+    for path in videos:
+        begin = time.perf_counter()
+        receipt = process(Job(path.stem, path.name, path), extractor, store)
+        spent = time.perf_counter() - begin
+        if receipt.failure is not None:
+            raise AffuseError(receipt.failure)
+        peaks.append(peak())
+    return {
+        "short": peaks[0],
+        "long": peaks[1],
+        "record": _record_bytes(store, receipt),
+        "seconds": spent,
+        "video": asdict(receipt),
+        "untrained": sorted(extractor.provenance.untrained),
+    }
+
+
+def _record_bytes(store: FeatureStore, receipt: Receipt) -> int:
+    """What the arrays of a record take in memory."""
+    video = store[receipt.id]
+    parts = [vars(getattr(video, modality)) for modality in receipt.statuses]
+    arrays = [value for part in parts for value in (*part.values(), *part.get("views", {}).values())]
+    return sum(value.nbytes for value in arrays if isinstance(value, np.ndarray))
+
+
+def peak() -> int:
+    """The most memory this process has held so far, in bytes. Raises AffuseError where the system does not say."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
+    if found is None:
+        raise AffuseError(f"Peak memory is read from {STATUS}, which only Linux has: measure there.")
+    return int(found[1]) * 1024
+
+
+def describe_memory(facts: dict) -> str:
+    """What was measured, for people."""
+    mib = 2**20
+    video, machine = facts["video"], facts["machine"]
+    untrained = f" ({', '.join(facts['untrained'])} untrained)" if facts["untrained"] else ""
+    return "\n".join(
+        [
+            f"models loaded, {SHORT:g} s of video   {facts['short'] / mib:8.0f} MiB{untrained}",
+            f"{facts['hours']:g} h of video              {facts['long'] / mib:8.0f} MiB",
+            f"difference                  {facts['growth'] / mib:8.0f} MiB, of which the record itself is "
+            f"{facts['record'] / mib:.0f}",
+            f"{video['frames']} frames at {facts['fps']} a second, extracted in {facts['seconds']:.0f} s on "
+            f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}; "
+            + ", ".join(f"{modality} {status}" for modality, status in video["statuses"].items()),
+            "; ".join(f"{name} {value}" for name, value in machine.items()),
+        ]
+    )
+
+
+def film(path: Path, seconds: float, fps: int) -> Path:
+    """Write the video: MP4 of H.264 (MPEG-4 where PyAV has no x264) and AAC, a second at a time."""
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=fps)
+        video.width, video.height = SIZE
+        video.pix_fmt = "yuv420p"
+        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        faces = _talking(min(seconds, SWING), fps, generator)
+        empty = np.full_like(faces[0], 90)
+        for first in range(0, round(seconds * fps), fps):
+            for index in range(first, min(first + fps, round(seconds * fps))):
+                shown = index / fps % PERIOD < SHOWN
+                picture = av.VideoFrame.from_ndarray(faces[index % len(faces)] if shown else empty, format="rgb24")
+                picture.pts = index
+                container.mux(video.encode(picture))
+            for block in _noise(first // fps, min(1.0, seconds - first / fps), generator):
+                container.mux(sound.encode(block))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    return path
+
+
+def _talking(seconds: float, fps: int, generator: np.random.Generator) -> np.ndarray:
+    """Frames (T, height, width, 3) uint8 of a face that moves as in SWING seconds, over and over."""
+    phase = 2 * np.pi * np.arange(round(seconds * fps)) / (SWING * fps)
+    motion = Motion(
+        expression=np.sin(phase),
+        opening=np.sin(5 * phase) ** 2,
+        shift_x=4 * np.sin(phase),
+        shift_y=2 * np.sin(2 * phase),
+        roll=0.05 * np.sin(phase),
+        brightness=np.ones_like(phase),
+    )
+    return render(Look(), motion, SIZE, generator)
+
+
+def _noise(second: int, seconds: float, generator: np.random.Generator) -> Iterator[av.AudioFrame]:
+    """The sound of one second of the video, or of what is left of it."""
+    burst = second % PERIOD < SHOWN and second % (BURST + PAUSE) < BURST
+    samples = generator.standard_normal((1, round(seconds * SAMPLE_RATE)), np.float32) * np.float32(
+        LOUD if burst else FAINT
+    )
+    block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    block.sample_rate, block.pts = SAMPLE_RATE, second * SAMPLE_RATE
+    yield block
