@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from features.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, say
+
+PROFILE = click.option(
+    "--profile", default="offline", show_default=True, help="Backbones: paper, or offline."
+)
+UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")
+OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
 
 
 @click.group()
@@ -16,13 +25,13 @@ def bench() -> None:
 
 @bench.command("extract")
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos to measure with.")
-@click.option("--profile", default="offline", show_default=True, help="Backbones: paper, or offline.")
-@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of both.  [default: the cores]")
+@PROFILE
+@UNTRAINED
+@THREADS
 @click.option(
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns."
 )
-@click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
+@OUT
 @WEIGHTS
 @JSON
 @CONFIG
@@ -39,8 +48,39 @@ def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, we
         video_dir, extract_settings(profile, config, assignments), weights_dir, allow_untrained,
         threads or CPU_COUNT, repeats, say,
     )  # fmt: skip
+    _tell(facts, measurement.describe_bench, out, as_json)
+
+
+@bench.command("memory")
+@click.option("--hours", default=2.0, show_default=True, help="Length of the video that is made.")
+@click.option("--fps", type=click.IntRange(1), default=10, show_default=True, help="Its frames per second.")
+@PROFILE
+@UNTRAINED
+@THREADS
+@OUT
+@WEIGHTS
+@JSON
+@CONFIG
+@SET
+def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir, as_json, config,
+                 assignments) -> None:  # fmt: skip
+    """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
+    from dask.system import CPU_COUNT
+
+    from pipelines.bench_facts import machine
+    from pipelines.bench_memory import describe_memory, measure_memory
+    from pipelines.extraction import extract_settings
+
+    facts = measure_memory(
+        extract_settings(profile, config, assignments), weights_dir, allow_untrained, machine=machine(),
+        hours=hours, fps=fps, threads=threads or CPU_COUNT,
+    )  # fmt: skip
+    _tell(facts, describe_memory, out, as_json)
+
+
+def _tell(facts: dict, describe: Callable[[dict], str], out: Path | None, as_json: bool) -> None:
     text = json.dumps(facts, indent=2)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n")
-    click.echo(text if as_json else measurement.describe_bench(facts))
+    click.echo(text if as_json else describe(facts))
