@@ -12,6 +12,7 @@ import numpy as np
 
 from features.errors import AffuseError, UsageError
 from features.layout import names
+from features.progress import Progress
 from features.publish import publish
 from features.record import MODALITIES
 from features.store import FeatureStore
@@ -24,7 +25,7 @@ def export_features(
     store: FeatureStore,
     out: Path,
     kind: str,
-    progress: Callable[[int, int, str | None], None] = lambda done, todo, failure: None,
+    progress: Progress = lambda line, failure, last: None,
 ) -> dict:
     """Write every video of the store below `out`, one video in memory at a time; {"videos": n, "files": n}.
 
@@ -45,7 +46,7 @@ def export_features(
     for done, video_id in enumerate(store.ids, start=1):
         _check_name(video_id)
         files += KINDS[kind](store, video_id, out)
-        progress(done, len(store), None)
+        progress(f"{done} of {len(store)} videos", None, done == len(store))
     if kind == "abaw3":
         _write_info(store, out)
     return {"videos": len(store), "files": files}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from features.assembly import make_record
 from features.config import nearest
 from features.errors import AffuseError, UsageError
+from features.progress import Progress
 from features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
 from features.store import FeatureStore
 from features.table import SUFFIXES, read_table, width_of
@@ -39,7 +40,7 @@ def import_features(
     source: Path,
     out: Path,
     layout: Layout | None = None,
-    progress: Callable[[int, int, str | None], None] = lambda done, todo, failure: None,
+    progress: Progress = lambda line, failure, last: None,
 ) -> dict:
     """Bring every video below `source` into the store at `out`; what is there already and unchanged is kept.
 
@@ -62,7 +63,8 @@ def import_features(
                     (written if task.result() else kept).append(video_id)
                 except UnusableError as error:
                     failed[video_id] = str(error)
-                progress(done, len(files), f"{video_id}: {failed[video_id]}" if video_id in failed else None)
+                failure = f"{video_id}: {failed[video_id]}" if video_id in failed else None
+                progress(f"{done} of {len(files)} videos", failure, done == len(files))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

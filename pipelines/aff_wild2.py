@@ -12,11 +12,12 @@ from pathlib import Path
 
 from extract.settings import ExtractSettings
 from features.errors import AffuseError, UsageError
+from features.progress import Announce, Progress
 from features.store import FeatureStore
 from fuse import TrainSettings, crossval
 from fuse.checkpoint import write_bytes
 from pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
-from pipelines.extraction import HERE, Announce, Compute, Progress, describe, extract_jobs
+from pipelines.extraction import HERE, Compute, describe, extract_jobs
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the

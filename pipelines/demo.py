@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from features.errors import AffuseError
+from features.progress import Announce, Progress
 from features.record import MODALITIES, Provenance
 from features.store import FeatureStore
 from fuse import compare, predict, train_settings
@@ -23,7 +24,7 @@ from fuse.comparison import Comparison
 from fuse.entries import parse_seeds
 from fuse.specs import MODELS as FAMILY
 from pipelines.demo_data import DemoData, make_dataset
-from pipelines.extraction import Announce, Compute, Progress, describe, extract_folder, extract_settings
+from pipelines.extraction import Compute, describe, extract_folder, extract_settings
 
 MODELS = {
     **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},

@@ -22,15 +22,11 @@ from extract.work import Receipt, Recipe
 from features.config import nearest, parse_assignments, read_yaml, resolve
 from features.device import pick_device
 from features.errors import UsageError
+from features.progress import Announce, Progress
 from features.record import MODALITIES, Provenance
 from features.store import FeatureStore
 
 log = logging.getLogger("affuse")
-
-Announce = Callable[[str], None]
-Progress = Callable[
-    [str, str | None, bool], None
-]  # state of the run, why this video failed, whether it was the last
 
 
 def extract_settings(

@@ -8,10 +8,11 @@ from extract.inputs import Job
 from extract.settings import ExtractSettings
 from features.config import resolve
 from features.errors import AffuseError, UsageError
+from features.progress import Announce, Progress
 from features.record import Provenance
 from fuse import predict
 from fuse.run import load_run
-from pipelines.extraction import Announce, Compute, Progress, extract_jobs
+from pipelines.extraction import Compute, extract_jobs
 
 
 def predict_videos(
