@@ -20,7 +20,10 @@ OPTIONS = {
     -3: 2**28,
     -8: 1,
 }  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX
-KEPT, KEPT_PER_LANE = 2**29, 2**28  # bytes; what batches need, and little of an extraction's time to fill anew
+KEPT, KEPT_PER_LANE = (
+    2**29,
+    2**28,
+)  # bytes; what batches need, and little of an extraction's time to fill anew
 
 
 def keep_freed_memory() -> None:

@@ -151,7 +151,9 @@ def film(path: Path, seconds: float, fps: int) -> Path:
         for first in range(0, round(seconds * fps), fps):
             for index in range(first, min(first + fps, round(seconds * fps))):
                 shown = index / fps % PERIOD < SHOWN
-                picture = av.VideoFrame.from_ndarray(faces[index % len(faces)] if shown else empty, format="rgb24")
+                picture = av.VideoFrame.from_ndarray(
+                    faces[index % len(faces)] if shown else empty, format="rgb24"
+                )
                 picture.pts = index
                 container.mux(video.encode(picture))
             for block in _noise(first // fps, min(1.0, seconds - first / fps), generator):
