@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from extract.memory import HOLES
+
 A, B = TypeVar("A"), TypeVar("B")
 AHEAD = 2  # items per lane that are begun before the first is asked for
 
@@ -66,7 +68,9 @@ class Lanes:
             torch.set_num_threads(
                 1
             )  # each time: numba, which Whisper uses, sets its own number in its thread
-            return function(*given)
+            made = function(*given)
+            HOLES.give_back(self.threads)
+            return made
 
         return self._pool.submit(work)
 
