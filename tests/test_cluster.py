@@ -23,20 +23,21 @@ FORBIDDEN = ("Traceback", "distributed", "Worker", "Warning", "warn(", "Nanny", 
 DEADLY = """
 import os, signal
 from extract.extractor import Extractor
-extract = Extractor.__call__
-def die(extractor, job):
-    if job.id == "c":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return extract(extractor, job)
-Extractor.__call__ = die
+def dask_setup(worker, extract=Extractor.__call__):
+    def die(extractor, job):
+        if job.id == "c":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return extract(extractor, job)
+    Extractor.__call__ = die
 """
 OTHER_WEIGHTS = """
 import os
 from dataclasses import replace
 from pathlib import Path
 from extract.work import Recipe
-extractor = Recipe.extractor
-Recipe.extractor = lambda recipe: extractor(replace(recipe, weights_dir=Path(os.environ["OTHER"])))
+def dask_setup(worker, extractor=Recipe.extractor):
+    other = Path(os.environ["OTHER"])
+    Recipe.extractor = lambda recipe: extractor(replace(recipe, weights_dir=other))
 """
 
 
@@ -55,6 +56,20 @@ def remote(tmp_path_factory):
     """A scheduler with two workers."""
     with Cluster(tmp_path_factory.mktemp("remote"), workers=2) as cluster:
         yield cluster
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_ever():
+    """A run that nobody works for would never end."""
+
+    def end(*_):
+        raise TimeoutError("the test took longer than a minute")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def extract(videos, store, *more, code=0):
@@ -231,7 +246,7 @@ def test_workers_die_with_the_process_that_started_them(whole, tmp_path):
         wait_until(lambda: len(run.workers()) == 2, "the workers")
         workers = run.workers()
         run.process.kill()
-        gone, alive = psutil.wait_procs(workers, timeout=15)
+        _, alive = psutil.wait_procs(workers, timeout=15)
         assert not alive
     finally:
         run.end()
