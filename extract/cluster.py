@@ -10,6 +10,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,8 +31,8 @@ from features.record import Provenance, Source, how_they_differ
 from features.store import FeatureStore
 
 LOOPBACK = "127.0.0.1"
-LOST = (CommClosedError, TimeoutError, OSError)
-PATIENCE = 10  # s in which a scheduler must answer
+LOST = (CommClosedError, CancelledError)
+PATIENCE = 8  # s in which a scheduler must answer
 DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
     "decoder"
@@ -65,7 +66,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
         "distributed.admin.system-monitor.gil.enabled": False,
     }
     environment = {"DASK_LOGGING__DISTRIBUTED": "critical", "OMP_NUM_THREADS": "1"}
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence()
     with dask.config.set(settings), tempfile.TemporaryDirectory(prefix="affuse-") as private:
         options = {
             "nthreads": 1,
@@ -94,10 +95,10 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
 @contextmanager
 def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> Iterator[Client]:
     """A client of the scheduler at `address`. Raises UsageError where none answers."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence()
     try:
         client = Client(address, timeout=PATIENCE, security=tls.security() if tls else None)
-    except (*LOST, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise UsageError(
             f"No dask scheduler answers at {address} ({error}). Start one with: dask scheduler --host 127.0.0.1 --port "
             "8786, and workers with: dask worker tcp://127.0.0.1:8786 --nthreads 1. One that speaks TLS needs an "
@@ -107,6 +108,12 @@ def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> It
         if not client.scheduler_info()["workers"]:
             announce(f"No worker has joined {address} yet; waiting for one.")
         yield client
+
+
+def _silence() -> None:
+    """Distributed says nothing of its own: what people need to know, they hear from this module."""
+    for name in ("distributed", "distributed.client", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore) -> Engine:
@@ -131,10 +138,10 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
                     yield submit(job).result()
                 except KilledWorker:
                     yield _give_up(job, extractor, store)
-        except LOST as error:
+        except LOST:
             raise AffuseError(
-                f"The connection to the scheduler was lost ({error}). Every finished video is kept: start the "
-                "scheduler again and run the same command."
+                "The connection to the scheduler was lost. Every finished video is kept: start the scheduler and its "
+                "workers again and run the same command."
             ) from None
         finally:
             for future in futures:
@@ -165,7 +172,10 @@ def _extractor(recipe: Recipe) -> Extractor:
 
 
 def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
-    source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+    try:
+        source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+    except OSError:  # gone meanwhile: there is nothing to keep a record of
+        return Receipt(job.id, DIED)
     widths = {part: found.entry.width for part, found in extractor.located.items()}
     video = undecodable(job.id, source, DIED, widths)
     store.write(video, extractor.provenance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from features.device import pick_device
 from features.errors import AffuseError, RecordError
 from features.record import MODALITIES, VideoFeatures
 from features.store import FeatureStore
-
-log = logging.getLogger("affuse")
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class Recipe:
 class Receipt:
     """What became of one video; small, since it travels. `failure` is the reason where it failed.
 
-    frames; duration of the video in seconds; statuses by modality; seconds of work per stage.
+    frames; duration of the video in seconds; statuses by modality; seconds of work per stage; details: the traceback
+    of a defect of ours, for the log.
     """
 
     id: str
@@ -46,6 +45,7 @@ class Receipt:
     duration: float = 0.0
     statuses: dict[str, str] | None = None
     seconds: dict[str, float] | None = None
+    details: str = ""
 
 
 def receipt(video: VideoFeatures) -> Receipt:
@@ -68,9 +68,9 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
         reason = error.strerror or error
         return Receipt(job.id, f"{job.path} cannot be read: {reason}. Check its permissions and its disk.")
     except Exception as error:
-        log.exception("extraction of %s failed", job.id)
         what = f"{type(error).__name__}: {error}"
-        return Receipt(job.id, f"{job.path} made the extraction fail ({what}). Please report this.")
+        reason = f"{job.path} made the extraction fail ({what}). Please report this."
+        return Receipt(job.id, reason, details=traceback.format_exc())
     try:
         store.write(video, extractor.provenance)
     except RecordError as error:

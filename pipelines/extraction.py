@@ -152,6 +152,8 @@ def extract_jobs(
 
     def done(receipt: Receipt, summary: Summary) -> None:
         log.info("%s: %s", receipt.id, receipt.failure or receipt.statuses)
+        if receipt.details:
+            log.info("%s", receipt.details)
         failure = f"{receipt.id}: {receipt.failure}" if receipt.failure else None
         progress(summary.line, failure, summary.done == summary.todo)
 

@@ -23,7 +23,7 @@ from features.record import MODALITIES
 from features.store import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKERS = 0
+WORKERS = 2
 NORMAL = ["aa-normal", "normal", "zz-normal"]
 TWO_PEOPLE = ROOT.parent / "shared" / "clips" / "two-faces-12fps.mp4"
 

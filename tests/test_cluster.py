@@ -1,0 +1,284 @@
+"""Extraction in several processes: the same features as in one, whoever dies and whenever."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from shutil import which
+from types import SimpleNamespace
+
+import dask
+import psutil
+import pytest
+from click.testing import CliRunner
+from media import talking_head
+from processes import Cluster, Started, arguments, shards, wait_until
+
+from cli import main
+from features.store import FeatureStore, differences
+
+NAMES = "abcdef"
+FORBIDDEN = ("Traceback", "distributed", "Worker", "Warning", "warn(", "Nanny", "tornado", "INFO")
+DEADLY = """
+import os, signal
+from extract.extractor import Extractor
+def dask_setup(worker, extract=Extractor.__call__):
+    def die(extractor, job):
+        if job.id == "c":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return extract(extractor, job)
+    Extractor.__call__ = die
+"""
+OTHER_WEIGHTS = """
+import os
+from dataclasses import replace
+from pathlib import Path
+from extract.work import Recipe
+def dask_setup(worker, extractor=Recipe.extractor):
+    other = Path(os.environ["OTHER"])
+    Recipe.extractor = lambda recipe: extractor(replace(recipe, weights_dir=other))
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> SimpleNamespace:
+    """A folder of videos, and the store made of it without interruption by one thread of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in NAMES:
+        talking_head(folder / "videos" / f"{name}.mp4", seconds=0.3)
+    extract(folder / "videos", folder / "store", "--workers", 0, "--threads", 1)
+    return SimpleNamespace(videos=folder / "videos", store=FeatureStore(folder / "store"))
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """A scheduler with two workers."""
+    with Cluster(tmp_path_factory.mktemp("remote"), workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_ever():
+    """A run that nobody works for would never end."""
+
+    def end(*_):
+        raise TimeoutError("the test took longer than a minute")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def extract(videos, store, *more, code=0):
+    result = CliRunner().invoke(main, arguments(videos, store, *more))
+    quiet(result.stderr)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def quiet(said: str) -> None:
+    """Nothing is said but by affuse itself."""
+    for forbidden in FORBIDDEN:
+        assert forbidden not in said, said
+
+
+def started(log, whole, store, *more) -> Started:
+    return Started(log, ["cli.py", *arguments(whole.videos, store, "--threads", 1, *more)])
+
+
+def check_whole(store, whole) -> None:
+    assert FeatureStore(store).verify().problems == []
+    assert differences(whole.store, FeatureStore(store)) == []
+
+
+def logged(store) -> str:
+    return "".join(path.read_text() for path in (store / "logs").iterdir())
+
+
+def test_more_threads_give_the_same_bytes(whole, tmp_path):
+    extract(whole.videos, tmp_path / "store", "--threads", 2)
+    check_whole(tmp_path / "store", whole)
+
+
+def test_workers_of_a_scheduler_give_the_same_bytes(whole, remote, tmp_path):
+    result = extract(whole.videos, tmp_path / "store", "--scheduler", remote.address, "--json")
+    assert sorted(json.loads(result.stdout)["made"]) == list(NAMES)
+    assert all(f" INFO {name}: " in logged(tmp_path / "store") for name in NAMES)
+    check_whole(tmp_path / "store", whole)
+
+
+def test_a_worker_with_other_weights_is_told_from_the_others(whole, remote, tmp_path):
+    for folder in ("mine", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "vggish.pth").write_text(folder)
+    (tmp_path / "preload.py").write_text(OTHER_WEIGHTS)
+    with Cluster(tmp_path / "cluster") as cluster:
+        cluster.add_worker("--preload", tmp_path / "preload.py", OTHER=str(tmp_path / "other"))
+        result = extract(
+            whole.videos, tmp_path / "store", "--scheduler", cluster.address, "--weights-dir",
+            tmp_path / "mine", code=1,
+        )  # fmt: skip
+    assert "A worker has other weights or another version than this process: " in result.stderr
+    assert "audio" in result.stderr
+    assert not shards(tmp_path / "store")
+
+
+def test_a_video_that_kills_its_worker_fails_alone(whole, tmp_path):
+    preload = tmp_path / "preload.py"
+    preload.write_text(DEADLY)
+    store = tmp_path / "store"
+    with dask.config.set({"distributed.worker.preload": [str(preload)]}):
+        result = extract(whole.videos, store, "--workers", 2, code=1)
+    assert result.stderr.count("failed: c: the process that extracted it died, and died again") == 2
+    assert "5 extracted, 0 already there, 1 failed" in result.stdout
+    assert FeatureStore(store)["c"].failure
+    assert [d for d in differences(whole.store, FeatureStore(store)) if not d.startswith("c")] == []
+    assert "nothing to do" in extract(whole.videos, store, code=1).stderr
+
+    again = extract(whole.videos, store, "--retry-failed", "--workers", 1)
+    assert "1 extracted, 5 already there" in again.stdout
+    check_whole(store, whole)
+
+
+def test_workers_killed_from_outside_are_replaced(whole, tmp_path):
+    store = tmp_path / "store"
+    run = started(tmp_path / "log", whole, store, "--workers", 2)
+    try:
+        wait_until(lambda: shards(store), "the first video")
+        run.workers()[0].kill()
+        assert run.wait() == 0, run.said
+    finally:
+        run.end()
+    quiet(run.said)
+    check_whole(store, whole)
+
+
+def test_another_remote_worker_takes_over_and_one_that_joins_late_helps(whole, tmp_path):
+    store = tmp_path / "store"
+    with Cluster(tmp_path / "cluster") as cluster:
+        first = cluster.add_worker("--no-nanny")
+        run = started(tmp_path / "log", whole, store, "--scheduler", cluster.address)
+        try:
+            wait_until(lambda: shards(store), "the first video")
+            first.end()
+            time.sleep(1)
+            assert run.process.poll() is None
+            cluster.add_worker()
+            assert run.wait() == 0, run.said
+        finally:
+            run.end()
+    quiet(run.said)
+    check_whole(store, whole)
+
+
+def test_a_scheduler_that_dies_is_said_and_the_next_goes_on(whole, tmp_path):
+    store = tmp_path / "store"
+    with Cluster(tmp_path / "cluster", workers=1) as cluster:
+        run = started(tmp_path / "log", whole, store, "--scheduler", cluster.address)
+        try:
+            wait_until(lambda: shards(store), "the first video")
+            cluster.scheduler.end()
+            assert run.wait(20) == 1
+        finally:
+            run.end()
+        quiet(run.said)
+        assert "The connection to the scheduler was lost. Every finished video is kept" in run.said
+        there = shards(store)
+        cluster.start_scheduler()
+        run = started(tmp_path / "log", whole, store, "--scheduler", cluster.address)
+        try:
+            wait_until(lambda: "No worker has joined" in run.said, "the message")
+            cluster.add_worker()
+            assert run.wait() == 0, run.said
+        finally:
+            run.end()
+        quiet(run.said)
+    assert there <= shards(store)
+    check_whole(store, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scheduler", "tcp://127.0.0.1:1"], "No dask scheduler answers at tcp://127.0.0.1:1"),
+        (["--scheduler", "nonsense"], "No dask scheduler answers at nonsense"),
+        (["--scheduler", "tls://127.0.0.1:1"], "--tls-ca, --tls-cert and --tls-key"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "give one"),
+        (["--scheduler", "tls://127.0.0.1:1", "--tls-ca", "ca.pem"], "give all three, or none"),
+        (["--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"], "The --tls options are for --scheduler"),
+        (
+            ["--scheduler", "tls://127.0.0.1:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"],
+            "No such file",
+        ),
+    ],
+)
+def test_schedulers_that_cannot_be_reached_are_a_sentence(whole, tmp_path, options, message):
+    begin = time.monotonic()
+    result = extract(whole.videos, tmp_path / "store", *options, code=2)
+    assert time.monotonic() - begin < 15
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_stops_at_once_and_leaves_nobody(whole, tmp_path, workers):
+    store = tmp_path / "store"
+    run = started(tmp_path / "log", whole, store, "--workers", workers)
+    try:
+        wait_until(lambda: shards(store), "the first video")
+        os.killpg(run.process.pid, signal.SIGINT)
+        assert run.wait(20) == 130
+        wait_until(lambda: not run.group(), "the workers' end", 10)
+    finally:
+        run.end()
+    quiet(run.said)
+    assert "Stopped. What was finished is kept" in run.said
+    assert FeatureStore(store).verify().problems == []
+    extract(whole.videos, store)
+    check_whole(store, whole)
+
+
+def test_workers_die_with_the_process_that_started_them(whole, tmp_path):
+    run = started(tmp_path / "log", whole, tmp_path / "store", "--workers", 2)
+    try:
+        wait_until(lambda: len(run.workers()) == 2, "the workers")
+        workers = run.workers()
+        run.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=15)
+        assert not alive
+    finally:
+        run.end()
+    quiet(run.said)
+
+
+@pytest.fixture
+def tls(tmp_path) -> list[str]:
+    """An authority made for the occasion, and one certificate for everybody: the options that name them."""
+    if not which("openssl"):
+        pytest.skip("makes certificates with the program openssl")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=affuse"]
+    openssl(*new, "-x509", "-days", "2", "-keyout", "ca-key.pem", "-out", "ca.pem")
+    openssl(*new, "-keyout", "key.pem", "-out", "request.pem")
+    openssl(
+        "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
+        "-days", "2", "-out", "cert.pem",
+    )  # fmt: skip
+    files = {"ca-file": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+    return [part for name, file in files.items() for part in (f"--tls-{name}", str(tmp_path / file))]
+
+
+def test_a_scheduler_that_speaks_tls_works_with_the_three_files_alone(whole, tls, tmp_path):
+    files = ["--tls-ca", *tls[1:]]
+    with Cluster(tmp_path / "cluster", workers=1, tls=tls) as cluster:
+        assert cluster.address.startswith("tls://")
+        for address in (cluster.address, cluster.address.replace("tls:", "tcp:")):
+            refused = extract(whole.videos, tmp_path / "store", "--scheduler", address, code=2)
+            assert "--tls-ca, --tls-cert and --tls-key" in refused.stderr
+        extract(whole.videos, tmp_path / "store", "--scheduler", cluster.address, *files)
+    check_whole(tmp_path / "store", whole)

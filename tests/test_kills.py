@@ -1,0 +1,150 @@
+"""Killed with -9 again and again, whoever and whenever: nothing finished is lost, and the store ends the same."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from media import talking_head
+from processes import Cluster, Started, arguments, shards, wait_until
+
+from cli import main
+from features.store import FeatureStore, differences
+
+KILLS = int(os.environ.get("AFFUSE_KILLS", 6))
+VIDEOS = 8 * KILLS  # enough that no run ends before its kill
+VICTIMS = (
+    "main",
+    "local worker",
+    "main of local workers",
+    "remote worker",
+    "scheduler",
+    "main of remote workers",
+)
+SOURCES = 6  # distinct videos; the others are copies, which the store keeps apart by name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Videos, and the store made of them without interruption."""
+    folder = tmp_path_factory.mktemp("kills")
+    for i in range(VIDEOS):
+        path = folder / "videos" / f"{i:04d}.mp4"
+        if i < SOURCES:
+            talking_head(path, seconds=0.2 + 0.1 * (i % 2))
+        else:
+            path.write_bytes((folder / "videos" / f"{i % SOURCES:04d}.mp4").read_bytes())
+    result = CliRunner().invoke(main, arguments(folder / "videos", folder / "store", "--threads", 1))
+    assert result.exit_code == 0, result.output
+    return folder / "videos", FeatureStore(folder / "store")
+
+
+class Campaign:
+    """One store, and the runs on it, each with a kill or more."""
+
+    def __init__(self, folder, videos, cluster: Cluster):
+        self.store, self.videos, self.cluster, self.folder = folder / "store", videos, cluster, folder
+        self.rng = random.Random(KILLS)
+        self.kills, self.again, self.runs = dict.fromkeys(VICTIMS, 0), 0, 0
+        self.finished: dict[Path, int] = {}  # when each was written
+
+    def begin(self, *options) -> Started:
+        self.runs += 1
+        command = ["cli.py", *arguments(self.videos, self.store, "--threads", 1, *options)]
+        return Started(self.folder / f"run{self.runs}.log", command)
+
+    def wait_for_more(self, run: Started, videos: int) -> None:
+        """Until some more are finished, and some moment of the next; or the end of the run."""
+        enough = len(shards(self.store)) + videos
+        wait_until(
+            lambda: len(shards(self.store)) >= enough or run.process.poll() is not None,
+            f"more videos: {run.said}",
+            120,
+        )
+        time.sleep(self.rng.random() * 0.4)
+
+    def check(self) -> None:
+        there = {path: path.stat().st_mtime_ns for path in shards(self.store)}
+        assert self.finished.keys() <= there.keys(), "a finished video was lost"
+        self.again += sum(there[path] != written for path, written in self.finished.items())
+        self.finished = there
+
+    def life(self, left: int) -> None:
+        """One run with several kills of its workers, the last of them of itself or of the scheduler."""
+        place = self.rng.choice(["here", "local", "remote", "remote"])
+        options = {
+            "here": ["--workers", 0],
+            "local": ["--workers", 2],
+            "remote": ["--scheduler", self.cluster.address],
+        }
+        ends = {
+            "here": ["main"],
+            "local": ["main of local workers"],
+            "remote": ["scheduler", "main of remote workers"],
+        }
+        run = self.begin(*options[place])
+        try:
+            kills = 1 if place == "here" else self.rng.randint(1, 4)
+            victims = [f"{place} worker"] * (kills - 1) + [self.rng.choice(ends[place])]
+            for victim in victims[-left:]:
+                self.wait_for_more(run, self.rng.randint(0, 2))
+                if run.process.poll() is None:
+                    self.kill(victim, run)
+                self.check()
+            if victims[-1] == "scheduler":
+                assert run.wait(60) == 1, run.said
+        finally:
+            workers = run.workers()
+            run.end()
+            wait_until(lambda: not any(worker.is_running() for worker in workers), "the workers' end")
+        assert "Traceback" not in run.said
+        assert FeatureStore(self.store, create=True).verify().problems == []
+
+    def kill(self, victim: str, run: Started) -> None:
+        if victim == "scheduler":
+            self.cluster.scheduler.end()
+            self.cluster.start_scheduler()  # its workers end with it
+            for worker in self.cluster.workers:
+                worker.end()
+            self.cluster.workers.clear()
+            for _ in range(2):
+                self.cluster.add_worker()
+        elif victim.endswith(" worker"):
+            parents = [run] if victim.startswith("local") else self.cluster.workers
+            workers = [worker for parent in parents for worker in parent.workers()]
+            if not workers:  # the nannies are busy with the one killed before
+                return
+            self.rng.choice(workers).kill()
+        else:
+            run.process.kill()
+        self.kills[victim] += 1
+
+
+def test_killed_at_random_moments_the_store_ends_the_same(whole, tmp_path, capsys):
+    videos, uninterrupted = whole
+    begin = time.monotonic()
+    with Cluster(tmp_path / "cluster", workers=2) as cluster:
+        campaign = Campaign(tmp_path, videos, cluster)
+        while (left := KILLS - sum(campaign.kills.values())) > 0:
+            assert len(shards(campaign.store)) < VIDEOS, (
+                "all done before the last kill: more videos are needed"
+            )
+            campaign.life(left)
+        last = campaign.begin("--scheduler", cluster.address)
+        try:
+            assert last.wait(900) == 0, last.said
+        finally:
+            last.end()
+    campaign.check()
+    store = FeatureStore(campaign.store)
+    assert store.verify().problems == []
+    assert differences(uninterrupted, store) == []
+    assert campaign.again <= 2 * KILLS, "more was made again than was in flight"
+    with capsys.disabled():
+        seconds = time.monotonic() - begin
+        print(
+            f" {campaign.kills} in {campaign.runs} runs, {campaign.again} of {VIDEOS} videos made again, {seconds:.0f} s ",
+            end="",
+        )
