@@ -65,9 +65,7 @@ class Lanes:
 
     def submit(self, function: Callable[..., B], *given) -> Future[B]:
         def work() -> B:
-            torch.set_num_threads(
-                1
-            )  # each time: numba, which Whisper uses, sets its own number in its thread
+            torch.set_num_threads(1)  # each time: numba, which Whisper uses, sets its thread's number too
             made = function(*given)
             HOLES.give_back(self.threads)
             return made

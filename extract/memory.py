@@ -14,12 +14,8 @@ import ctypes
 import mmap
 from pathlib import Path
 
-OPTIONS = {
-    -1: 2**31 - 1,
-    -2: 2**26,
-    -3: 2**28,
-    -8: 1,
-}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
+OPTIONS = {M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26, M_MMAP_THRESHOLD: 2**28, M_ARENA_MAX: 1}
 KEPT, KEPT_PER_LANE = (
     2**29,
     2**28,

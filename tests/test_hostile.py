@@ -15,10 +15,11 @@ from builders_extract import seeded_extractor
 from hostile import CASES, SECRET, build_all, mux
 from media import face_frames, plain_frames, talking_head, tone
 
-from extract.extractor import Stages
 from extract.inputs import find_jobs
+from extract.lanes import Lanes
 from extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
-from extract.schedule import attempt
+from extract.passes import find_person
+from extract.work import process
 from features.record import MODALITIES
 from features.store import FeatureStore
 
@@ -152,34 +153,34 @@ def test_a_file_that_may_not_be_read_fails_alone(tmp_path):
 import os
 from builders_extract import seeded_extractor
 from extract.inputs import Job
-from extract.schedule import attempt
+from extract.work import process
 from pathlib import Path
 extractor = seeded_extractor()
+extractor.load()
 os.chdir(os.environ["FOLDER"])
 if os.geteuid() == 0:
     os.seteuid(65534)
-print(attempt(extractor, Job("mine", "mine.mp4", Path("mine.mp4"))))
+print(process(Job("mine", "mine.mp4", Path("mine.mp4")), extractor, store=None).failure)
 """
     tmp_path.chmod(0o755)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "FOLDER": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "(None, 'mine.mp4 cannot be read: Permission denied. Check its permissions" in result.stdout
+    assert "mine.mp4 cannot be read: Permission denied. Check its permissions" in result.stdout
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_said_to(tmp_path, monkeypatch):
     mux(tmp_path / "a.mkv", face_frames(6))
     extractor = seeded_extractor(modalities=("visual",))
-    boxes = extractor._boxes
 
     def then_shrink(*given):
-        found = boxes(*given)
+        found = find_person(*given)
         mux(tmp_path / "a.mkv", face_frames(2))
         return found
 
-    monkeypatch.setattr(extractor, "_boxes", then_shrink)
-    video, failure = attempt(extractor, find_jobs(tmp_path)[0])
-    assert video is None
-    assert "a.mkv changed while it was read" in failure
+    monkeypatch.setattr("extract.extractor.find_person", then_shrink)
+    store = FeatureStore(tmp_path / "store", create=True)
+    assert "a.mkv changed while it was read" in process(find_jobs(tmp_path)[0], extractor, store).failure
+    assert len(store) == 0
 
 
 def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monkeypatch):
@@ -209,7 +210,8 @@ def test_of_two_people_the_one_asked_for_is_followed(tmp_path):
     centres = {}
     for face in ("left", "right"):
         extractor = seeded_extractor(modalities=("visual",), detection={"face": face})
-        box, confidence = extractor._boxes(find_jobs(tmp_path)[0], Stages(), [])[1:]
+        with Lanes(1) as lanes:
+            box, confidence = find_person(find_jobs(tmp_path)[0], extractor.detector, lanes, [])[1:]
         assert confidence.any()
         centres[face] = np.nanmean(box[:, [0, 2]])
     assert centres["left"] < 160 < centres["right"]
