@@ -20,9 +20,7 @@ BLOCK = 480  # samples: 30 ms, over which loudness is taken
 AT_ONCE = 1000 * BLOCK  # samples whose loudness is taken at once
 PIECE = 600  # s of sound that Whisper is given at once
 CUT_WITHIN = 60  # s at a piece's end, in which it is cut
-HUSH = (
-    16  # blocks, about half a second, that are quietest together where it is cut; a closed "p" is one or two
-)
+HUSH = 16  # blocks, half a second, quietest together where it is cut; a stop in a word is one to three
 SILENCE = -50.0  # dB below full scale: nothing quieter is handed to Whisper
 NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
