@@ -125,7 +125,10 @@ class Commands(click.Group):
             context.exit(error.exit_code)
         except KeyboardInterrupt:
             say("Stopped. What was finished is kept; the same command goes on from there.")
-            if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+            if any(
+                thread is not threading.main_thread() and not thread.daemon
+                for thread in threading.enumerate()
+            ):
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(130)  # what such a thread computes would be waited for, and nobody wants it any more
