@@ -7,6 +7,7 @@ worker died is tried once more when nothing else runs, and then recorded as fail
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -14,12 +15,15 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import dask
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
+from distributed.utils import LoopRunner
+from tornado.ioloop import IOLoop
 
 from extract.absent import undecodable
 from extract.extractor import Extractor
@@ -73,6 +77,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
             "memory_limit": 0,
             "host": LOOPBACK,
             "dashboard": False,
+            "dashboard_address": f"{LOOPBACK}:0",  # its HTTP server is started all the same
             "local_directory": private,
             "silence_logs": logging.CRITICAL,
         }
@@ -84,12 +89,30 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
             }
             for i in range(workers)
         }
-        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "port": 0, "dashboard": False}}
+        ports = {"port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, **ports}}
         with (
-            SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL) as cluster,
+            _deaf_to_ctrl_c() as loop,
+            SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL, loop=loop) as cluster,
             Client(cluster) as client,
         ):
             yield client
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
+    """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: this process alone ends them."""
+    resource_tracker.ensure_running()  # whatever starts it hears of Ctrl-C again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner = LoopRunner()
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
 
 
 @contextmanager

@@ -145,6 +145,6 @@ def test_killed_at_random_moments_the_store_ends_the_same(whole, tmp_path, capsy
     with capsys.disabled():
         seconds = time.monotonic() - begin
         print(
-            f" {campaign.kills} in {campaign.runs} runs, {campaign.again} of {VIDEOS} videos made again, {seconds:.0f} s ",
+            f" {campaign.kills} in {campaign.runs} runs, {campaign.again} of {VIDEOS} made again, {seconds:.0f} s ",
             end="",
         )
