@@ -67,6 +67,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # who tries again, and when, is decided here
         "distributed.scheduler.worker-saturation": 1.0,  # a worker holds the one video it works on
+        "distributed.comm.timeouts.connect": "3s",  # a worker that died is not called for longer
         "distributed.admin.system-monitor.gil.enabled": False,
     }
     environment = {"DASK_LOGGING__DISTRIBUTED": "critical", "OMP_NUM_THREADS": "1"}
@@ -101,7 +102,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
-    """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: this process alone ends them."""
+    """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them."""
     resource_tracker.ensure_running()  # whatever starts it hears of Ctrl-C again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -272,9 +272,9 @@ def tls(tmp_path) -> list[str]:
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
 
-    new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=affuse"]
-    openssl(*new, "-x509", "-days", "2", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    openssl(*new, "-keyout", "key.pem", "-out", "request.pem")
+    new = ["req", "-newkey", "rsa:2048", "-nodes"]
+    openssl(*new, "-subj", "/CN=authority", "-x509", "-days", "2", "-keyout", "ca-key.pem", "-out", "ca.pem")
+    openssl(*new, "-subj", "/CN=member", "-keyout", "key.pem", "-out", "request.pem")
     openssl(
         "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
         "-days", "2", "-out", "cert.pem",
