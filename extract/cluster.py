@@ -36,7 +36,7 @@ from features.store import FeatureStore
 
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
-PATIENCE = 8  # s in which a scheduler must answer
+PATIENCE = 5  # s in which a scheduler must answer
 DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
     "decoder"

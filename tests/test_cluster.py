@@ -73,10 +73,10 @@ def no_waiting_for_ever():
     """A run that nobody works for would never end."""
 
     def end(*_):
-        raise TimeoutError("the test took longer than a minute")
+        raise TimeoutError("the test took longer than two minutes")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(60)
+    signal.alarm(120)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -166,7 +166,7 @@ def test_workers_killed_from_outside_are_replaced(whole, tmp_path):
     check_whole(store, whole)
 
 
-def test_another_remote_worker_takes_over_and_one_that_joins_late_helps(whole, tmp_path):
+def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path):
     store = tmp_path / "store"
     with Cluster(tmp_path / "cluster") as cluster:
         first = cluster.add_worker("--no-nanny")
@@ -174,24 +174,13 @@ def test_another_remote_worker_takes_over_and_one_that_joins_late_helps(whole, t
         try:
             wait_until(lambda: shards(store), "the first video")
             first.end()
+            there = shards(store)
             time.sleep(1)
             assert run.process.poll() is None
             cluster.add_worker()
-            assert run.wait() == 0, run.said
-        finally:
-            run.end()
-    quiet(run.said)
-    check_whole(store, whole)
-
-
-def test_a_scheduler_that_dies_is_said_and_the_next_goes_on(whole, tmp_path):
-    store = tmp_path / "store"
-    with Cluster(tmp_path / "cluster", workers=1) as cluster:
-        run = started(tmp_path / "log", whole, store, "--scheduler", cluster.address)
-        try:
-            wait_until(lambda: shards(store), "the first video")
+            wait_until(lambda: len(shards(store)) > len(there), "the second video")
             cluster.scheduler.end()
-            assert run.wait(20) == 1
+            assert run.wait(20) == 1, run.said
         finally:
             run.end()
         quiet(run.said)
@@ -253,8 +242,9 @@ def test_ctrl_c_stops_at_once_and_leaves_nobody(whole, tmp_path, workers):
 def test_workers_die_with_the_process_that_started_them(whole, tmp_path):
     run = started(tmp_path / "log", whole, tmp_path / "store", "--workers", 2)
     try:
-        wait_until(lambda: len(run.workers()) == 2, "the workers")
+        wait_until(lambda: shards(tmp_path / "store"), "the first video")
         workers = run.workers()
+        assert len(workers) == 2
         run.process.kill()
         _, alive = psutil.wait_procs(workers, timeout=15)
         assert not alive

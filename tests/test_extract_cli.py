@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -104,37 +103,6 @@ def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
     assert "b: audio/embedding" in result.stdout
     assert "1 extracted, 2 already there" in extract(videos, store).stdout
     assert differences(FeatureStore(whole), FeatureStore(store)) == []
-
-
-def test_killed_at_random_moments_the_store_ends_the_same(tmp_path):
-    """Real processes, killed with -9; what they leave verifies, and going on gives the uninterrupted store."""
-    videos = tmp_path / "videos"
-    for name in "abcdef":
-        talking_head(videos / f"{name}.mp4", seconds=0.3)
-    extract(videos, tmp_path / "whole")
-    store = tmp_path / "store"
-    command = [sys.executable, "cli.py", "extract", "--video-dir", str(videos), "--out", str(store), *SEEDED]
-    root = Path(__file__).resolve().parents[1]
-    made = set()
-    for attempt in range(8):
-        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            there = set((store / "shards").glob("[!.]*.h5"))
-            if len(there) > len(made):  # one more video than before: kill at some moment of the next
-                time.sleep(0.05 * attempt)
-                process.send_signal(signal.SIGKILL)
-            time.sleep(0.01)
-        process.wait()
-        kept = {path for path in made if path.exists()}
-        assert kept == made, "a finished video was lost"
-        made = set((store / "shards").glob("[!.]*.h5"))
-        if made:
-            assert FeatureStore(store).verify().problems == []
-        if process.returncode == 0:
-            break
-    assert extract(videos, store).exit_code == 0
-    assert differences(FeatureStore(tmp_path / "whole"), FeatureStore(store)) == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from media import face_frames, plain_frames, talking_head, tone
 from extract.inputs import find_jobs
 from extract.lanes import Lanes
 from extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
-from extract.passes import find_person
 from extract.work import process
 from features.record import MODALITIES
 from features.store import FeatureStore
@@ -29,12 +28,12 @@ NORMAL = ["aa-normal", "normal", "zz-normal"]
 TWO_PEOPLE = ROOT.parent / "shared" / "clips" / "two-faces-12fps.mp4"
 
 
-def extract(videos: Path, store: Path) -> subprocess.CompletedProcess:
+def extract(videos: Path, store: Path, workers: int = 0) -> subprocess.CompletedProcess:
     """As people run it, in a process that may crash on its own."""
     command = [sys.executable, "cli.py", "extract", "--video-dir", videos, "--out", store, "--device", "cpu"]
     command += ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
     command += ["--set", "backbones.visual=ir50-ferplus"]  # the smallest pictures
-    command += ["--workers", str(WORKERS)] if WORKERS else []
+    command += ["--workers", str(workers)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(store.parent / "cache")}
     environment |= {"OMP_THREAD_LIMIT": "1"}  # small pictures: more threads only wait for each other
     environment.pop("AFFUSE_WEIGHTS", None)
@@ -54,7 +53,7 @@ class Run:
         grower = threading.Thread(target=self._grow, args=(done,))
         grower.start()
         try:
-            self.result = extract(self.videos, folder / "store")
+            self.result = extract(self.videos, folder / "store", WORKERS)
         finally:
             done.set()
             grower.join()
@@ -154,13 +153,15 @@ import os
 from builders_extract import seeded_extractor
 from extract.inputs import Job
 from extract.work import process
+from features.store import FeatureStore
 from pathlib import Path
 extractor = seeded_extractor()
 extractor.load()
+store = FeatureStore(Path(os.environ["FOLDER"]) / "store", create=True)
 os.chdir(os.environ["FOLDER"])
 if os.geteuid() == 0:
     os.seteuid(65534)
-print(process(Job("mine", "mine.mp4", Path("mine.mp4")), extractor, store=None).failure)
+print(process(Job("mine", "mine.mp4", Path("mine.mp4")), extractor, store).failure)
 """
     tmp_path.chmod(0o755)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "FOLDER": str(tmp_path)}
@@ -171,16 +172,16 @@ print(process(Job("mine", "mine.mp4", Path("mine.mp4")), extractor, store=None).
 def test_a_file_that_shrinks_while_it_is_read_is_said_to(tmp_path, monkeypatch):
     mux(tmp_path / "a.mkv", face_frames(6))
     extractor = seeded_extractor(modalities=("visual",))
+    look = extractor._look
 
     def then_shrink(*given):
-        found = find_person(*given)
+        found = look(*given)
         mux(tmp_path / "a.mkv", face_frames(2))
         return found
 
-    monkeypatch.setattr("extract.extractor.find_person", then_shrink)
-    store = FeatureStore(tmp_path / "store", create=True)
-    assert "a.mkv changed while it was read" in process(find_jobs(tmp_path)[0], extractor, store).failure
-    assert len(store) == 0
+    monkeypatch.setattr(extractor, "_look", then_shrink)
+    receipt = process(find_jobs(tmp_path)[0], extractor, FeatureStore(tmp_path / "store", create=True))
+    assert "a.mkv changed while it was read" in receipt.failure
 
 
 def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monkeypatch):
@@ -210,8 +211,9 @@ def test_of_two_people_the_one_asked_for_is_followed(tmp_path):
     centres = {}
     for face in ("left", "right"):
         extractor = seeded_extractor(modalities=("visual",), detection={"face": face})
+        (job,) = find_jobs(tmp_path)
         with Lanes(1) as lanes:
-            box, confidence = find_person(find_jobs(tmp_path)[0], extractor.detector, lanes, [])[1:]
+            _, box, confidence = extractor._look(job, probe(job.path), lanes, [])
         assert confidence.any()
         centres[face] = np.nanmean(box[:, [0, 2]])
     assert centres["left"] < 160 < centres["right"]
