@@ -145,7 +145,9 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
     recipe: the workers' features must be as its would be."""
 
     def submit(job: Job):
-        return client.submit(work, job, recipe, store.path.resolve(), extractor.provenance, pure=False)
+        return client.submit(
+            work, job.absolute(), recipe, store.path.resolve(), extractor.provenance, pure=False
+        )
 
     def engine(jobs: list[Job]) -> Iterator[Receipt]:
         futures = {submit(job): job for job in jobs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,11 @@ class Job:
     def crop(self, frame: int) -> Path:
         """The given crop of a frame; files are numbered from 00001, frames from 0."""
         return self.crops / f"{frame + 1:05d}.jpg"
+
+    def absolute(self) -> Job:
+        """The same job for a process with another working folder."""
+        given = {name: getattr(self, name) for name in ("path", "crops", "transcript")}
+        return replace(self, **{name: path.absolute() for name, path in given.items() if path})
 
     @cached_property
     def files(self) -> list[Path]:

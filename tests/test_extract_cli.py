@@ -186,6 +186,15 @@ def test_what_is_no_file_is_passed_over_and_what_cannot_be_listed_is_refused(vid
         find_jobs(videos)
 
 
+def test_a_job_can_be_done_from_another_folder(videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces" / "a").mkdir(parents=True)
+    job = find_jobs(Path("videos"), faces_dir=Path("faces"))[0]
+    there = job.absolute()
+    assert (there.id, there.name, there.transcript) == ("a", "a.mp4", None)
+    assert (there.path, there.crops) == (tmp_path / "videos" / "a.mp4", tmp_path / "faces" / "a")
+
+
 def test_features_that_cannot_be_kept_do_not_stop_the_others(videos, tmp_path, monkeypatch):
     encode = SoundEncoder.__call__
     spoiled = iter([np.nan, 1, 1])
