@@ -7,6 +7,7 @@ worker died is tried once more when nothing else runs, and then recorded as fail
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -93,11 +94,22 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
         ports = {"port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
         scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, **ports}}
         with (
+            _environment_kept(),  # starting workers leaves theirs in this process
             _deaf_to_ctrl_c() as loop,
             SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL, loop=loop) as cluster,
             Client(cluster) as client,
         ):
             yield client
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
@@ -122,7 +134,7 @@ def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> It
     _silence()
     try:
         client = Client(address, timeout=PATIENCE, security=tls.security() if tls else None)
-    except (OSError, TimeoutError, ValueError, TypeError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError, AssertionError) as error:
         raise UsageError(
             f"No dask scheduler answers at {address} ({error}). Start one with: dask scheduler --host 127.0.0.1 --port "
             "8786, and workers with: dask worker tcp://127.0.0.1:8786 --nthreads 1. One that speaks TLS needs an "

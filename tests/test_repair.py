@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from builders import provenance, random_video
 from click.testing import CliRunner
 from test_store import damage
+from tiny import write_labels
 
 from cli import main
 from features import AffuseError, FeatureStore, UsageError
@@ -133,10 +135,12 @@ def test_training_on_damaged_shards_alone_says_why(tmp_path):
     store = FeatureStore(tmp_path / "store", create=True)
     store.write(random_video("clip01"), provenance())
     store.shard("clip01").write_bytes(b"junk")
+    for partition, name in (("train", "clip01"), ("validation", "clip02")):
+        write_labels(tmp_path / "labels" / partition / f"{name}.txt", np.zeros((10, 2)))
     with pytest.raises(
         AffuseError, match=rf"1 are damaged; {shard_name('clip01')}: it is not a shard of affuse"
     ):
-        train(store.path, tmp_path, tmp_path / "run")
+        train(store.path, tmp_path / "labels", tmp_path / "run")
 
 
 # ---- settings

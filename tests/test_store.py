@@ -18,7 +18,7 @@ from builders import assert_same, provenance, random_video
 from features import MODALITIES, AffuseError, Backbone, FeatureStore, Provenance, UsageError
 from features.layout import PATHS, shard_name
 from features.record import how_they_differ, settings_hash
-from features.report import describe
+from features.report import account, describe
 from features.store import differences
 
 
@@ -322,8 +322,8 @@ def test_views_are_told_and_compared(store, tmp_path):
         place.write(random_video("seen", views=views), provenance())
     assert store.info()["videos"]["seen"]["visual"]["views"] == ["flip", "top-left"]
     assert store.info()["videos"]["clip01"]["visual"]["views"] == []
-    assert "of each face: centre, flip, top-left" in describe(store.info())
-    assert "of each face" not in describe({**store.info(), "videos": {}})
+    assert "of each face: centre, flip, top-left" in describe(account(store.info()))
+    assert "of each face" not in describe(account({**store.info(), "videos": {}}))
     lines = [line for line in differences(store, other) if line.startswith("seen")]
     assert len(lines) == 3  # which views, in which order, and what is in each of the two
     assert "seen: visual/views/flip differs: shapes [40, 24] and [40, 24]" in lines
