@@ -14,6 +14,7 @@ from torchvggish import mel_features
 from torchvggish import vggish_params as vggish
 from torchvggish.torchvggish import VGG, make_layers
 
+from extract.gather import Gathered
 from extract.media import SAMPLE_RATE
 from extract.weights import Located, load_state
 
@@ -22,6 +23,7 @@ WINDOW, HOP, FFT = 400, 160, 512  # samples
 EDGE = SAMPLE_RATE  # samples by which the signal's ends are repeated
 ANCHORS = {"start": 0.0, "centre": -0.48, "end": -0.96}  # s from a frame's time to its patch's start
 BATCH = {"cpu": 64, "cuda": 512}  # patches that share a pass over the linear layers' 67 million weights
+PORTION = {"cpu": 64, "cuda": 128}  # patches that a thread brings; on a GPU several threads' fill a batch
 PART = {"cpu": 8, "cuda": 512}  # patches convolved at once; on CPU what stays in the cache of a core
 
 
@@ -54,10 +56,15 @@ def cut_patches(samples: np.ndarray, time: np.ndarray, anchor: str) -> np.ndarra
 
 
 class SoundEncoder:
-    """VGGish over anchored patches."""
+    """VGGish over anchored patches. together: several threads call, and fill batches of one shape together."""
 
     def __init__(
-        self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        located: Located,
+        anchor: str,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        together: bool = False,
     ):
         torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
         self.network = VGG(make_layers(), False)
@@ -66,12 +73,25 @@ class SoundEncoder:
         self.network = self.network.eval().requires_grad_(False)
         self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
         self.anchor, self.device, self.dtype = anchor, device, dtype
-        self.batch = BATCH[device.type]
+        self.batch, self.portion = BATCH[device.type], PORTION[device.type]
+        self.gathered = Gathered(self._fill, self.batch) if together else None
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16, in one batch."""
-        patches = torch.from_numpy(log_mel(cut_patches(samples, time, self.anchor)))[:, None]
+        """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16, in one batch, or as the
+        patches of other threads leave room."""
+        patches = log_mel(cut_patches(samples, time, self.anchor))
+        return np.stack(self.gathered(patches)) if self.gathered else self._embed(patches)
+
+    @torch.inference_mode()
+    def _fill(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Embeddings of these log-mel patches, computed in a full batch."""
+        batch = np.zeros((self.batch, *rows[0].shape), np.float32)
+        batch[: len(rows)] = rows
+        return self._embed(batch)[: len(rows)]
+
+    def _embed(self, log_mels: np.ndarray) -> np.ndarray:
+        patches = torch.from_numpy(log_mels)[:, None]
         patches = patches.to(self.device, self.dtype, memory_format=torch.channels_last)
         maps = torch.cat([self.network.features(part) for part in patches.split(PART[self.device.type])])
         embedding = self.network.embeddings(maps.permute(0, 2, 3, 1).flatten(1))

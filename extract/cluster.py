@@ -27,7 +27,7 @@ from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
 from extract.absent import undecodable
-from extract.extractor import Extractor
+from extract.extractor import AT_ONCE, Extractor
 from extract.inputs import Job
 from extract.schedule import Engine
 from extract.work import Receipt, Recipe, process, receipt
@@ -42,7 +42,7 @@ DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
     "decoder"
 )
-one_at_a_time = threading.Lock()
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
     """A client of `workers` new processes on this machine, on loopback only, one GPU each where there are any."""
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # who tries again, and when, is decided here
-        "distributed.scheduler.worker-saturation": 1.0,  # a worker holds the one video it works on
+        "distributed.scheduler.worker-saturation": 1.0,  # a worker holds only the videos it works on
         "distributed.comm.timeouts.connect": "3s",  # a worker that died is not called for longer
         "distributed.admin.system-monitor.gil.enabled": False,
     }
@@ -75,7 +75,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
     _silence()
     with dask.config.set(settings), tempfile.TemporaryDirectory(prefix="affuse-") as private:
         options = {
-            "nthreads": 1,
+            "nthreads": AT_ONCE["cuda" if gpus else "cpu"],
             "memory_limit": 0,
             "host": LOOPBACK,
             "dashboard": False,
@@ -193,13 +193,14 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
 
     Raises AffuseError where this worker's features would not be those of `provenance`.
     """
-    with one_at_a_time:
+    with _loading:
         extractor = _extractor(recipe)
-        if differing := how_they_differ(provenance, extractor.provenance):
-            raise AffuseError(
-                f"A worker has other weights or another version than this process: {'; '.join(differing)}. Give both "
-                "the same."
-            )
+    if differing := how_they_differ(provenance, extractor.provenance):
+        raise AffuseError(
+            f"A worker has other weights or another version than this process: {'; '.join(differing)}. Give both "
+            "the same."
+        )
+    with extractor.turns:
         return process(job, extractor, FeatureStore(store, create=True))
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
+from threading import BoundedSemaphore, Event, Lock
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ from features.version import VERSION
 
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
-GPU_LANES = 4  # threads that keep one GPU busy
+GPU_LANES = 4  # threads that compute for one video where a GPU does most of it
+AT_ONCE = {"cpu": 1, "cuda": 8}  # videos on which one process works
 CUT_SHORT = 1.0  # s that a file may end before its header says
 
 
@@ -79,15 +81,23 @@ def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> P
 
 
 class Extractor:
-    """Turns videos into records. Networks are built at their first use and kept."""
+    """Turns videos into records. Networks are built at their first use and kept.
+
+    at_once: how many threads may call at a time, with `load` called before; on CPU one, so that what a video becomes
+    depends on no other. halted: once set, calls under way soon raise CancelledError.
+    """
 
     def __init__(
         self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1
     ):
         self.settings, self.located, self.device = settings, located, device
         self.threads = threads if device.type == "cpu" else min(threads, GPU_LANES)
+        self.at_once = min(AT_ONCE[device.type], max(1, threads))
+        self.turns = BoundedSemaphore(self.at_once)
+        self.halted = Event()
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self.provenance = make_provenance(settings, located)
+        self._loading = Lock()
 
     @cached_property
     def detector(self) -> FaceDetector:
@@ -97,19 +107,24 @@ class Extractor:
     def face_encoder(self):
         from extract.visual import FaceEncoder
 
-        return FaceEncoder(self.located["visual"], self.device, self.dtype)
+        return FaceEncoder(self.located["visual"], self.device, self.dtype, self.at_once > 1)
 
     @cached_property
     def sound_encoder(self):
         from extract.audio import SoundEncoder
 
-        return SoundEncoder(self.located["audio"], self.settings.audio_anchor, self.device, self.dtype)
+        anchor = self.settings.audio_anchor
+        return SoundEncoder(self.located["audio"], anchor, self.device, self.dtype, self.at_once > 1)
 
     @cached_property
     def transcriber(self):
+        from extract.chunked import ChunkedTranscriber
         from extract.speech import Transcriber
 
-        return Transcriber(self.located["speech"], self.settings.language, self.device)
+        given = (self.located["speech"], self.settings.language, self.device)
+        if self.settings.transcription == "chunked":
+            return ChunkedTranscriber(*given, self.at_once > 1)
+        return Transcriber(*given)
 
     @cached_property
     def word_encoder(self):
@@ -129,8 +144,11 @@ class Extractor:
             "speech": "transcriber",
             "text": "word_encoder",
         }
-        for part in self.settings.parts:
-            getattr(self, networks[part])
+        with self._loading:
+            for part in self.settings.parts:
+                getattr(self, networks[part])
+            if "visual" in self.settings.parts and self.settings.faces == "detected":
+                self.detector  # noqa: B018 (built here)
 
     def __call__(self, job: Job) -> VideoFeatures:
         """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
@@ -140,7 +158,7 @@ class Extractor:
             media = probe(job.path)
         except UndecodableError as error:
             return undecodable(job.id, source, str(error), self._widths)
-        with Lanes(self.threads) as lanes:
+        with Lanes(self.threads, self.halted) as lanes:
             samples, damage = self._samples(job, media, lanes)
             sound = len(samples) / SAMPLE_RATE
             words = lanes.submit(self._text, job, media, samples, damage, lanes)
@@ -199,7 +217,7 @@ class Extractor:
             return np.zeros(0), []
         end = len(samples) / SAMPLE_RATE
         clock = time[time < end] if len(time) else np.arange(0, end, 1 / SOUND_RATE)
-        size = self.sound_encoder.batch
+        size = self.sound_encoder.portion
 
         def encode(times: np.ndarray) -> np.ndarray:
             with lanes.timed("audio"):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -25,11 +25,11 @@ AHEAD = 2  # items per lane that are begun before the first is asked for
 class Lanes:
     """A pool of `threads` lanes, as a context; leaving it by an error drops what has not begun.
 
-    seconds: per stage, summed over lanes.
+    seconds: per stage, summed over lanes. Once `halted` is set, reading on raises CancelledError.
     """
 
-    def __init__(self, threads: int):
-        self.threads = threads
+    def __init__(self, threads: int, halted: threading.Event):
+        self.threads, self.halted = threads, halted
         self.seconds: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -57,6 +57,8 @@ class Lanes:
         """Pass `items` on, counting the time taken to make each."""
         items = iter(items)
         while True:
+            if self.halted.is_set():
+                raise CancelledError
             with self.timed(stage):
                 item = next(items, self)
             if item is self:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from extract.detection import FaceDetector
-from extract.faces import crop, follow, link, read_crop, resize
+from extract.faces import crop, follow, link, read_crop, resize, upload
 from extract.inputs import Job
 from extract.lanes import Lanes
 from extract.media import UndecodableError, read_frames
@@ -61,20 +61,21 @@ def embed_faces(
     job: Job, encoder: FaceEncoder, chosen: tuple[str, ...], margin: float, seen: np.ndarray, box: np.ndarray,
     lanes: Lanes, damage: list[str],
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:  # fmt: skip
-    """Batches of (frame indices, {view: embeddings (n, D) float16}) of the frames in `seen`, those with a face.
+    """Portions of (frame indices, {view: embeddings (n, D) float16}) of the frames in `seen`, those with a face.
 
     `chosen` are the views wanted; a given crop that cannot be read counts as no face.
     """
     wanted, others = sides(chosen, encoder), stored_views(chosen)
 
-    def encode(batch: list[tuple[int, torch.Tensor]]) -> tuple[list[int], dict[str, np.ndarray]]:
-        squares = {side: torch.stack([resize(square, side) for _, square in batch]) for side in wanted}
+    def encode(portion: list[tuple[int, torch.Tensor]]) -> tuple[list[int], dict[str, np.ndarray]]:
+        given = [upload(square, encoder.device) for _, square in portion]
+        squares = {side: torch.stack([resize(square, side) for square in given]) for side in wanted}
         made = {"centre": encoder(squares[encoder.size])}
         made |= {view: encoder(cut_view(view, squares, encoder)) for view in others}
-        return [index for index, _ in batch], made
+        return [index for index, _ in portion], made
 
     squares = _given_squares(job, seen, damage) if job.crops else _cut_squares(job, seen, box, margin)
-    return lanes.ordered("visual", encode, _batches(lanes.reading("crop", squares), encoder.batch))
+    return lanes.ordered("visual", encode, _portions(lanes.reading("crop", squares), encoder.portion))
 
 
 def _given_squares(job: Job, seen: np.ndarray, damage: list[str]) -> Iterator[tuple[int, torch.Tensor]]:
@@ -96,7 +97,7 @@ def _cut_squares(
         raise UndecodableError(f"{job.path} changed while it was read. Extract again when it is finished.")
 
 
-def _batches(items: Iterable, size: int) -> Iterator[list]:
+def _portions(items: Iterable, size: int) -> Iterator[list]:
     items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
+    while portion := list(islice(items, size)):
+        yield portion

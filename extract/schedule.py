@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 
 from extract.extractor import Extractor
@@ -110,12 +111,24 @@ def _failure(store: FeatureStore, video_id: str) -> str | None:
 
 
 def here(extractor: Extractor, store: FeatureStore) -> Engine:
-    """The engine that works in this process, one video after another."""
+    """The engine that works in this process: one video after another, or as many at once as the device is for."""
 
-    def engine(jobs: list[Job]) -> Iterator[Receipt]:
+    def one_by_one(jobs: list[Job]) -> Iterator[Receipt]:
         return (process(job, extractor, store) for job in jobs)
 
-    return engine
+    def side_by_side(jobs: list[Job]) -> Iterator[Receipt]:
+        extractor.halted.clear()
+        pool = ThreadPoolExecutor(extractor.at_once, "video")
+        try:
+            for future in as_completed([pool.submit(process, job, extractor, store) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            extractor.halted.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return side_by_side if extractor.at_once > 1 else one_by_one
 
 
 def run(

@@ -49,8 +49,9 @@ class ExtractSettings(Settings):
     """Settings of an extraction.
 
     audio_anchor: what of a 0.96 s patch of sound lies at its frame's time. language: for a multilingual
-    Whisper, None to detect. faces, transcripts: "given" where the user brings them. views: of each face, the centre
-    and what training is to draw from beside it, see `extract.views`.
+    Whisper, None to detect. faces, transcripts: "given" where the user brings them. transcription: "sequential" as
+    openai-whisper does it, each window after the one before, or "chunked", many windows at once. views: of each face,
+    the centre and what training is to draw from beside it, see `extract.views`.
     """
 
     backbones: Backbones
@@ -60,6 +61,7 @@ class ExtractSettings(Settings):
     views: tuple[str, ...] = ("centre",)
     audio_anchor: Literal["start", "centre", "end"] = "start"
     transcripts: Literal["whisper", "given"] = "whisper"
+    transcription: Literal["sequential", "chunked"] = "sequential"
     language: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
 

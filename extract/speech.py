@@ -7,6 +7,7 @@ is given to it in pieces, cut where it is quiet.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Lock
 
 import numpy as np
 import torch
@@ -40,13 +41,18 @@ def _power(samples: np.ndarray) -> np.ndarray:
     return np.square(blocks, dtype=np.float64).mean(axis=1)
 
 
-def pieces(samples: np.ndarray) -> Iterator[tuple[int, int]]:
-    """First sample and end of consecutive pieces of at most PIECE seconds, together the whole; one where it is no
-    longer. Each but the last ends in the middle of the quietest half second of its last CUT_WITHIN seconds."""
+def sounding(samples: np.ndarray) -> bool:
+    """Whether anything in them is louder than SILENCE."""
+    return bool(len(samples)) and loudness(samples).max() >= SILENCE
+
+
+def pieces(samples: np.ndarray, longest: int, cut_within: int) -> Iterator[tuple[int, int]]:
+    """First sample and end of consecutive pieces of at most `longest` seconds, together the whole; one where it is no
+    longer. Each but the last ends in the middle of the quietest half second of its last `cut_within` seconds."""
     begin = 0
-    while len(samples) - begin > PIECE * SAMPLE_RATE:
-        first = begin + (PIECE - CUT_WITHIN) * SAMPLE_RATE
-        power = 10 ** (loudness(samples[first : begin + PIECE * SAMPLE_RATE]) / 10)
+    while len(samples) - begin > longest * SAMPLE_RATE:
+        first = begin + (longest - cut_within) * SAMPLE_RATE
+        power = 10 ** (loudness(samples[first : begin + longest * SAMPLE_RATE]) / 10)
         quietest = int(np.convolve(power, np.ones(HUSH), "valid").argmin())
         end = first + (quietest + HUSH // 2) * BLOCK
         yield begin, end
@@ -63,8 +69,11 @@ class EncodedOnce(torch.nn.Module):
 
     def forward(self, window: torch.Tensor) -> torch.Tensor:
         if self.window is None or not torch.equal(window, self.window):
-            self.window, self.encoded = window, self.encoder(window)
+            self.remember(window, self.encoder(window))
         return self.encoded
+
+    def remember(self, window: torch.Tensor, encoded: torch.Tensor) -> None:
+        self.window, self.encoded = window, encoded
 
 
 class Transcriber:
@@ -85,7 +94,8 @@ class Transcriber:
         if heads:
             self.model.set_alignment_heads(heads)
         self.language = "en" if located.name.endswith(".en") else language
-        self.half = device.type == "cuda"
+        self.device, self.half = device, device.type == "cuda"
+        self._turn = Lock()  # decoding hangs hooks into the network: one sound at a time
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> list[Word]:
@@ -94,26 +104,19 @@ class Transcriber:
         The language, where it is not set, is that of the first piece that is not silent.
         """
         words, language = [], self.language
-        for begin, end in pieces(samples):
+        for begin, end in pieces(samples, PIECE, CUT_WITHIN):
             piece = samples[begin:end]
-            if not len(piece) or loudness(piece).max() < SILENCE:
-                continue
-            result = self.transcribe(piece, language)
-            language, offset = result["language"], begin / SAMPLE_RATE
-            words += [
-                Word(text, offset + float(w["start"]), offset + float(w["end"]), float(w["probability"]))
-                for segment in result["segments"]
-                if _spoken(segment)
-                for w in segment["words"]
-                if (text := w["word"].strip()) and _audible(piece, w["start"], w["end"])
-            ]
+            if sounding(piece):
+                result = self.transcribe(piece, language)
+                language = result["language"]
+                words += spoken_words(result["segments"], piece, begin / SAMPLE_RATE)
         return words
 
     def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
         import whisper
 
-        with torch.random.fork_rng():
+        with self._turn, torch.random.fork_rng():
             torch.manual_seed(0)  # the fallback temperatures sample
             return whisper.transcribe(
                 self.model,
@@ -125,14 +128,24 @@ class Transcriber:
             )
 
 
+def spoken_words(segments: list[dict], samples: np.ndarray, offset: float) -> list[Word]:
+    """The words of openai-whisper's segments of these samples that it has not invented, `offset` seconds later."""
+    return [
+        Word(text, offset + float(w["start"]), offset + float(w["end"]), float(w["probability"]))
+        for segment in segments
+        if _spoken(segment)
+        for w in segment["words"]
+        if (text := w["word"].strip()) and _audible(samples, w["start"], w["end"])
+    ]
+
+
 def _spoken(segment: dict) -> bool:
     invented = segment["no_speech_prob"] > NO_SPEECH and segment["avg_logprob"] < UNSURE / 2
     return not invented and segment["avg_logprob"] > UNSURE and segment["compression_ratio"] < REPETITIVE
 
 
 def _audible(samples: np.ndarray, start: float, end: float) -> bool:
-    span = samples[max(0, int((start - SLACK) * SAMPLE_RATE)) : int((end + SLACK) * SAMPLE_RATE)]
-    return bool(len(span)) and loudness(span).max() >= SILENCE
+    return sounding(samples[max(0, int((start - SLACK) * SAMPLE_RATE)) : int((end + SLACK) * SAMPLE_RATE)])
 
 
 def _alignment_heads() -> dict[str, bytes]:

@@ -7,6 +7,7 @@ Words are read in their sentence, which the transcript's punctuation ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Lock
 
 import numpy as np
 import torch
@@ -46,16 +47,18 @@ class WordEncoder:
         self.network = network.eval().requires_grad_(False).to(device, dtype)
         self.width = network.config.hidden_size
         self.device = device
+        self._turn = Lock()  # a fast tokenizer serves one thread at a time
 
     @torch.inference_mode()
     def __call__(self, words: list[Word]) -> np.ndarray:
         """Words in spoken order → embeddings (W, width) float16."""
-        sentences = list(self._sentences([w.text for w in words]))
-        out = [
-            row
-            for first in range(0, len(sentences), BATCH)
-            for row in self._encode(sentences[first : first + BATCH])
-        ]
+        with self._turn:
+            sentences = list(self._sentences([w.text for w in words]))
+            out = [
+                row
+                for first in range(0, len(sentences), BATCH)
+                for row in self._encode(sentences[first : first + BATCH])
+            ]
         return np.stack(out).astype(np.float16)
 
     def _sentences(self, texts: list[str]) -> Iterator[list[str]]:

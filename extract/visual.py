@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from extract.fused import FusedResNet50
+from extract.gather import Gathered
 from extract.resnet import IR50, ResNet50, damp
 from extract.views import ROOM
 from extract.weights import Located, load_state
 from features.errors import AffuseError
 
 BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
+PORTION = {"cpu": 8, "cuda": 16}  # faces that a thread brings; on a GPU several threads' fill a batch
 
 
 def build(located: Located) -> nn.Module:
@@ -46,9 +48,16 @@ class FaceEncoder:
 
     In pixels: `size`, the side to which a face's square is resized; `centre`, the part of it that the network sees;
     `room`, the side of the square that corners are cut from, `size` where that is more than `centre`.
+    together: several threads call, and fill batches of one shape together.
     """
 
-    def __init__(self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        located: Located,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        together: bool = False,
+    ):
         face = located.entry.face
         network = build(located).eval().requires_grad_(False)
         network = network.to(device, dtype, memory_format=torch.channels_last)
@@ -56,19 +65,30 @@ class FaceEncoder:
             isinstance(network, ResNet50) and device.type == "cpu" and torch.backends.mkldnn.is_available()
         )
         self.network = FusedResNet50(network) if fused else network
-        self.device, self.dtype, self.batch = device, dtype, BATCH[device.type]
+        self.device, self.dtype = device, dtype
+        self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.size, self.centre = face.face, face.size
         self.room = face.face if face.face > face.size else round(face.size * ROOM)
         self.flip = face.channels == "BGR"
         self.mean = torch.tensor(face.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(face.std, device=device).view(1, 3, 1, 1)
+        self.gathered = Gathered(self._fill, self.batch) if together else None
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> np.ndarray:
         """RGB crops (n, 3, S, S), 0–255, S = size, or any that holds the centre → embeddings (n, D) float16, in one
-        batch."""
+        batch, or as those of other threads leave room."""
         edge = (crops.shape[-1] - self.centre) // 2
         pixels = crops[:, :, edge : edge + self.centre, edge : edge + self.centre].to(self.device).float()
+        return np.stack(self.gathered(pixels)) if self.gathered else self._embed(pixels)
+
+    @torch.inference_mode()
+    def _fill(self, rows: list[torch.Tensor]) -> np.ndarray:
+        """Embeddings of these pixels, computed in a full batch."""
+        empty = [torch.zeros_like(rows[0])] * (self.batch - len(rows))
+        return self._embed(torch.stack([*rows, *empty]))[: len(rows)]
+
+    def _embed(self, pixels: torch.Tensor) -> np.ndarray:
         if self.flip:
             pixels = pixels.flip(1)
         scaled = ((pixels - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)

@@ -8,8 +8,9 @@ from extract.extractor import Extractor, locate_backbones
 from extract.settings import PROFILES, ExtractSettings
 
 
-def seeded_extractor(**settings) -> Extractor:
+def seeded_extractor(threads: int = 1, **settings) -> Extractor:
     """Faces and sound only, unless `modalities` says otherwise."""
     settings = {"backbones": PROFILES["offline"], "modalities": ("visual", "audio"), **settings}
     resolved = ExtractSettings(**settings)
-    return Extractor(resolved, locate_backbones(resolved, None, allow_untrained=True), torch.device("cpu"))
+    located = locate_backbones(resolved, None, allow_untrained=True)
+    return Extractor(resolved, located, torch.device("cpu"), threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,3 +24,20 @@ def own_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def say():
+    """Speaks a sentence between two seconds of silence: (samples,) at 16 kHz."""
+    pytest.importorskip("espeakng_loader")
+    from pipelines.demo_voice import Voice, synthesiser
+
+    engine = synthesiser()
+
+    def speak(text: str) -> np.ndarray:
+        pause = np.zeros(engine.sample_rate, np.float32)
+        whole = np.concatenate([pause, engine.speak(text, Voice("en-us+m3"), 160, 45, 50), pause])
+        at = np.arange(0, len(whole), engine.sample_rate / 16_000)
+        return np.interp(at, np.arange(len(whole)), whole).astype(np.float32)
+
+    return speak

@@ -212,7 +212,7 @@ def test_of_two_people_the_one_asked_for_is_followed(tmp_path):
     for face in ("left", "right"):
         extractor = seeded_extractor(modalities=("visual",), detection={"face": face})
         (job,) = find_jobs(tmp_path)
-        with Lanes(1) as lanes:
+        with Lanes(1, threading.Event()) as lanes:
             _, box, confidence = extractor._look(job, probe(job.path), lanes, [])
         assert confidence.any()
         centres[face] = np.nanmean(box[:, [0, 2]])
