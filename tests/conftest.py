@@ -32,9 +32,8 @@ def say():
     pytest.importorskip("espeakng_loader")
     from pipelines.demo_voice import Voice, synthesiser
 
-    engine = synthesiser()
-
     def speak(text: str) -> np.ndarray:
+        engine = synthesiser()  # a new one each time: what it says depends on what it has said
         pause = np.zeros(engine.sample_rate, np.float32)
         whole = np.concatenate([pause, engine.speak(text, Voice("en-us+m3"), 160, 45, 50), pause])
         at = np.arange(0, len(whole), engine.sample_rate / 16_000)
