@@ -90,3 +90,20 @@ def talking_head(path: Path, seconds: float = 1.2, fps: int = 10, **changes) -> 
     """A short video with a face and a tone."""
     options = {"frames": face_frames(round(seconds * fps)), "fps": fps, "samples": tone(seconds), **changes}
     return write_media(path, **options)
+
+
+def cut_clip(source: Path, path: Path, start: float, seconds: float, width: int = 320) -> Path:
+    """Write a part of a video, made smaller, with its sound; start in seconds."""
+    frames, times, blocks = [], [], []
+    with av.open(str(source)) as container:
+        for frame in container.decode(video=0):
+            if start <= frame.time < start + seconds:
+                height = round(width * frame.height / frame.width / 2) * 2
+                frames.append(frame.to_ndarray(width=width, height=height, format="rgb24"))
+                times.append(frame.time - start)
+    with av.open(str(source)) as container:
+        resampler = av.AudioResampler("fltp", "mono", RATE)
+        for frame in container.decode(audio=0):
+            blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
+    samples = np.concatenate(blocks)[round(start * RATE) : round((start + seconds) * RATE)]
+    return write_media(path, np.stack(frames), samples=samples, times=np.array(times))

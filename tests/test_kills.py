@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from media import talking_head
-from processes import Cluster, Started, arguments, shards, wait_until
+from media import cut_clip, talking_head
+from processes import ROOT, Cluster, Started, arguments, shards, wait_until
 
 from cli import main
 from features.store import FeatureStore, differences
@@ -24,6 +24,17 @@ VICTIMS = (
     "main of remote workers",
 )
 SOURCES = 6  # distinct videos; the others are copies, which the store keeps apart by name
+CLIPS = ROOT.parent / "shared" / "clips"
+
+
+def small_clip(path, number: int) -> None:
+    """Three to six tenths of a second of a talking head: of a real one where there are any."""
+    seconds = 0.3 + 0.1 * (number % 4)
+    clips = sorted(CLIPS.glob("*.mp4"))
+    if clips:
+        cut_clip(clips[number % len(clips)], path, 0.5 * number, seconds)
+    else:
+        talking_head(path, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +44,7 @@ def whole(tmp_path_factory):
     for i in range(VIDEOS):
         path = folder / "videos" / f"{i:04d}.mp4"
         if i < SOURCES:
-            talking_head(path, seconds=0.2 + 0.1 * (i % 2))
+            small_clip(path, i)
         else:
             path.write_bytes((folder / "videos" / f"{i % SOURCES:04d}.mp4").read_bytes())
     result = CliRunner().invoke(main, arguments(folder / "videos", folder / "store", "--threads", 1))
