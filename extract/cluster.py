@@ -38,6 +38,7 @@ from features.store import FeatureStore
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
 PATIENCE = 5  # s in which a scheduler must answer
+WATCH = 2  # s between two looks at who works for it
 DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
     "decoder"
@@ -140,10 +141,30 @@ def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> It
             "8786, and workers with: dask worker tcp://127.0.0.1:8786 --nthreads 1. One that speaks TLS needs an "
             "address that begins with tls:// and --tls-ca, --tls-cert and --tls-key."
         ) from None
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(client, address, announce, over), daemon=True)
     with client:
-        if not client.scheduler_info()["workers"]:
-            announce(f"No worker has joined {address} yet; waiting for one.")
-        yield client
+        watcher.start()
+        try:
+            yield client
+        finally:
+            over.set()
+            watcher.join(PATIENCE)
+
+
+def _watch(client: Client, address: str, announce: Callable[[str], None], over: threading.Event) -> None:
+    """Say so, each time nobody is there to work."""
+    before = None
+    while not over.is_set():
+        try:
+            now = len(client.scheduler_info()["workers"])
+        except (OSError, *LOST):  # the run itself will say so
+            return
+        if now == 0 and before != 0:
+            missing = "has joined" if before is None else "is left at"
+            announce(f"No worker {missing} {address}; waiting for one.")
+        before = now
+        over.wait(WATCH)
 
 
 def _silence() -> None:

@@ -175,7 +175,7 @@ def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path)
             wait_until(lambda: shards(store), "the first video")
             first.end()
             there = shards(store)
-            time.sleep(1)
+            wait_until(lambda: "No worker is left at tcp://" in run.said, "the message")
             assert run.process.poll() is None
             cluster.add_worker()
             wait_until(lambda: len(shards(store)) > len(there), "the second video")
