@@ -140,7 +140,7 @@ def _header(path: Path) -> list[str]:
 
 def _feature_columns(path: Path, header: list[str], time_column: str, ignore: Collection[str]) -> list[str]:
     features = [name for name in header if name not in (time_column, "start", "end", *ignore)]
-    fractions = [name for name in header if _is_number(name) and not name.isdigit()]
+    fractions = [name for name in header if is_number(name) and not name.isdigit()]
     if not features or fractions or "" in header:
         what = "a column has no name" if "" in header else "it names no features"
         what = f"{fractions[0]!r} is no name" if fractions else what
@@ -151,7 +151,8 @@ def _feature_columns(path: Path, header: list[str], time_column: str, ignore: Co
     return features
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether it reads as a number, NaN and infinity included."""
     try:
         float(text)
     except ValueError:
@@ -167,7 +168,7 @@ def _blame_line(path: Path, header: list[str], types: dict, reason: str) -> Affu
                 f"Feature file {path}, line {line}: {len(row)} fields under {len(header)} names."
             )
         for name, text in zip(header, row, strict=True):
-            if name in types and text.strip() and not _is_number(text):
+            if name in types and text.strip() and not is_number(text):
                 return AffuseError(f"Feature file {path}, line {line}: {name} is {text!r}, not a number.")
     return AffuseError(f"Feature file {path} cannot be read: {reason}.")
 

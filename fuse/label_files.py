@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from features.errors import AffuseError
+from features.table import is_number
 from fuse.track import SLACK, Track
 
 NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
@@ -111,7 +112,7 @@ def _csv_header(path: Path, header: list[str]) -> list[str]:
     names = [name.strip() for name in header]
     names = [name.lower() if name.lower() in TIME else name for name in names]
     for name in names:
-        if not name or _is_number(name):
+        if not name or is_number(name):
             hint = "The file seems to have no header: its" if name else "A column has no name: the"
             raise AffuseError(f"Label file {path}, line 1: {hint} first line must name every column.")
         if names.count(name) > 1:
@@ -119,14 +120,6 @@ def _csv_header(path: Path, header: list[str]) -> list[str]:
     if not set(names) - set(TIME):
         raise AffuseError(f"Label file {path}, line 1: no target among the columns {', '.join(names)}.")
     return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _number(path: Path, line: int, name: str, text: str) -> float:
