@@ -14,9 +14,10 @@ from torchvggish import mel_features
 from torchvggish import vggish_params as vggish
 from torchvggish.torchvggish import VGG, make_layers
 
+from extract.checkpoints import load_weights
 from extract.gather import Gathered
 from extract.media import SAMPLE_RATE
-from extract.weights import Located, load_state
+from extract.weights import Located
 
 PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples
@@ -69,7 +70,7 @@ class SoundEncoder:
         torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
         self.network = VGG(make_layers(), False)
         if located.trained:
-            self.network.load_state_dict(load_state(located.path, located.name))
+            load_weights(self.network, located)
         self.network = self.network.eval().requires_grad_(False)
         self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
         self.anchor, self.device, self.dtype = anchor, device, dtype

@@ -24,6 +24,7 @@ WINDOW, CUT_WITHIN = (
 )  # s that Whisper hears at once, and the part of it at whose quietest point it is cut
 BATCH = {"cpu": 4, "cuda": 16}  # windows
 FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
+SHORTEST = 1600  # samples in which a word can be
 FRAMES = 100  # spectrum frames per second
 
 Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many of its frames are sound
@@ -32,14 +33,25 @@ Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many
 class ChunkedTranscriber(Transcriber):
     """openai-whisper's decoder and word times, over windows. The language, where not set, is each window's own."""
 
-    def __init__(self, located: Located, language: str | None, device: torch.device, together: bool = False):
-        super().__init__(located, language, device)
+    def __init__(
+        self,
+        located: Located,
+        language: str | None,
+        device: torch.device,
+        half: bool = False,
+        together: bool = False,
+    ):
+        super().__init__(located, language, device, half)
         self.batch = BATCH[device.type]
         self.hear = Gathered(self.decode, self.batch) if together else self.decode
 
     def __call__(self, samples: np.ndarray) -> list[Word]:
         """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
-        spans = [span for span in pieces(samples, WINDOW, CUT_WITHIN) if sounding(samples[slice(*span)])]
+        spans = [
+            (begin, end)
+            for begin, end in pieces(samples, WINDOW, CUT_WITHIN)
+            if end - begin >= SHORTEST and sounding(samples[begin:end])
+        ]
         words = []
         for first in range(0, len(spans), self.batch):
             batch = spans[first : first + self.batch]
@@ -62,18 +74,23 @@ class ChunkedTranscriber(Transcriber):
             self.device, torch.float16 if self.half else torch.float32
         )
         encoded = self.model.encoder.encoder(mels)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # the fallback temperatures sample
-            found = self._decoded(encoded, 0.0)
-            for temperature in FALLBACK:
-                failed = [i for i, result in enumerate(found) if _failed(result)]
-                again = self._decoded(encoded[failed], temperature) if failed else []
-                for i, result in zip(failed, again, strict=True):
-                    found[i] = result
         return [
-            self._segment(result, mel, frames)
-            for result, mel, (_, frames) in zip(found, mels, windows, strict=True)
+            self._segment(self._settled(result, features), mel, frames)
+            for result, features, mel, (_, frames) in zip(
+                self._decoded(encoded, 0.0), encoded, mels, windows, strict=True
+            )
         ]
+
+    def _settled(self, result, features: torch.Tensor):
+        """The result, or where it failed that of the first temperature that does better: of this window alone, so
+        that it does not depend on the others."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for temperature in FALLBACK:
+                if not _failed(result):
+                    break
+                result = self._decoded(features[None], temperature)[0]
+        return result
 
     def _decoded(self, encoded: torch.Tensor, temperature: float) -> list:
         from whisper.decoding import DecodingOptions, decode

@@ -11,13 +11,14 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import resource_tracker
 from pathlib import Path
+from socket import gethostname
 
 import dask
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
@@ -27,11 +28,12 @@ from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
 from extract.absent import undecodable
-from extract.extractor import AT_ONCE, Extractor
+from extract.extractor import Extractor
 from extract.inputs import Job
 from extract.schedule import Engine
 from extract.work import Receipt, Recipe, process, receipt
 from features.errors import AffuseError, UsageError
+from features.progress import Announce
 from features.record import Provenance, Source, how_they_differ
 from features.store import FeatureStore
 
@@ -43,7 +45,7 @@ DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
     "decoder"
 )
-_loading = threading.Lock()
+_building = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ class TLS:
 
 
 @contextmanager
-def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
-    """A client of `workers` new processes on this machine, on loopback only, one GPU each where there are any."""
+def local_cluster(workers: int, gpus: list[str], at_once: int) -> Iterator[Client]:
+    """A client of `workers` new processes on this machine, on loopback only, each on `at_once` videos, and with one of
+    these GPUs where there are any."""
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # who tries again, and when, is decided here
         "distributed.scheduler.worker-saturation": 1.0,  # a worker holds only the videos it works on
@@ -76,7 +79,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
     _silence()
     with dask.config.set(settings), tempfile.TemporaryDirectory(prefix="affuse-") as private:
         options = {
-            "nthreads": AT_ONCE["cuda" if gpus else "cpu"],
+            "nthreads": at_once,
             "memory_limit": 0,
             "host": LOOPBACK,
             "dashboard": False,
@@ -88,7 +91,7 @@ def local_cluster(workers: int, gpus: int) -> Iterator[Client]:
             i: {
                 "cls": Nanny,
                 "options": options
-                | {"env": environment | ({"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus else {})},
+                | {"env": environment | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})},
             }
             for i in range(workers)
         }
@@ -130,7 +133,7 @@ def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
 
 
 @contextmanager
-def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> Iterator[Client]:
+def joined(address: str, tls: TLS | None, announce: Announce) -> Iterator[Client]:
     """A client of the scheduler at `address`. Raises UsageError where none answers."""
     _silence()
     try:
@@ -152,7 +155,7 @@ def joined(address: str, tls: TLS | None, announce: Callable[[str], None]) -> It
             watcher.join(PATIENCE)
 
 
-def _watch(client: Client, address: str, announce: Callable[[str], None], over: threading.Event) -> None:
+def _watch(client: Client, address: str, announce: Announce, over: threading.Event) -> None:
     """Say so, each time nobody is there to work."""
     before = None
     while not over.is_set():
@@ -197,6 +200,11 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
                     yield submit(job).result()
                 except KilledWorker:
                     yield _give_up(job, extractor, store)
+        except ImportError as error:
+            raise AffuseError(
+                f"A worker lacks a package that extraction needs ({error}). Install affuse where it runs, of the same "
+                "version, and start it again."
+            ) from None
         except LOST:
             raise AffuseError(
                 "The connection to the scheduler was lost. Every finished video is kept: start the scheduler and its "
@@ -214,8 +222,12 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
 
     Raises AffuseError where this worker's features would not be those of `provenance`.
     """
-    with _loading:
-        extractor = _extractor(recipe)
+    try:
+        with _building:
+            extractor = _extractor(recipe)
+            extractor.load()
+    except AffuseError as error:
+        raise AffuseError(f"On a worker on {gethostname()}: {error}") from None
     if differing := how_they_differ(provenance, extractor.provenance):
         raise AffuseError(
             f"A worker has other weights or another version than this process: {'; '.join(differing)}. Give both "

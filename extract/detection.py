@@ -5,6 +5,7 @@ Frames are scaled down to `Detection.short_side` before; boxes are in pixels of 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -85,10 +86,12 @@ class FaceDetector:
     def look(self, pixels: np.ndarray) -> list[Detected]:
         """Faces of each frame on its own."""
         short = min(pixels.shape[1:3])
-        self.mtcnn.min_face_size = max(MIN_FACE_PIXELS, round(self.settings.min_face * short))
-        if short <= self.mtcnn.min_face_size:  # the detector's pyramid would be empty
+        smallest = max(MIN_FACE_PIXELS, round(self.settings.min_face * short))
+        if short <= smallest:  # the detector's pyramid would be empty
             return [NOBODY] * len(pixels)
-        boxes, confidence = self.mtcnn.detect(torch.from_numpy(np.ascontiguousarray(pixels)))
+        mtcnn = copy(self.mtcnn)  # shares the networks; other threads look for faces of other sizes
+        mtcnn.min_face_size = smallest
+        boxes, confidence = mtcnn.detect(torch.from_numpy(np.ascontiguousarray(pixels)))
         return [
             NOBODY if box is None else Detected(np.array(box, np.float64), np.array(score, np.float64))
             for box, score in zip(boxes, confidence, strict=True)

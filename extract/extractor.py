@@ -30,6 +30,8 @@ from extract.sources import LIBRARIES
 from extract.transcripts import read_transcript
 from extract.views import stored_views
 from extract.weights import Located, locate
+from features.device import pick_device
+from features.errors import UsageError
 from features.record import (
     AudioFeatures,
     Backbone,
@@ -45,9 +47,16 @@ from features.version import VERSION
 
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
-GPU_LANES = 4  # threads that compute for one video where a GPU does most of it
-AT_ONCE = {"cpu": 1, "cuda": 8}  # videos on which one process works
+VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
 CUT_SHORT = 1.0  # s that a file may end before its header says
+
+
+def extraction_device(name: str) -> torch.device:
+    """The device of that name. Raises UsageError for one that is absent, or that extraction does not know."""
+    device = pick_device(name)
+    if device.type not in VIDEOS:
+        raise UsageError(f"Extraction runs on cpu or cuda, not on {device.type}: choose with --device.")
+    return device
 
 
 def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
@@ -63,6 +72,9 @@ def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bo
 
 def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> Provenance:
     """Settings and backbones as the store keeps them; known before any network is built."""
+    speech = (
+        "float32" if settings.precision == "float32" else "float16 on a GPU"
+    )  # openai-whisper's own choice
     backbones = {
         part: Backbone(
             name=found.name,
@@ -70,7 +82,7 @@ def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> P
             sha256=found.sha256,
             trained=found.trained,
             width=found.entry.width,
-            precision=settings.precision if part != "speech" else "float32",
+            precision=speech if part == "speech" else settings.precision,
             licence=found.entry.licence,
         )
         for part, found in located.items()
@@ -83,16 +95,17 @@ def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> P
 class Extractor:
     """Turns videos into records. Networks are built at their first use and kept.
 
-    at_once: how many threads may call at a time, with `load` called before; on CPU one, so that what a video becomes
-    depends on no other. halted: once set, calls under way soon raise CancelledError.
+    threads: lanes of a video. at_once: how many threads may call at a time, with `load` called before; on CPU one, so
+    that what a video becomes depends on no other. halted: once set, calls under way end by CancelledError before they
+    read on.
     """
 
     def __init__(
         self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1
     ):
         self.settings, self.located, self.device = settings, located, device
-        self.threads = threads if device.type == "cpu" else min(threads, GPU_LANES)
-        self.at_once = min(AT_ONCE[device.type], max(1, threads))
+        self.at_once = min(VIDEOS[device.type], threads)
+        self.threads = threads // self.at_once
         self.turns = BoundedSemaphore(self.at_once)
         self.halted = Event()
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
@@ -121,7 +134,8 @@ class Extractor:
         from extract.chunked import ChunkedTranscriber
         from extract.speech import Transcriber
 
-        given = (self.located["speech"], self.settings.language, self.device)
+        half = self.device.type == "cuda" and self.settings.precision == "bfloat16"
+        given = (self.located["speech"], self.settings.language, self.device, half)
         if self.settings.transcription == "chunked":
             return ChunkedTranscriber(*given, self.at_once > 1)
         return Transcriber(*given)

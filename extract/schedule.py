@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 
+import torch
+
 from extract.extractor import Extractor
 from extract.inputs import Job
 from extract.work import Receipt, process
@@ -97,7 +99,7 @@ def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_fa
         try:
             reason = store.why_remake(job.id, settings_hash, job.size, job.mtime_ns, job.digest)
         except OSError as error:  # the video is not readable: extraction will say so
-            reason = f"unreadable: {error.strerror}"
+            reason = f"unreadable: {error.strerror or error}"
         if reason is None and retry_failed and _failure(store, job.id):
             reason = "failed before"
         if reason is not None:
@@ -118,15 +120,15 @@ def here(extractor: Extractor, store: FeatureStore) -> Engine:
 
     def side_by_side(jobs: list[Job]) -> Iterator[Receipt]:
         extractor.halted.clear()
+        kernel_threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(extractor.at_once, "video")
         try:
             for future in as_completed([pool.submit(process, job, extractor, store) for job in jobs]):
                 yield future.result()
-        except BaseException:
-            extractor.halted.set()
-            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            extractor.halted.set()  # for those still under way where the run was called off
+            pool.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(kernel_threads)  # videos side by side cannot each put it back
 
     return side_by_side if extractor.at_once > 1 else one_by_one
 

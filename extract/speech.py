@@ -12,9 +12,10 @@ from threading import Lock
 import numpy as np
 import torch
 
+from extract.checkpoints import fill, load_whisper
 from extract.media import SAMPLE_RATE
 from extract.transcripts import Word
-from extract.weights import Located, load_whisper
+from extract.weights import Located
 from features.errors import AffuseError
 
 BLOCK = 480  # samples: 30 ms, over which loudness is taken
@@ -77,24 +78,24 @@ class EncodedOnce(torch.nn.Module):
 
 
 class Transcriber:
-    """openai-whisper (Radford et al. 2022), with word times from its cross-attention."""
+    """openai-whisper (Radford et al. 2022), with word times from its cross-attention; in float16 if `half`."""
 
-    def __init__(self, located: Located, language: str | None, device: torch.device):
+    def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
         from whisper.model import ModelDimensions, Whisper
 
         dims, state = load_whisper(located.path, located.name)
         try:
             self.model = Whisper(ModelDimensions(**dims))
-            self.model.load_state_dict(state)
         except (TypeError, RuntimeError) as error:
             raise AffuseError(f"{located.path} is not a checkpoint of openai-whisper: {error}.") from None
+        fill(self.model, state, located)
         self.model = self.model.eval().requires_grad_(False).to(device)
         self.model.encoder = EncodedOnce(self.model.encoder)
         heads = ALIGNMENT_HEADS.get(located.name)
         if heads:
             self.model.set_alignment_heads(heads)
         self.language = "en" if located.name.endswith(".en") else language
-        self.device, self.half = device, device.type == "cuda"
+        self.device, self.half = device, half
         self._turn = Lock()  # decoding hangs hooks into the network: one sound at a time
 
     @torch.inference_mode()
@@ -116,7 +117,7 @@ class Transcriber:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
         import whisper
 
-        with self._turn, torch.random.fork_rng():
+        with self._turn, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the fallback temperatures sample
             return whisper.transcribe(
                 self.model,

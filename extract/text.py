@@ -36,11 +36,16 @@ class WordEncoder:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **local)
             if located.trained:
-                network = AutoModel.from_pretrained(folder, use_safetensors=True, **local)
+                network, loaded = AutoModel.from_pretrained(
+                    folder, use_safetensors=True, output_loading_info=True, **local
+                )
+                missing = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
+                if missing:
+                    raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} others")
             else:
                 torch.manual_seed(0)
                 network = AutoModel.from_config(AutoConfig.from_pretrained(folder, **local))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise AffuseError(
                 f"{located.path} is not a transformers folder of a BERT encoder with model.safetensors: {error}"
             ) from None

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from extract.checkpoints import load_weights
 from extract.fused import FusedResNet50
 from extract.gather import Gathered
 from extract.resnet import IR50, ResNet50, damp
 from extract.views import ROOM
-from extract.weights import Located, load_state
-from features.errors import AffuseError
+from extract.weights import Located
 
 BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
 PORTION = {"cpu": 8, "cuda": 16}  # faces that a thread brings; on a GPU several threads' fill a batch
@@ -26,21 +26,10 @@ def build(located: Located) -> nn.Module:
     else:
         network = ResNet50(face.caffe, face.ceil_pool, face.keras_stem, face.projection)
     if located.trained:
-        load_weights(network, located)
+        load_weights(network, located, without=("fc.", "logits."))  # classifiers
     else:
         damp(network)
     return network
-
-
-def load_weights(network: nn.Module, located: Located) -> None:
-    """Load a backbone's file, without its classifier. Raises AffuseError where names or shapes do not fit."""
-    state = load_state(located.path, located.name)
-    state = {name: value for name, value in state.items() if not name.startswith(("fc.", "logits."))}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        summary = str(error).partition("\n")[2].strip()[:300]
-        raise AffuseError(f"{located.path} does not hold the weights of {located.name}: {summary}") from None
 
 
 class FaceEncoder:

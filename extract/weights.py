@@ -1,8 +1,6 @@
-"""Find a backbone's weights (weights folder, installed package, download) and read them, never unpickling
-objects.
+"""Find a backbone's weights: in the weights folder, an installed package, or by a download.
 
     located = locate("vggish")          where it lies, what it is, its sha256
-    state = load_state(located.path)    name → tensor
 
 A file in a weights folder is the user's own choice: it is taken as it is, and its real sha256 is recorded.
 Pins guard what comes from elsewhere: packages and downloads.
@@ -13,34 +11,18 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import pickle
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from extract import ctranslate2
 from extract.download import UnreachableError, fetch, matches, publish, sha256_of
-from extract.names import our_names
 from extract.sources import BackboneSource, PackageFile, backbone
 from features.errors import AffuseError, UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 HUB = "https://huggingface.co"  # HF_ENDPOINT in the environment replaces it
-READ_ERRORS = (  # the unpickler's own, and what it stumbles over in a file that is none
-    OSError,
-    AssertionError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 SEED = 0  # initialises a backbone that stays untrained
 FOLDER_FILES = (  # what decides a text encoder's output; a folder's sha256 is over those of these that exist
     "config.json",
@@ -258,52 +240,3 @@ def folder_sha256(folder: Path, name: str) -> str:
             )
     lines = (f"{sha256_of(folder / file)}  {file}\n" for file in FOLDER_FILES if (folder / file).is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def load_state(path: Path, name: str = "") -> dict[str, torch.Tensor]:
-    """Read a state dict, name → tensor on the CPU, under our networks' parameter names (see extract.names).
-
-    A file that wraps it as {"state_dict": …} is opened. `name` is the backbone's, for messages (default: the
-    file's). Raises AffuseError for a damaged file, or one that holds other things than tensors.
-    """
-    state = _read(path, name or path.stem)
-    if isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    strange = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strange or not state:
-        reason = f"{strange[0]!r} in it is not a tensor" if strange else "it is empty"
-        raise AffuseError(f"{path} is not a state dict of backbone {name or path.stem!r}: {reason}.")
-    return our_names(dict(state))
-
-
-def load_whisper(path: Path, name: str = "") -> tuple[dict[str, int], dict[str, torch.Tensor]]:
-    """Read an openai-whisper checkpoint: (dims, state dict). Raises AffuseError where it is not one."""
-    checkpoint = _read(path, name or path.stem)
-    dims, state = checkpoint.get("dims"), checkpoint.get("model_state_dict")
-    if not (isinstance(dims, dict) and isinstance(state, dict)):
-        raise AffuseError(
-            f"{path} is not an openai-whisper checkpoint of backbone {name or path.stem!r}: it must hold "
-            "'dims' and 'model_state_dict'."
-        )
-    return dims, state
-
-
-def _read(path: Path, name: str) -> dict:
-    safe = path.suffix == ".safetensors"
-    try:
-        content = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
-    except READ_ERRORS as error:
-        raise AffuseError(
-            f"Weights of backbone {name!r} in {path} cannot be read: {_first_line(error)}. The file is "
-            "damaged, or holds more than plain tensors (what needs unpickling is refused). Get it again."
-        ) from None
-    if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise AffuseError(
-            f"Weights of backbone {name!r} in {path}: not a dictionary of tensors, but a {kind}."
-        )
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

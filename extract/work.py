@@ -6,10 +6,11 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract.extractor import Extractor, locate_backbones
+from dask.system import CPU_COUNT
+
+from extract.extractor import Extractor, extraction_device, locate_backbones
 from extract.inputs import Job
 from extract.settings import ExtractSettings
-from features.device import pick_device
 from features.errors import AffuseError, RecordError
 from features.record import MODALITIES, VideoFeatures
 from features.store import FeatureStore
@@ -17,18 +18,19 @@ from features.store import FeatureStore
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a process needs to extract as the others do. Paths are those the process itself sees."""
+    """All that a process needs to extract as the others do. Paths are those the process itself sees; threads None are
+    as many as it has cores."""
 
     settings: ExtractSettings
     weights_dir: Path | None
     allow_untrained: bool
     device: str
-    threads: int
+    threads: int | None
 
     def extractor(self) -> Extractor:
         """Find the weights; networks are built at their first use. Raises AffuseError where weights are missing."""
         located = locate_backbones(self.settings, self.weights_dir, self.allow_untrained)
-        return Extractor(self.settings, located, pick_device(self.device), self.threads)
+        return Extractor(self.settings, located, extraction_device(self.device), self.threads or CPU_COUNT)
 
 
 @dataclass(frozen=True)

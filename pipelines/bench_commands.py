@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from features.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, say
+from features.errors import UsageError
 
 PROFILE = click.option(
     "--profile", default="offline", show_default=True, help="Backbones: paper, or offline."
@@ -38,12 +39,13 @@ def bench() -> None:
 @SET
 def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, weights_dir, as_json, config,
                   assignments) -> None:  # fmt: skip
-    """Extraction, stage by stage and end to end, beside the straightforward composition of the same packages."""
+    """Extraction on CPU, stage by stage and end to end, beside the straightforward composition of the packages."""
     from dask.system import CPU_COUNT
 
     from pipelines import bench_extract as measurement
     from pipelines.extraction import extract_settings
 
+    _make_room(out)
     facts = measurement.bench_extract(
         video_dir, extract_settings(profile, config, assignments), weights_dir, allow_untrained,
         threads or CPU_COUNT, repeats, say,
@@ -67,20 +69,30 @@ def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir
     """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
     from dask.system import CPU_COUNT
 
-    from pipelines.bench_facts import machine
     from pipelines.bench_memory import describe_memory, measure_memory
     from pipelines.extraction import extract_settings
 
+    _make_room(out)
     facts = measure_memory(
-        extract_settings(profile, config, assignments), weights_dir, allow_untrained, machine=machine(),
+        extract_settings(profile, config, assignments), weights_dir, allow_untrained,
         hours=hours, fps=fps, threads=threads or CPU_COUNT,
     )  # fmt: skip
     _tell(facts, describe_memory, out, as_json)
 
 
+def _make_room(out: Path | None) -> None:
+    """Find out before hours of measuring whether the facts can be written."""
+    if out is None:
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror or error}.") from None
+
+
 def _tell(facts: dict, describe: Callable[[dict], str], out: Path | None, as_json: bool) -> None:
     text = json.dumps(facts, indent=2)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
     click.echo(text if as_json else describe(facts))
+    if out:
+        out.write_text(text + "\n")

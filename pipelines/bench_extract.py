@@ -9,7 +9,6 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,11 +17,13 @@ import numpy as np
 import torch
 
 from extract.extractor import locate_backbones
-from extract.inputs import find_jobs
+from extract.inputs import Job, find_jobs
+from extract.media import UndecodableError, probe
 from extract.settings import ExtractSettings
 from extract.work import Recipe, process
 from features.config import merge, resolve
-from features.errors import UsageError
+from features.errors import AffuseError, UsageError
+from features.progress import Announce
 from features.store import FeatureStore
 from pipelines.bench_facts import in_a_line, machine
 from pipelines.straightforward import Straightforward
@@ -30,6 +31,7 @@ from pipelines.straightforward import Straightforward
 EVERYWHERE = {
     "detection": {"short_side": 8192, "min_face": 0.0, "every": 1}
 }  # as the straightforward detection
+FREE = ("short_side", "min_face", "every", "margin")  # of detection, what both sides can do alike
 STAGES = ("decode", "detect", "crop", "visual", "audio", "speech", "text")
 HALF = 2.0**-10  # relative rounding of float16, twice over
 
@@ -59,7 +61,10 @@ def run_affuse(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
     loaded = time.perf_counter()
     stages: dict[str, float] = {}
     for job in find_jobs(video_dir):
-        for name, spent in process(job, extractor, store).seconds.items():
+        receipt = process(job, extractor, store)
+        if receipt.failure is not None:
+            raise AffuseError(receipt.failure)
+        for name, spent in receipt.seconds.items():
             stages[name] = stages.get(name, 0.0) + spent
     return _facts(begin, loaded, stages)
 
@@ -77,17 +82,17 @@ def bench_extract(
     allow_untrained: bool,
     threads: int,
     repeats: int = 3,
-    announce: Callable[[str], None] = lambda text: None,
+    announce: Announce = lambda text: None,
 ) -> dict:
     """Measure, `repeats` times in turn: the straightforward composition, affuse as `settings` say, and affuse looking
     for faces in every full frame as the first does.
 
-    Raises UsageError for settings that the straightforward composition does not follow.
+    All on the CPU. Raises UsageError for settings that the straightforward composition does not follow, and videos
+    without pictures or sound.
     """
-    if settings.parts != ["visual", "audio", "speech", "text"] or settings.precision != "float32":
-        raise UsageError(
-            "The benchmark compares all modalities in float32; leave modalities and precision as they are."
-        )
+    _refuse_what_the_peer_does_not_do(settings)
+    for job in find_jobs(video_dir):
+        _refuse_what_cannot_be_compared(job)
     full = resolve(ExtractSettings, merge(settings.model_dump(mode="json"), EVERYWHERE))
     weights = weights_dir.resolve() if weights_dir else None
     sides = {"straightforward": (run_straightforward, settings), "affuse": (run_affuse, settings),
@@ -112,11 +117,33 @@ def bench_extract(
     return _conclude(runs, agreement, plain, threads, settings)
 
 
+def _refuse_what_the_peer_does_not_do(settings: ExtractSettings) -> None:
+    as_usual = ExtractSettings(backbones=settings.backbones)
+    detection = {key: getattr(settings.detection, key) for key in FREE}
+    comparable = as_usual.model_copy(update={"detection": as_usual.detection.model_copy(update=detection)})
+    differing = [key for key, value in settings if value != getattr(comparable, key)]
+    if differing:
+        raise UsageError(
+            "The benchmark compares all modalities in float32, extracted in the one way that both sides have: leave "
+            f"{', '.join(differing)} as usual. Backbones may be chosen, and detection's {', '.join(FREE)}."
+        )
+
+
+def _refuse_what_cannot_be_compared(job: Job) -> None:
+    try:
+        media = probe(job.path)
+    except UndecodableError as error:
+        raise UsageError(f"The benchmark compares what can be decoded: {error}") from None
+    if not (media.has_video and media.has_audio):
+        raise UsageError(f"The benchmark compares all modalities, and {job.path} lacks pictures or sound.")
+
+
 def agree(plain: list[dict], ours: list) -> dict:
     """How the same videos' features agree.
 
     visual: median, 5th percentile of the cosine over frames with a face in both, how many frames, and the part of
-    them that is equal within float16 rounding; audio, text: the part of all values that is.
+    them that is equal within float16 rounding; audio, text: the part of all values that is. 1 where nothing is there to
+    differ.
     """
     pairs = []
     for one, other in zip(plain, ours, strict=True):
@@ -133,9 +160,9 @@ def agree(plain: list[dict], ours: list) -> dict:
             "frames": frames,
             "detected": detected,
             "in_both": len(cosine),
-            "median_cosine": float(np.median(cosine)),
-            "cosine_5th_percentile": float(np.percentile(cosine, 5)),
-            "frames_equal": float(_close(a, b).all(axis=1).mean()),
+            "median_cosine": float(np.median(cosine)) if len(cosine) else 1.0,
+            "cosine_5th_percentile": float(np.percentile(cosine, 5)) if len(cosine) else 1.0,
+            "frames_equal": float(_close(a, b).all(axis=1).mean()) if len(cosine) else 1.0,
         },
         "audio_equal": _part_close(
             [(one["audio"], o.audio.embedding) for one, o in zip(plain, ours, strict=True)]

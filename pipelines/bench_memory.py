@@ -25,6 +25,7 @@ from extract.settings import ExtractSettings
 from extract.work import Receipt, Recipe, process
 from features.errors import AffuseError, UsageError
 from features.store import FeatureStore
+from pipelines.bench_facts import machine
 from pipelines.demo_face import Look, Motion, render
 
 SIZE = (320, 240)  # pixels: width, height
@@ -42,7 +43,6 @@ def measure_memory(
     weights_dir: Path | None,
     allow_untrained: bool,
     *,
-    machine: dict,
     hours: float = 2.0,
     fps: int = 10,
     threads: int = 1,
@@ -50,9 +50,10 @@ def measure_memory(
     """Peak memory of extracting a video of `hours`, in bytes: {short, long, growth, frames, seconds, ...}.
 
     short is the peak after SHORT seconds of video with all models loaded, long that after the whole, growth what the
-    length added; record, what the arrays of the record take of it; seconds, what the long extraction took. `machine`
-    is passed on as it is. Raises UsageError for a length that is not read, AffuseError where the peak cannot be
-    read or the video is not extracted.
+    length added; record, what the arrays of the record take of it; seconds, what the long extraction took.
+
+    Raises UsageError for a length that is not read, AffuseError where the peak cannot be read or the video is not
+    extracted.
     """
     if not SHORT < hours * 3600 <= LONGEST:
         raise UsageError(
@@ -75,7 +76,7 @@ def measure_memory(
         "growth": found["long"] - found["short"],
         "settings": settings.model_dump(mode="json"),
         "allow_untrained": allow_untrained,
-        "machine": machine,
+        "machine": machine(),
     }
 
 
@@ -119,7 +120,7 @@ def peak() -> int:
 def describe_memory(facts: dict) -> str:
     """What was measured, for people."""
     mib = 2**20
-    video, machine = facts["video"], facts["machine"]
+    video = facts["video"]
     untrained = f" ({', '.join(facts['untrained'])} untrained)" if facts["untrained"] else ""
     return "\n".join(
         [
@@ -130,7 +131,7 @@ def describe_memory(facts: dict) -> str:
             f"{video['frames']} frames at {facts['fps']} a second, extracted in {facts['seconds']:.0f} s on "
             f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}; "
             + ", ".join(f"{modality} {status}" for modality, status in video["statuses"].items()),
-            "; ".join(f"{name} {value}" for name, value in machine.items()),
+            "; ".join(f"{name} {value}" for name, value in facts["machine"].items()),
         ]
     )
 

@@ -15,13 +15,13 @@ import torch
 from dask.system import CPU_COUNT
 
 from extract.cluster import TLS, joined, local_cluster, on_dask
+from extract.extractor import extraction_device
 from extract.inputs import Job, find_jobs
 from extract.schedule import Summary, here, run
 from extract.settings import PROFILES, ExtractSettings
 from extract.work import Receipt, Recipe
 from features.config import nearest, parse_assignments, read_yaml, resolve
-from features.device import pick_device
-from features.errors import UsageError
+from features.errors import AffuseError, UsageError
 from features.progress import Announce, Progress
 from features.record import MODALITIES, Provenance
 from features.store import FeatureStore
@@ -60,8 +60,9 @@ class Compute:
     """Where an extraction runs, none of which changes its features on CPU.
 
     device: of each process, or "auto". workers: processes, 0 for this one alone, None for one per GPU where there are
-    several and else 0. scheduler: address of a running dask scheduler, whose workers are used instead. threads: per
-    process, None for the machine's cores shared among its workers.
+    several and videos for them, and else 0. scheduler: address of a running dask scheduler, whose workers are used
+    instead. threads: per process, None for the machine's cores shared among its workers; a scheduler's workers each
+    take all the cores of theirs.
     """
 
     device: str = "auto"
@@ -129,10 +130,10 @@ def extract_jobs(
 ) -> tuple[Summary, Provenance]:
     """As `extract_folder`, of videos already found. `accept` may raise, before anything is extracted, where the
     features would not be of the kind wanted."""
-    target = pick_device(compute.device)
-    gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
-    workers = compute.workers if compute.workers is not None else (gpus if gpus > 1 else 0)
-    threads = compute.threads or max(1, CPU_COUNT // max(1, workers))
+    target = extraction_device(compute.device)
+    gpus = visible_gpus() if target.type == "cuda" and target.index is None else []
+    workers = compute.workers if compute.workers is not None else (len(gpus) if len(gpus) > 1 else 0)
+    threads = compute.threads or (None if compute.scheduler else max(1, CPU_COUNT // max(1, workers)))
     weights = weights_dir.resolve() if weights_dir else None
     recipe = Recipe(settings, weights, allow_untrained, compute.device, threads)
     store = FeatureStore(out, create=True)
@@ -158,13 +159,14 @@ def extract_jobs(
         progress(summary.line, failure, summary.done == summary.todo)
 
     def engine(left: list[Job]) -> Iterator[Receipt]:
-        if compute.scheduler is None and not workers:
+        alone = workers == 0 or (compute.workers is None and len(left) == 1)
+        if compute.scheduler is None and alone:
             yield from here(extractor, store)(left)
             return
         if compute.scheduler:
             cluster = joined(compute.scheduler, compute.tls, announce)
         else:
-            cluster = local_cluster(workers, gpus)
+            cluster = local_cluster(workers, gpus, extractor.at_once)
         with cluster as client:
             yield from on_dask(client, recipe, extractor, store)(left)
 
@@ -176,12 +178,23 @@ def extract_jobs(
     return summary, provenance
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    return chosen[:count] if chosen != [""] else [str(i) for i in range(count)]
+
+
 @contextmanager
 def logged(folder: Path) -> Iterator[Path]:
-    """All that affuse has to say goes to a new file in `folder` too, with the time."""
-    folder.mkdir(exist_ok=True)
+    """All that affuse has to say goes to a new file in `folder` too, with the time. Raises AffuseError where none can
+    be made."""
     path = folder / f"extract-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
+    try:
+        folder.mkdir(exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise AffuseError(f"The log {path} cannot be written: {error.strerror or error}.") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
     log.addHandler(handler)

@@ -18,11 +18,12 @@ from torchvggish.torchvggish import VGG, make_layers
 from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
 
+from extract.checkpoints import load_weights, load_whisper
 from extract.detection import NOBODY, Detected
 from extract.faces import follow, link, square
 from extract.text import SENTENCE_END
 from extract.visual import build
-from extract.weights import Located, load_state, load_whisper
+from extract.weights import Located
 
 SAMPLE_RATE, PATCH = 16_000, 15_600
 
@@ -37,7 +38,7 @@ class Straightforward:
         torch.manual_seed(0)
         self.vggish = VGG(make_layers(), False).eval()
         if located["audio"].trained:
-            self.vggish.load_state_dict(load_state(located["audio"].path, "vggish"))
+            load_weights(self.vggish, located["audio"])
         dims, state = load_whisper(located["speech"].path, located["speech"].name)
         self.whisper = whisper.model.Whisper(whisper.model.ModelDimensions(**dims)).eval()
         self.whisper.load_state_dict(state)

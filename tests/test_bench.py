@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from media import talking_head
 
 import cli
+from features.errors import UsageError
 from pipelines.bench_extract import (
     agree,
     bench_extract,
@@ -96,8 +97,31 @@ def test_the_command_measures_and_writes_what_it_measured(videos, tmp_path):
 
 
 def test_what_the_peer_does_not_do_is_refused(videos):
-    from features.errors import UsageError
-
-    for assignment in ("modalities=[visual]", "precision=bfloat16"):
+    for assignment in (
+        "modalities=[visual]", "precision=bfloat16", "audio_anchor=centre", "detection.face=left", "views=flip",
+    ):  # fmt: skip
         with pytest.raises(UsageError, match="all modalities in float32"):
             bench_extract(videos, extract_settings("offline", None, [assignment]), None, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_text("hello"), "compares what can be decoded: .*b.mp4"),
+        (lambda path: talking_head(path, samples=None), "b.mp4 lacks pictures or sound"),
+    ],
+)
+def test_videos_that_cannot_be_compared_are_named_before_anything_is_measured(tmp_path, spoil, message):
+    talking_head(tmp_path / "a.mp4", seconds=0.3)
+    spoil(tmp_path / "b.mp4")
+    with pytest.raises(UsageError, match=message):
+        bench_extract(tmp_path, extract_settings("offline"), None, True, 1)
+
+
+@pytest.mark.parametrize("command", [["extract", "--video-dir", "."], ["memory"]])
+def test_facts_that_could_not_be_written_are_not_measured(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(cli.main, ["bench", *command, "--out", "file/facts.json"])
+    assert result.exit_code == 2
+    assert "--out file/facts.json cannot be written" in result.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from extract import weights
+from extract import checkpoints
 from extract.names import rename_caffe_vgg, rename_emo_affectnet
 from features.errors import AffuseError
 
@@ -24,7 +24,7 @@ def test_every_form_of_a_state_dict_is_read(tmp_path, form):
         torch.save({"state_dict": state_dict(), "epoch": 3}, path)
     else:
         torch.save(state_dict(), path, _use_new_zipfile_serialization=form == "zip")
-    read = weights.load_state(path)
+    read = checkpoints.load_state(path)
     assert read.keys() == state_dict().keys()
     assert all(torch.equal(read[key], value) for key, value in state_dict().items())
 
@@ -42,7 +42,7 @@ class Trap:
 def test_nothing_is_unpickled(tmp_path):
     torch.save({"weight": Trap(tmp_path / "sprung")}, tmp_path / "vggish.pth")
     with pytest.raises(AffuseError, match=r"'vggish' in .*vggish\.pth.*refused"):
-        weights.load_state(tmp_path / "vggish.pth")
+        checkpoints.load_state(tmp_path / "vggish.pth")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -53,24 +53,24 @@ def test_a_damaged_file_names_backbone_and_file(tmp_path, name, keep):
     save_file(state_dict(), path) if path.suffix == ".safetensors" else torch.save(state_dict(), path)
     path.write_bytes(path.read_bytes()[:keep][:-1])
     with pytest.raises(AffuseError, match=rf"'resnet50-ferplus' in .*{name}"):
-        weights.load_state(path, "resnet50-ferplus")
+        checkpoints.load_state(path, "resnet50-ferplus")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"weight": 3}, {"state_dict": {}}])
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(AffuseError, match="x"):
-        weights.load_state(tmp_path / "x.pth")
+        checkpoints.load_state(tmp_path / "x.pth")
 
 
 def test_a_whisper_checkpoint_has_both_its_parts(tmp_path):
     torch.save({"dims": {"n_mels": 80}, "model_state_dict": state_dict()}, tmp_path / "x.pt")
-    dims, state = weights.load_whisper(tmp_path / "x.pt")
+    dims, state = checkpoints.load_whisper(tmp_path / "x.pt")
     assert dims == {"n_mels": 80}
     assert state.keys() == state_dict().keys()
     torch.save(state_dict(), tmp_path / "y.pt")
     with pytest.raises(AffuseError, match="model_state_dict"):
-        weights.load_whisper(tmp_path / "y.pt", "whisper-base")
+        checkpoints.load_whisper(tmp_path / "y.pt", "whisper-base")
 
 
 # parameter names
@@ -123,7 +123,7 @@ def test_emo_affectnet_names_become_torchvisions_with_its_eps_in_the_variances(t
         published["conv_layer_s2_same.weight" if theirs == "conv1.weight" else theirs] = value.clone()
     published |= {"fc1.weight": torch.zeros(512, 2048), "fc1.bias": torch.zeros(512)}
     torch.save(published, tmp_path / "resnet50-affectnet.pth")
-    renamed = weights.load_state(tmp_path / "resnet50-affectnet.pth")
+    renamed = checkpoints.load_state(tmp_path / "resnet50-affectnet.pth")
     assert renamed.keys() == rename_emo_affectnet(published).keys()
     projection = {name: renamed.pop(name) for name in ("projection.weight", "projection.bias")}
     assert projection["projection.weight"].shape == (512, 2048)
@@ -139,5 +139,5 @@ def test_emo_affectnet_names_become_torchvisions_with_its_eps_in_the_variances(t
 def test_the_wrapping_of_an_ir50_is_taken_off(tmp_path):
     names = ("backbone.input_layer.0.weight", "backbone.body.0.res_layer.1.weight", "logits.weight")
     torch.save({name: torch.ones(1) for name in names}, tmp_path / "ir50-ferplus.pth")
-    read = weights.load_state(tmp_path / "ir50-ferplus.pth")
+    read = checkpoints.load_state(tmp_path / "ir50-ferplus.pth")
     assert set(read) == {"input_layer.0.weight", "body.0.res_layer.1.weight", "logits.weight"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from media import plain_frames, talking_head, write_media
 
@@ -18,6 +19,7 @@ from extract.audio import SoundEncoder
 from extract.inputs import find_jobs
 from features.errors import UsageError
 from features.store import FeatureStore, differences
+from pipelines.extraction import visible_gpus
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
 
@@ -205,12 +207,44 @@ def test_features_that_cannot_be_kept_do_not_stop_the_others(videos, tmp_path, m
     assert FeatureStore(tmp_path / "store").ids == ["b", "c"]
 
 
-def test_weights_that_cannot_be_read_stop_the_run_at_once(videos, tmp_path):
+@pytest.mark.parametrize("junk", [True, False])
+def test_weights_that_cannot_be_used_stop_the_run_at_once(videos, tmp_path, junk):
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "vggish.pth").write_text("junk")
+    path = tmp_path / "weights" / "vggish.pth"
+    path.write_text("junk") if junk else torch.save({"features.0.weight": torch.zeros(3)}, path)
     result = extract(videos, tmp_path / "store", "--weights-dir", tmp_path / "weights")
     assert result.exit_code == 1
-    assert result.stderr.count("vggish.pth cannot be read") == 1
+    message = "vggish.pth cannot be read" if junk else "vggish.pth does not hold the weights of vggish: "
+    assert result.stderr.count(message) == 1
+
+
+def test_a_device_that_extraction_does_not_know_is_refused(videos, tmp_path):
+    result = affuse(
+        "extract", "--video-dir", videos, "--out", tmp_path / "store", "--profile", "offline",
+        "--allow-untrained", "--device", "meta",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "Extraction runs on cpu or cuda, not on meta" in result.stderr
+
+
+def test_a_log_that_cannot_be_made_is_said(videos, tmp_path):
+    FeatureStore(tmp_path / "store", create=True)
+    (tmp_path / "store" / "logs").write_text("")
+    result = extract(videos, tmp_path / "store")
+    assert result.exit_code == 1
+    assert "cannot be written: File exists" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count", "names"),
+    [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("GPU-abc,MIG-def,7", 3, ["GPU-abc", "MIG-def", "7"])],
+)
+def test_gpus_are_those_left_to_this_process(monkeypatch, chosen, count, names):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert visible_gpus() == names
 
 
 def test_no_weights_and_no_network_is_said_at_once(videos, tmp_path, monkeypatch):

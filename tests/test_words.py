@@ -1,0 +1,45 @@
+"""Word embeddings: a text encoder whose weights are not there is never made up."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from extract.text import WordEncoder
+from extract.transcripts import Word
+from extract.weights import locate
+from features.errors import AffuseError
+
+CPU = torch.device("cpu")
+SAID = [Word(text, i, i + 0.5) for i, text in enumerate(["Good", "morning.", "My", "name", "is", "Anna."])]
+
+
+def renamed(state):
+    return {f"model.text.{name}": value for name, value in state.items()}
+
+
+def narrower(state):
+    return {name: value[..., :-1].contiguous() for name, value in state.items()}
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("spoil", [renamed, narrower])
+def test_weights_that_do_not_fit_are_refused(tmp_path, spoil):
+    source = locate("minilm-l6").path
+    shutil.copytree(source, tmp_path / "minilm-l6", copy_function=shutil.copyfile)
+    path = tmp_path / "minilm-l6" / "model.safetensors"
+    save_file(spoil(load_file(path)), path)
+    with pytest.raises(AffuseError, match="minilm-l6 is not a transformers folder of a BERT encoder"):
+        WordEncoder(locate("minilm-l6", tmp_path), CPU)
+
+
+@pytest.mark.weights
+def test_a_sentence_is_embedded_in_its_own_context_alone():
+    encoder = WordEncoder(locate("minilm-l6"), CPU)
+    whole, second = encoder(SAID), encoder(SAID[2:])
+    assert whole.shape == (6, 384)
+    np.testing.assert_allclose(whole[2:].astype(float), second.astype(float), rtol=2e-3, atol=2e-2)
+    other = encoder([Word("Bad", 0, 0.5), *SAID[1:]])
+    assert np.abs(other[1].astype(float) - whole[1]).max() > 0.1
