@@ -81,8 +81,11 @@ def _read(path: Path, name: str) -> dict:
     try:
         content = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except READ_ERRORS as error:
+        # torch's own words on what needs unpickling would have people do it
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = "it is no file of plain tensors" if pickled else _first_line(error)
         raise AffuseError(
-            f"Weights of backbone {name!r} in {path} cannot be read: {_first_line(error)}. The file is "
+            f"Weights of backbone {name!r} in {path} cannot be read: {reason}. The file is "
             "damaged, or holds more than plain tensors (what needs unpickling is refused). Get it again."
         ) from None
     if not isinstance(content, dict):

@@ -1,51 +1,33 @@
-"""Dask as the engine: worker processes of this machine, or those of a running scheduler.
-
-Tasks carry paths; a worker loads the networks once, writes the shard itself and returns a receipt. A video whose
-worker died is tried once more when nothing else runs, and then recorded as failed.
-"""
+"""Who works for dask: processes of this machine, or those of a running scheduler."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from multiprocessing import resource_tracker
 from pathlib import Path
-from socket import gethostname
 
 import dask
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.core import CommClosedError
-from distributed.scheduler import KilledWorker
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
-from extract.absent import undecodable
-from extract.extractor import Extractor
-from extract.inputs import Job
-from extract.schedule import Engine
-from extract.work import Receipt, Recipe, process, receipt
-from features.errors import AffuseError, UsageError
+from features.errors import UsageError
 from features.progress import Announce
-from features.record import Provenance, Source, how_they_differ
-from features.store import FeatureStore
 
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
 PATIENCE = 5  # s in which a scheduler must answer
 WATCH = 2  # s between two looks at who works for it
-DIED = (
-    "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
-    "decoder"
-)
-_building = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -55,6 +37,22 @@ class TLS:
     ca_file: Path
     cert: Path
     key: Path
+
+    @classmethod
+    def of(cls, *files: Path) -> TLS:
+        """These files. Raises UsageError where they do not serve."""
+        for path in files:
+            if not path.is_file():
+                raise UsageError(f"{path} of the --tls options is no file.")
+        made = cls(*files)
+        try:
+            made.security().get_connection_args("client")
+        except OSError as error:  # what ssl raises is one
+            raise UsageError(
+                f"The --tls files {', '.join(map(str, files))} do not serve ({error}): a certificate authority, a "
+                "certificate, and its key are wanted, in PEM."
+            ) from None
+        return made
 
     def security(self) -> Security:
         return Security(
@@ -103,7 +101,19 @@ def local_cluster(workers: int, gpus: list[str], at_once: int) -> Iterator[Clien
             SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL, loop=loop) as cluster,
             Client(cluster) as client,
         ):
-            yield client
+            try:
+                yield client
+            except KeyboardInterrupt:
+                _kill(cluster)
+                raise
+
+
+def _kill(cluster: SpecCluster) -> None:
+    """End the workers at once: to be asked politely, each would first finish its video."""
+    for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        if nanny.pid:
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -119,7 +129,7 @@ def _environment_kept() -> Iterator[None]:
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
     """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them."""
-    resource_tracker.ensure_running()  # whatever starts it hears of Ctrl-C again
+    _start_tracker()  # here: whatever starts it hears of Ctrl-C again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         runner = LoopRunner()
@@ -130,6 +140,15 @@ def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
         yield runner.loop
     finally:
         runner.stop()
+
+
+def _start_tracker() -> None:
+    """Start the process that clears up after this one, and keep it from telling people so when this one is killed."""
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
 
 
 @contextmanager
@@ -165,7 +184,10 @@ def _watch(client: Client, address: str, announce: Announce, over: threading.Eve
             return
         if now == 0 and before != 0:
             missing = "has joined" if before is None else "is left at"
-            announce(f"No worker {missing} {address}; waiting for one.")
+            announce(
+                f"No worker {missing} {address}; waiting for one. Where one goes as soon as it is given work, what it "
+                "prints says why: affuse may not be installed there."
+            )
         before = now
         over.wait(WATCH)
 
@@ -174,81 +196,3 @@ def _silence() -> None:
     """Distributed says nothing of its own: what people need to know, they hear from this module."""
     for name in ("distributed", "distributed.client", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore) -> Engine:
-    """The engine that hands every video to a worker of `client`. `extractor` is this process's own, of the same
-    recipe: the workers' features must be as its would be."""
-
-    def submit(job: Job):
-        return client.submit(
-            work, job.absolute(), recipe, store.path.resolve(), extractor.provenance, pure=False
-        )
-
-    def engine(jobs: list[Job]) -> Iterator[Receipt]:
-        futures = {submit(job): job for job in jobs}
-        try:
-            suspects = []
-            for future in as_completed(list(futures)):
-                job = futures.pop(future)
-                try:
-                    yield future.result()
-                except KilledWorker:
-                    suspects.append(job)
-            for job in suspects:
-                try:
-                    yield submit(job).result()
-                except KilledWorker:
-                    yield _give_up(job, extractor, store)
-        except ImportError as error:
-            raise AffuseError(
-                f"A worker lacks a package that extraction needs ({error}). Install affuse where it runs, of the same "
-                "version, and start it again."
-            ) from None
-        except LOST:
-            raise AffuseError(
-                "The connection to the scheduler was lost. Every finished video is kept: start the scheduler and its "
-                "workers again and run the same command."
-            ) from None
-        finally:
-            for future in futures:
-                future.release()
-
-    return engine
-
-
-def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Receipt:
-    """The task: one video, in whichever worker it lands.
-
-    Raises AffuseError where this worker's features would not be those of `provenance`.
-    """
-    try:
-        with _building:
-            extractor = _extractor(recipe)
-            extractor.load()
-    except AffuseError as error:
-        raise AffuseError(f"On a worker on {gethostname()}: {error}") from None
-    if differing := how_they_differ(provenance, extractor.provenance):
-        raise AffuseError(
-            f"A worker has other weights or another version than this process: {'; '.join(differing)}. Give both "
-            "the same."
-        )
-    with extractor.turns:
-        return process(job, extractor, FeatureStore(store, create=True))
-
-
-@lru_cache(maxsize=1)
-def _extractor(recipe: Recipe) -> Extractor:
-    """The worker's networks, loaded once and kept."""
-    return recipe.extractor()
-
-
-def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
-    try:
-        source = Source(job.name, job.size, job.digest(), job.mtime_ns)
-    except OSError:  # gone meanwhile: there is nothing to keep a record of
-        return Receipt(job.id, DIED)
-    widths = {part: found.entry.width for part, found in extractor.located.items()}
-    video = undecodable(job.id, source, DIED, widths)
-    store.write(video, extractor.provenance)
-    return receipt(video)

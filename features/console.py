@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
-import threading
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, 
 WEIGHTS = click.option(
     "--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
@@ -121,6 +122,10 @@ class Commands(click.Group):
     """Turns our errors, and Ctrl-C, into a sentence and an exit status."""
 
     def invoke(self, context: click.Context):
+        with suppress(ValueError):  # not the main thread
+            signal.signal(
+                signal.SIGTERM, signal.default_int_handler
+            )  # batch systems end a job so: it is Ctrl-C
         try:
             return super().invoke(context)
         except AffuseError as error:
@@ -128,11 +133,6 @@ class Commands(click.Group):
             context.exit(error.exit_code)
         except KeyboardInterrupt:
             say("Stopped. What was finished is kept; the same command goes on from there.")
-            if any(
-                thread is not threading.main_thread() and not thread.daemon
-                for thread in threading.enumerate()
-            ):
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(130)  # what such a thread computes would be waited for, and nobody wants it any more
-            context.exit(130)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)  # what threads still compute would be waited for, and nobody wants it any more

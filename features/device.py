@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from features.errors import UsageError
@@ -20,6 +21,6 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten(str(error).splitlines()[0], 120)
         raise UsageError(f"Device {name!r} cannot be used: {reason} Try cpu, cuda, or auto.") from None
     return device

@@ -61,7 +61,7 @@ def describe_verification(verification: Verification) -> str:
     problems = verification.problems
     lines = [_problem(vars(problem)) for problem in problems]
     summary = (
-        "all whole" if not problems else f"{len(problems)} damaged; extract again to remake what is damaged"
+        "all whole" if not problems else f"{len(problems)} damaged; affuse features repair sets them aside"
     )
     return "\n".join([*lines, f"{verification.checked} videos checked: {summary}."])
 

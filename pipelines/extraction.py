@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from dask.system import CPU_COUNT
 
-from extract.cluster import TLS, joined, local_cluster, on_dask
+from extract.cluster import TLS, joined, local_cluster
 from extract.extractor import extraction_device
 from extract.inputs import Job, find_jobs
 from extract.schedule import Summary, here, run
 from extract.settings import PROFILES, ExtractSettings
+from extract.tasks import on_dask
 from extract.work import Receipt, Recipe
 from features.config import nearest, parse_assignments, read_yaml, resolve
 from features.errors import AffuseError, UsageError
@@ -77,6 +78,10 @@ class Compute:
         files = (tls_ca, tls_cert, tls_key)
         if any(files) and not all(files):
             raise UsageError("--tls-ca, --tls-cert and --tls-key go together: give all three, or none.")
+        if options["scheduler"] == "":
+            raise UsageError(
+                "--scheduler has no address: give one like tcp://127.0.0.1:8786, or leave it out."
+            )
         if options["scheduler"] and options["workers"] is not None:
             raise UsageError(
                 "--workers starts processes here, --scheduler uses those of a running one: give one."
@@ -85,7 +90,7 @@ class Compute:
             raise UsageError(
                 "The --tls options are for --scheduler: without one nothing leaves this machine."
             )
-        return cls(**options, tls=TLS(*files) if all(files) else None)
+        return cls(**options, tls=TLS.of(*files) if all(files) else None)
 
 
 HERE = Compute()
@@ -134,7 +139,7 @@ def extract_jobs(
     gpus = visible_gpus() if target.type == "cuda" and target.index is None else []
     workers = compute.workers if compute.workers is not None else (len(gpus) if len(gpus) > 1 else 0)
     threads = compute.threads or (None if compute.scheduler else max(1, CPU_COUNT // max(1, workers)))
-    weights = weights_dir.resolve() if weights_dir else None
+    weights = weights_dir.absolute() if weights_dir else None
     recipe = Recipe(settings, weights, allow_untrained, compute.device, threads)
     store = FeatureStore(out, create=True)
     extractor = recipe.extractor()
@@ -149,6 +154,8 @@ def extract_jobs(
     def start(reasons: Counter[str]) -> None:
         why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
         todo = reasons.total()
+        if todo and path:
+            announce(f"Log: {path}")
         announce(f"{len(jobs)} videos, {todo} to extract" + (f" ({why})." if why else ": nothing to do."))
 
     def done(receipt: Receipt, summary: Summary) -> None:
@@ -166,15 +173,13 @@ def extract_jobs(
         if compute.scheduler:
             cluster = joined(compute.scheduler, compute.tls, announce)
         else:
-            cluster = local_cluster(workers, gpus, extractor.at_once)
+            cluster = local_cluster(min(workers, len(left)), gpus, extractor.at_once)
         with cluster as client:
             yield from on_dask(client, recipe, extractor, store)(left)
 
     with logged(store.path / "logs") as path:
         summary = run(jobs, store, provenance.settings_hash, engine, retry_failed, start, done)
         log.info("%s", describe(summary))
-    if summary.todo:
-        announce(f"Log: {path}")
     return summary, provenance
 
 
@@ -186,25 +191,32 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def logged(folder: Path) -> Iterator[Path]:
-    """All that affuse has to say goes to a new file in `folder` too, with the time. Raises AffuseError where none can
-    be made."""
+def logged(folder: Path) -> Iterator[Path | None]:
+    """All that affuse has to say goes to a new file in `folder` too, with the time, and what stops the run. Where none
+    can be written, a warning says so and the run goes on without."""
     path = folder / f"extract-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
     try:
         folder.mkdir(exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise AffuseError(f"The log {path} cannot be written: {error.strerror or error}.") from None
+        log.warning("no log is kept, %s cannot be written: %s", path, error.strerror or error)
+        yield None
+        return
+    handler.handleError = lambda record: None  # a full disk: the run says so where it matters
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield path
+    except AffuseError as error:
+        log.info("%s", error)
+        raise
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def describe(summary: Summary) -> str:

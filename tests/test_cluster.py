@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from shutil import which
+from socket import gethostname
 from types import SimpleNamespace
 
 import dask
@@ -16,6 +17,9 @@ from media import talking_head
 from processes import Cluster, Started, arguments, shards, wait_until
 
 from cli import main
+from extract import tasks
+from extract.work import Receipt
+from features.errors import AffuseError
 from features.store import FeatureStore, differences
 
 NAMES = "abcdef"
@@ -64,8 +68,8 @@ def whole(tmp_path_factory) -> SimpleNamespace:
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory):
     """A scheduler with two workers."""
-    with Cluster(tmp_path_factory.mktemp("remote"), workers=2) as cluster:
-        yield cluster
+    with Cluster(tmp_path_factory.mktemp("remote"), workers=2) as own:
+        yield own
 
 
 @pytest.fixture(autouse=True)
@@ -125,15 +129,32 @@ def test_a_worker_with_other_weights_is_told_from_the_others(whole, remote, tmp_
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "vggish.pth").write_text(folder)
     (tmp_path / "preload.py").write_text(OTHER_WEIGHTS)
-    with Cluster(tmp_path / "cluster") as cluster:
-        cluster.add_worker("--preload", tmp_path / "preload.py", OTHER=str(tmp_path / "other"))
+    with Cluster(tmp_path / "cluster") as own:
+        own.add_worker("--preload", tmp_path / "preload.py", OTHER=str(tmp_path / "other"))
         result = extract(
-            whole.videos, tmp_path / "store", "--scheduler", cluster.address, "--weights-dir",
+            whole.videos, tmp_path / "store", "--scheduler", own.address, "--weights-dir",
             tmp_path / "mine", code=1,
         )  # fmt: skip
-    assert "A worker has other weights or another version than this process: " in result.stderr
+    assert "other weights or another version than where the run was started: " in result.stderr
+    assert f"On a worker on {gethostname()}: " in result.stderr
     assert "audio" in result.stderr
     assert not shards(tmp_path / "store")
+
+
+def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
+    with pytest.raises(AffuseError, match=rf"A worker on {gethostname()} does not see the store .*/gone"):
+        tasks.work(None, None, tmp_path / "gone", None)
+
+
+def test_a_shard_that_a_worker_wrote_elsewhere_is_missed(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "PATIENCE", 0.2)
+    elsewhere = FeatureStore(tmp_path / "store", create=True)
+    made = Receipt("a", None, statuses={"visual": "ok"})
+    with pytest.raises(AffuseError, match=r"a was extracted, but not into .*/store as this machine sees it"):
+        tasks._seen(made, elsewhere)
+    assert tasks._seen(made, whole.store) is made
+    failed = Receipt("x", "x.mp4 cannot be read")
+    assert tasks._seen(failed, elsewhere) is failed
 
 
 def test_a_video_that_kills_its_worker_fails_alone(whole, tmp_path):
@@ -168,29 +189,29 @@ def test_workers_killed_from_outside_are_replaced(whole, tmp_path):
 
 def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path):
     store = tmp_path / "store"
-    with Cluster(tmp_path / "cluster") as cluster:
-        first = cluster.add_worker("--no-nanny")
-        run = started(tmp_path / "log", whole, store, "--scheduler", cluster.address)
+    with Cluster(tmp_path / "cluster") as own:
+        first = own.add_worker("--no-nanny")
+        run = started(tmp_path / "log", whole, store, "--scheduler", own.address)
         try:
             wait_until(lambda: shards(store), "the first video")
             first.end()
             there = shards(store)
             wait_until(lambda: "No worker is left at tcp://" in run.said, "the message")
             assert run.process.poll() is None
-            cluster.add_worker()
+            own.add_worker()
             wait_until(lambda: len(shards(store)) > len(there), "the second video")
-            cluster.scheduler.end()
+            own.scheduler.end()
             assert run.wait(20) == 1, run.said
         finally:
             run.end()
         quiet(run.said)
         assert "The connection to the scheduler was lost. Every finished video is kept" in run.said
         there = shards(store)
-        cluster.start_scheduler()
-        run = started(tmp_path / "log", whole, store, "--scheduler", cluster.address)
+        own.start_scheduler()
+        run = started(tmp_path / "log", whole, store, "--scheduler", own.address)
         try:
             wait_until(lambda: "No worker has joined" in run.said, "the message")
-            cluster.add_worker()
+            own.add_worker()
             assert run.wait() == 0, run.said
         finally:
             run.end()
@@ -203,6 +224,7 @@ def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path)
     ("options", "message"),
     [
         (["--scheduler", "tcp://127.0.0.1:1"], "No dask scheduler answers at tcp://127.0.0.1:1"),
+        (["--scheduler", ""], "--scheduler has no address"),
         (["--scheduler", "nonsense"], "No dask scheduler answers at nonsense"),
         (["--scheduler", "tls://127.0.0.1:1"], "--tls-ca, --tls-cert and --tls-key"),
         (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "give one"),
@@ -210,7 +232,7 @@ def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path)
         (["--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"], "The --tls options are for --scheduler"),
         (
             ["--scheduler", "tls://127.0.0.1:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"],
-            "No such file",
+            "a of the --tls options is no file",
         ),
     ],
 )
@@ -221,13 +243,13 @@ def test_schedulers_that_cannot_be_reached_are_a_sentence(whole, tmp_path, optio
     assert message in result.stderr
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_stops_at_once_and_leaves_nobody(whole, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "stop"), [(0, signal.SIGTERM), (2, signal.SIGINT)])
+def test_ctrl_c_stops_at_once_and_leaves_nobody(whole, tmp_path, workers, stop):
     store = tmp_path / "store"
     run = started(tmp_path / "log", whole, store, "--workers", workers)
     try:
         wait_until(lambda: shards(store), "the first video")
-        os.killpg(run.process.pid, signal.SIGINT)
+        os.killpg(run.process.pid, stop)
         assert run.wait(20) == 130
         wait_until(lambda: not run.group(), "the workers' end", 10)
     finally:
@@ -275,10 +297,14 @@ def tls(tmp_path) -> list[str]:
 
 def test_a_scheduler_that_speaks_tls_works_with_the_three_files_alone(whole, tls, tmp_path):
     files = ["--tls-ca", *tls[1:]]
-    with Cluster(tmp_path / "cluster", workers=1, tls=tls) as cluster:
-        assert cluster.address.startswith("tls://")
-        for address in (cluster.address, cluster.address.replace("tls:", "tcp:")):
+    with Cluster(tmp_path / "cluster", workers=1, tls=tls) as own:
+        assert own.address.startswith("tls://")
+        swapped = [tls[1], tls[3], tls[1]]
+        options = [part for pair in zip(files[::2], swapped, strict=True) for part in pair]
+        refused = extract(whole.videos, tmp_path / "store", "--scheduler", own.address, *options, code=2)
+        assert "do not serve" in refused.stderr
+        for address in (own.address, own.address.replace("tls:", "tcp:")):
             refused = extract(whole.videos, tmp_path / "store", "--scheduler", address, code=2)
             assert "--tls-ca, --tls-cert and --tls-key" in refused.stderr
-        extract(whole.videos, tmp_path / "store", "--scheduler", cluster.address, *files)
+        extract(whole.videos, tmp_path / "store", "--scheduler", own.address, *files)
     check_whole(tmp_path / "store", whole)
