@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 	$(BIN)/affuse demo --seeds $(or $(SEEDS),0)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -18,10 +18,8 @@ from extract.speech import NO_SPEECH, REPETITIVE, UNSURE, Transcriber, pieces, s
 from extract.transcripts import Word
 from extract.weights import Located
 
-WINDOW, CUT_WITHIN = (
-    30,
-    10,
-)  # s that Whisper hears at once, and the part of it at whose quietest point it is cut
+WINDOW = 30  # s that Whisper hears at once
+CUT_WITHIN = 10  # s at a window's end, in which it is cut
 BATCH = {"cpu": 4, "cuda": 16}  # windows
 FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
 SHORTEST = 1600  # samples in which a word can be

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of torch: tests side by side have a core each
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start, too
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

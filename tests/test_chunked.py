@@ -96,9 +96,7 @@ def test_how_many_windows_share_a_batch_changes_no_word(both, say, monkeypatch):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize(
-    "samples", [np.zeros(0, np.float32), np.zeros(48_000, np.float32), tone(0.02, 440), tone(5.0, 440)]
-)
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(48_000, np.float32), tone(0.02, 440)])
 def test_no_words_are_invented(both, samples):
     assert both[1](samples) == []
 

@@ -174,19 +174,6 @@ def test_a_video_that_kills_its_worker_fails_alone(whole, tmp_path):
     check_whole(store, whole)
 
 
-def test_workers_killed_from_outside_are_replaced(whole, tmp_path):
-    store = tmp_path / "store"
-    run = started(tmp_path / "log", whole, store, "--workers", 2)
-    try:
-        wait_until(lambda: shards(store), "the first video")
-        run.workers()[0].kill()
-        assert run.wait() == 0, run.said
-    finally:
-        run.end()
-    quiet(run.said)
-    check_whole(store, whole)
-
-
 def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path):
     store = tmp_path / "store"
     with Cluster(tmp_path / "cluster") as own:

