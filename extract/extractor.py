@@ -11,89 +11,37 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import cached_property
-from importlib.metadata import version
-from threading import BoundedSemaphore, Event, Lock
+from threading import BoundedSemaphore, Event
 
 import numpy as np
 import torch
 
 from extract.absent import no_audio, no_text, no_visual, undecodable
-from extract.detection import FaceDetector
 from extract.inputs import Job
 from extract.lanes import Lanes
 from extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio
-from extract.memory import keep_freed_memory
+from extract.networks import VIDEOS, Networks, make_provenance
 from extract.passes import embed_faces, find_person, frame_clock
 from extract.settings import ExtractSettings
-from extract.sources import LIBRARIES
 from extract.transcripts import read_transcript
 from extract.views import stored_views
-from extract.weights import Located, locate
-from features.device import pick_device
-from features.errors import UsageError
+from extract.weights import Located
 from features.record import (
     AudioFeatures,
-    Backbone,
-    Provenance,
     Source,
     Status,
     TextFeatures,
     VideoFeatures,
     VisualFeatures,
-    settings_hash,
 )
-from features.version import VERSION
 
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
-VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
 CUT_SHORT = 1.0  # s that a file may end before its header says
 
 
-def extraction_device(name: str) -> torch.device:
-    """The device of that name. Raises UsageError for one that is absent, or that extraction does not know."""
-    device = pick_device(name)
-    if device.type not in VIDEOS:
-        raise UsageError(f"Extraction runs on cpu or cuda, not on {device.type}: choose with --device.")
-    return device
-
-
-def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
-    """Find the weights of every part. Only faces and sound may be untrained: words cannot be invented."""
-    names = settings.backbones.model_dump()
-    return {
-        part: locate(
-            names[part], weights_dir, allow_untrained=allow_untrained and part in ("visual", "audio")
-        )
-        for part in settings.parts
-    }
-
-
-def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> Provenance:
-    """Settings and backbones as the store keeps them; known before any network is built."""
-    speech = (
-        "float32" if settings.precision == "float32" else "float16 on a GPU"
-    )  # openai-whisper's own choice
-    backbones = {
-        part: Backbone(
-            name=found.name,
-            source=found.source,
-            sha256=found.sha256,
-            trained=found.trained,
-            width=found.entry.width,
-            precision=speech if part == "speech" else settings.precision,
-            licence=found.entry.licence,
-        )
-        for part, found in located.items()
-    }
-    resolved = settings.model_dump(mode="json")
-    versions = {"affuse": VERSION, **{name: version(name) for name in LIBRARIES}}
-    return Provenance(resolved, settings_hash(resolved, backbones), backbones, versions)
-
-
 class Extractor:
-    """Turns videos into records. Networks are built at their first use and kept.
+    """Turns videos into records.
 
     threads: lanes of a video. at_once: how many threads may call at a time, with `load` called before; on CPU one, so
     that what a video becomes depends on no other. halted: once set, calls under way end by CancelledError before they
@@ -103,66 +51,20 @@ class Extractor:
     def __init__(
         self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1
     ):
-        self.settings, self.located, self.device = settings, located, device
+        self.settings, self.located = settings, located
         self.at_once = min(VIDEOS[device.type], threads)
         self.threads = threads // self.at_once
         self.turns = BoundedSemaphore(self.at_once)
         self.halted = Event()
-        self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self.networks = Networks(settings, located, device, self.at_once > 1)
         self.provenance = make_provenance(settings, located)
-        self._loading = Lock()
-
-    @cached_property
-    def detector(self) -> FaceDetector:
-        return FaceDetector(self.settings.detection, self.device)
-
-    @cached_property
-    def face_encoder(self):
-        from extract.visual import FaceEncoder
-
-        return FaceEncoder(self.located["visual"], self.device, self.dtype, self.at_once > 1)
-
-    @cached_property
-    def sound_encoder(self):
-        from extract.audio import SoundEncoder
-
-        anchor = self.settings.audio_anchor
-        return SoundEncoder(self.located["audio"], anchor, self.device, self.dtype, self.at_once > 1)
-
-    @cached_property
-    def transcriber(self):
-        from extract.chunked import ChunkedTranscriber
-        from extract.speech import Transcriber
-
-        half = self.device.type == "cuda" and self.settings.precision == "bfloat16"
-        given = (self.located["speech"], self.settings.language, self.device, half)
-        if self.settings.transcription == "chunked":
-            return ChunkedTranscriber(*given, self.at_once > 1)
-        return Transcriber(*given)
-
-    @cached_property
-    def word_encoder(self):
-        from extract.text import WordEncoder
-
-        return WordEncoder(self.located["text"], self.device, self.dtype)
 
     def load(self) -> None:
-        """Build the networks of every part now, so that weights that do not fit stop a run before its first video.
+        """Build the networks now, so that weights that do not fit stop a run before its first video.
 
         Raises AffuseError naming the file.
         """
-        keep_freed_memory()
-        networks = {
-            "visual": "face_encoder",
-            "audio": "sound_encoder",
-            "speech": "transcriber",
-            "text": "word_encoder",
-        }
-        with self._loading:
-            for part in self.settings.parts:
-                getattr(self, networks[part])
-            if "visual" in self.settings.parts and self.settings.faces == "detected":
-                self.detector  # noqa: B018 (built here)
+        self.networks.load()
 
     def __call__(self, job: Job) -> VideoFeatures:
         """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
@@ -218,7 +120,7 @@ class Extractor:
         """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
         wanted = "visual" in self.settings.modalities
         if media.has_video and wanted and not job.crops:
-            return find_person(job, self.detector, lanes, damage)
+            return find_person(job, self.networks.detector, lanes, damage)
         time = frame_clock(job, lanes, damage) if media.has_video else np.zeros(0)
         confidence = np.zeros(len(time), np.float32)
         if wanted and job.crops:
@@ -231,11 +133,11 @@ class Extractor:
             return np.zeros(0), []
         end = len(samples) / SAMPLE_RATE
         clock = time[time < end] if len(time) else np.arange(0, end, 1 / SOUND_RATE)
-        size = self.sound_encoder.portion
+        size = self.networks.sound_encoder.portion
 
         def encode(times: np.ndarray) -> np.ndarray:
             with lanes.timed("audio"):
-                return self.sound_encoder(samples, times)
+                return self.networks.sound_encoder(samples, times)
 
         return clock, [lanes.submit(encode, clock[i : i + size]) for i in range(0, len(clock), size)]
 
@@ -256,7 +158,7 @@ class Extractor:
         rows = {"centre": embedding, **views}
         margin, seen = self.settings.detection.margin, np.flatnonzero(confidence)
         for index, made in embed_faces(
-            job, self.face_encoder, self.settings.views, margin, seen, box, lanes, damage
+            job, self.networks.face_encoder, self.settings.views, margin, seen, box, lanes, damage
         ):
             for name, embedded in made.items():
                 rows[name][index] = embedded
@@ -296,11 +198,11 @@ class Extractor:
             return no_text(width, *_why_silent(media, damage))
         else:
             with lanes.timed("speech"):
-                words = self.transcriber(samples)
+                words = self.networks.transcriber(samples)
         if not words:
             return no_text(width, Status.NO_SPEECH, "no speech was recognised")
         with lanes.timed("text"):
-            embedding = self.word_encoder(words)
+            embedding = self.networks.word_encoder(words)
         return TextFeatures(
             embedding=embedding,
             start=np.array([w.start for w in words]),

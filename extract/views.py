@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 CHOICES = ("centre", "flip", "corners")  # what the setting `views` may name, in its one order
 CORNERS = {"top-left": (0, 0), "top-right": (0, 1), "bottom-left": (1, 0), "bottom-right": (1, 1)}
-ROOM = 8 / 7  # of the network's input, where the backbone leaves none: 256 for 224, as others have
 
 
 def stored_views(chosen: tuple[str, ...]) -> list[str]:

@@ -10,10 +10,10 @@ from extract.checkpoints import load_weights
 from extract.fused import FusedResNet50
 from extract.gather import Gathered
 from extract.resnet import IR50, ResNet50, damp
-from extract.views import ROOM
 from extract.weights import Located
 
 BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
+ROOM = 8 / 7  # of the network's input, where the backbone leaves none: 256 for 224, as others have
 PORTION = {"cpu": 8, "cuda": 16}  # faces that a thread brings; on a GPU several threads' fill a batch
 
 

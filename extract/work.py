@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dask.system import CPU_COUNT
 
-from extract.extractor import Extractor, extraction_device, locate_backbones
+from extract.extractor import Extractor
 from extract.inputs import Job
+from extract.networks import extraction_device, locate_backbones
 from extract.settings import ExtractSettings
 from features.errors import AffuseError, RecordError
 from features.record import MODALITIES, VideoFeatures

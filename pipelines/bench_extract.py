@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from extract.extractor import locate_backbones
 from extract.inputs import Job, find_jobs
 from extract.media import UndecodableError, probe
+from extract.networks import locate_backbones
 from extract.settings import ExtractSettings
 from extract.work import Recipe, process
 from features.config import merge, resolve

@@ -15,8 +15,8 @@ import torch
 from dask.system import CPU_COUNT
 
 from extract.cluster import TLS, joined, local_cluster
-from extract.extractor import extraction_device
 from extract.inputs import Job, find_jobs
+from extract.networks import extraction_device
 from extract.schedule import Summary, here, run
 from extract.settings import PROFILES, ExtractSettings
 from extract.tasks import on_dask

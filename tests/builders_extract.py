@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from extract.extractor import Extractor, locate_backbones
+from extract.extractor import Extractor
+from extract.networks import locate_backbones
 from extract.settings import PROFILES, ExtractSettings
 
 

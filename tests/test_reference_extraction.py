@@ -17,8 +17,9 @@ from torchvggish.torchvggish import VGG, make_layers
 from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
 
-from extract.extractor import Extractor, locate_backbones
+from extract.extractor import Extractor
 from extract.inputs import Job
+from extract.networks import locate_backbones
 from extract.settings import PROFILES, ExtractSettings
 from extract.visual import build
 from extract.weights import locate

@@ -17,7 +17,7 @@ from builders_extract import seeded_extractor
 from media import face_frames, talking_head, tone
 from processes import wait_until
 
-from extract import extractor as extractor_module
+from extract import networks
 from extract.audio import SoundEncoder
 from extract.gather import Gathered
 from extract.inputs import find_jobs
@@ -128,7 +128,7 @@ def test_sound_of_several_threads_fills_batches_of_one_shape():
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """An extractor of small networks that works on three videos at once."""
-    monkeypatch.setitem(extractor_module.VIDEOS, "cpu", 3)
+    monkeypatch.setitem(networks.VIDEOS, "cpu", 3)
 
     def make():
         extractor = seeded_extractor(
@@ -154,7 +154,7 @@ def test_videos_side_by_side_equal_videos_alone(tmp_path, as_on_a_gpu, monkeypat
     extractor, store = as_on_a_gpu(), FeatureStore(tmp_path / "together", create=True)
     receipts = {receipt.id: receipt for receipt in here(extractor, store)(jobs)}
     assert sorted(receipts) == sorted(job.id for job in jobs)
-    monkeypatch.setitem(extractor_module.VIDEOS, "cpu", 1)
+    monkeypatch.setitem(networks.VIDEOS, "cpu", 1)
     alone = seeded_extractor(backbones=extractor.settings.backbones.model_dump())
     for job in jobs:
         expected, found = alone(job), store[job.id]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from media import face_frames, plain_frames, talking_head, write_media
 from PIL import Image
 
-from extract.extractor import make_provenance
 from extract.faces import resize
 from extract.inputs import find_jobs
+from extract.networks import make_provenance
 from extract.settings import PROFILES
 from extract.views import CORNERS, cut_view
 from features.errors import UsageError
@@ -63,7 +63,9 @@ def test_each_view_is_the_embedding_of_its_crop(given_faces, backbone, size, roo
     assert list(visual.views) == list(expected) == STORED
     for view, pixels in expected.items():
         rows = visual.views[view]
-        np.testing.assert_array_equal(rows[[0, 2]], extractor.face_encoder(torch.tensor(pixels.copy())), view)
+        np.testing.assert_array_equal(
+            rows[[0, 2]], extractor.networks.face_encoder(torch.tensor(pixels.copy())), view
+        )
         assert not rows[1].any()  # no face, in no view
         assert rows.dtype == np.float16
         assert all((rows[0] != other[0]).any() for name, other in visual.views.items() if name != view)
