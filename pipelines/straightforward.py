@@ -17,6 +17,7 @@ from torchvggish import vggish_input
 from torchvggish.torchvggish import VGG, make_layers
 from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from extract.checkpoints import load_weights, load_whisper
 from extract.detection import NOBODY, Detected
@@ -44,6 +45,7 @@ class Straightforward:
         self.whisper.load_state_dict(state)
         name = located["speech"].name.removeprefix("whisper-")
         self.whisper.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+        logging.disable_progress_bar()
         folder = str(located["text"].path)
         self.tokenizer, self.bert = (
             AutoTokenizer.from_pretrained(folder),
