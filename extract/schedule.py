@@ -125,8 +125,10 @@ def here(extractor: Extractor, store: FeatureStore) -> Engine:
         try:
             for future in as_completed([pool.submit(process, job, extractor, store) for job in jobs]):
                 yield future.result()
+        except BaseException:  # the run is called off, or its reader has left
+            extractor.halted.set()
+            raise
         finally:
-            extractor.halted.set()  # for those still under way where the run was called off
             pool.shutdown(wait=False, cancel_futures=True)
             torch.set_num_threads(kernel_threads)  # videos side by side cannot each put it back
 

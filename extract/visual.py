@@ -12,8 +12,8 @@ from extract.gather import Gathered
 from extract.resnet import IR50, ResNet50, damp
 from extract.weights import Located
 
-BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
 ROOM = 8 / 7  # of the network's input, where the backbone leaves none: 256 for 224, as others have
+BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
 PORTION = {"cpu": 8, "cuda": 16}  # faces that a thread brings; on a GPU several threads' fill a batch
 
 

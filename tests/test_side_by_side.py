@@ -154,6 +154,7 @@ def test_videos_side_by_side_equal_videos_alone(tmp_path, as_on_a_gpu, monkeypat
     extractor, store = as_on_a_gpu(), FeatureStore(tmp_path / "together", create=True)
     receipts = {receipt.id: receipt for receipt in here(extractor, store)(jobs)}
     assert sorted(receipts) == sorted(job.id for job in jobs)
+    assert extractor(jobs[0]).failure is None  # it serves for more
     monkeypatch.setitem(networks.VIDEOS, "cpu", 1)
     alone = seeded_extractor(backbones=extractor.settings.backbones.model_dump())
     for job in jobs:
