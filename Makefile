@@ -19,7 +19,9 @@ test: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	rm -rf build/house && mkdir -p build/house && cp -r affuse build/house/
+	cp -r extract features fuse pipelines build/house/affuse/
+	cd build/house && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

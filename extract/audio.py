@@ -10,14 +10,13 @@ from functools import cache
 
 import numpy as np
 import torch
+from affuse.extract.lanes import Gathered
+from affuse.extract.media import SAMPLE_RATE
+from affuse.extract.weights.checkpoints import load_weights
+from affuse.extract.weights.locate import Located
 from torchvggish import mel_features
 from torchvggish import vggish_params as vggish
 from torchvggish.torchvggish import VGG, make_layers
-
-from extract.checkpoints import load_weights
-from extract.gather import Gathered
-from extract.media import SAMPLE_RATE
-from extract.weights import Located
 
 PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples

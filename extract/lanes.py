@@ -1,7 +1,10 @@
-"""Threads that share the work of one video, and the seconds that each stage of it took.
+"""Threads that share the work of one video, the seconds that each stage of it took, and rows of several threads
+computed together.
 
 Every lane computes with one kernel thread. What comes out then depends neither on how many lanes there are nor on
-which finishes first, and batches small enough for the cache are as fast as large ones on many threads.
+which finishes first, and batches small enough for the cache are as fast as large ones on many threads. Only on a GPU
+are rows of several threads gathered into one batch: on CPU the bytes of a video must not depend on which others run
+beside it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,49 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 import torch
+from affuse.extract.memory import HOLES
 
-from extract.memory import HOLES
+A, B = TypeVar("A"), TypeVar("B")
+
+
+class Gathered(Generic[A, B]):
+    """`function` of at most `size` rows, asked by many threads, computed by one at a time.
+
+    Whoever finds the device free computes the longest-waiting rows, whosever they are; meanwhile those of the others
+    pile up for the next batch. Nobody waits for rows that have not been asked for.
+    """
+
+    def __init__(self, function: Callable[[list[A]], Iterable[B]], size: int):
+        self.function, self.size = function, size
+        self._waiting: deque[tuple[A, Future[B]]] = deque()
+        self._turn = Lock()
+
+    def __call__(self, rows: Iterable[A]) -> list[B]:
+        """The results of these rows, in order. Raises what `function` raises of a batch that holds one of them."""
+        asked: list[tuple[A, Future[B]]] = [(row, Future()) for row in rows]
+        self._waiting.extend(asked)
+        for _, answer in asked:
+            while not answer.done():
+                with self._turn:
+                    if not answer.done():
+                        self._compute()
+        return [answer.result() for _, answer in asked]
+
+    def _compute(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(self.size, len(self._waiting)))]
+        try:
+            made = list(self.function([row for row, _ in batch]))
+        except BaseException as error:
+            for _, answer in batch:
+                answer.set_exception(error)
+            return
+        for (_, answer), result in zip(batch, made, strict=True):
+            answer.set_result(result)
+
 
 A, B = TypeVar("A"), TypeVar("B")
 AHEAD = 2  # items per lane that are begun before the first is asked for

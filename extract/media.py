@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 SUFFIXES = [
     ".3gp",

@@ -7,16 +7,16 @@ from importlib.metadata import version
 from threading import Lock
 
 import torch
+from affuse.extract.faces import FaceDetector
+from affuse.extract.memory import keep_freed_memory
+from affuse.extract.settings import ExtractSettings
+from affuse.extract.weights.locate import Located, locate
+from affuse.extract.weights.table import LIBRARIES
+from affuse.features.record import Backbone, Provenance, settings_hash
 
-from extract.detection import FaceDetector
-from extract.memory import keep_freed_memory
-from extract.settings import ExtractSettings
-from extract.sources import LIBRARIES
-from extract.weights import Located, locate
-from features.device import pick_device
-from features.errors import UsageError
-from features.record import Backbone, Provenance, settings_hash
-from features.version import VERSION
+from affuse.device import pick_device
+from affuse.errors import UsageError
+from affuse.version import VERSION
 
 VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
 
@@ -81,21 +81,20 @@ class Networks:
 
     @cached_property
     def face_encoder(self):
-        from extract.visual import FaceEncoder
+        from affuse.extract.visual import FaceEncoder
 
         return FaceEncoder(self.located["visual"], self.device, self.dtype, self.together)
 
     @cached_property
     def sound_encoder(self):
-        from extract.audio import SoundEncoder
+        from affuse.extract.audio import SoundEncoder
 
         anchor = self.settings.audio_anchor
         return SoundEncoder(self.located["audio"], anchor, self.device, self.dtype, self.together)
 
     @cached_property
     def transcriber(self):
-        from extract.chunked import ChunkedTranscriber
-        from extract.speech import Transcriber
+        from affuse.extract.speech import ChunkedTranscriber, Transcriber
 
         half = self.device.type == "cuda" and self.settings.precision == "bfloat16"
         given = (self.located["speech"], self.settings.language, self.device, half)
@@ -105,7 +104,7 @@ class Networks:
 
     @cached_property
     def word_encoder(self):
-        from extract.text import WordEncoder
+        from affuse.extract.text import WordEncoder
 
         return WordEncoder(self.located["text"], self.device, self.dtype)
 

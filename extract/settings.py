@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from affuse.extract.faces import Detection
+from affuse.extract.visual import CHOICES
+from affuse.extract.weights.table import BACKBONES
+from affuse.features.record import MODALITIES
 from pydantic import Field, ValidationInfo, field_validator
 
-from extract.detection import Detection
-from extract.sources import BACKBONES
-from extract.views import CHOICES
-from features.config import Settings, nearest
-from features.record import MODALITIES
+from affuse.config import Settings, nearest
 
 PROFILES = {
     "paper": {
@@ -51,7 +51,7 @@ class ExtractSettings(Settings):
     audio_anchor: what of a 0.96 s patch of sound lies at its frame's time. language: for a multilingual
     Whisper, None to detect. faces, transcripts: "given" where the user brings them. transcription: "sequential" as
     openai-whisper does it, each window after the one before, or "chunked", many windows at once. views: of each face,
-    the centre and what training is to draw from beside it, see `extract.views`.
+    the centre and what training is to draw from beside it, see `affuse.extract.visual`.
     """
 
     backbones: Backbones

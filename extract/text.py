@@ -11,10 +11,10 @@ from threading import Lock
 
 import numpy as np
 import torch
+from affuse.extract.transcripts import Word
+from affuse.extract.weights.locate import Located
 
-from extract.transcripts import Word
-from extract.weights import Located
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 SENTENCE_END = (".", "?", "!", "…", "。", "？", "！")
 MAX_PIECES = 510  # BERT's 512 positions less [CLS] and [SEP]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import webvtt
 
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 SUFFIXES = (".json", ".vtt", ".srt")
 

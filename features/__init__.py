@@ -3,19 +3,19 @@
 import importlib
 
 _HOME = {
-    "AffuseError": "features.errors",
-    "UsageError": "features.errors",
-    "MODALITIES": "features.record",
-    "AudioFeatures": "features.record",
-    "Backbone": "features.record",
-    "Provenance": "features.record",
-    "Source": "features.record",
-    "Status": "features.record",
-    "TextFeatures": "features.record",
-    "VideoFeatures": "features.record",
-    "VisualFeatures": "features.record",
-    "FeatureStore": "features.store",
-    "align": "features.timeline",
+    "AffuseError": "affuse.errors",
+    "UsageError": "affuse.errors",
+    "MODALITIES": "affuse.features.record",
+    "AudioFeatures": "affuse.features.record",
+    "Backbone": "affuse.features.record",
+    "Provenance": "affuse.features.record",
+    "Source": "affuse.features.record",
+    "Status": "affuse.features.record",
+    "TextFeatures": "affuse.features.record",
+    "VideoFeatures": "affuse.features.record",
+    "VisualFeatures": "affuse.features.record",
+    "FeatureStore": "affuse.features.store",
+    "align": "affuse.features.timeline",
 }
 
 __all__ = list(_HOME)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-
-from features.errors import AffuseError
-from features.record import (
+from affuse.features.record import (
     MODALITIES,
     AudioFeatures,
     Provenance,
@@ -17,7 +15,9 @@ from features.record import (
     VideoFeatures,
     VisualFeatures,
 )
-from features.table import Table
+from affuse.features.table import Table
+
+from affuse.errors import AffuseError
 
 TOLERANCE = 1.0  # seconds by which modalities whose clock is only a rate may end apart
 OVERLAP = 1e-6  # seconds by which neighbouring rows of text overlap, so that no frame falls between them

@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from affuse.features.layout import names
+from affuse.features.record import MODALITIES
+from affuse.features.store import FeatureStore
+from affuse.features.timeline import align
 
-from features.errors import AffuseError, UsageError
-from features.layout import names
-from features.progress import Progress
-from features.publish import publish
-from features.record import MODALITIES
-from features.store import FeatureStore
-from features.timeline import align
+from affuse.console import Progress
+from affuse.errors import AffuseError, UsageError
+from affuse.files import publish
 
 ABAW3_NAMES = {"visual": "visual", "audio": "vggish", "text": "bert"}  # the file names that code knows
 

@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.assembly import make_record
-from features.config import nearest
-from features.errors import AffuseError, UsageError
-from features.progress import Progress
-from features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
-from features.store import FeatureStore
-from features.table import SUFFIXES, read_table, width_of
-from features.version import VERSION
+from affuse.features.assembly import make_record
+from affuse.features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
+from affuse.features.store import FeatureStore
+from affuse.features.table import SUFFIXES, read_table, width_of
+
+from affuse.config import nearest
+from affuse.console import Progress
+from affuse.errors import AffuseError, UsageError
+from affuse.version import VERSION
 
 WORKERS = min(4, os.cpu_count() or 1)  # videos in memory at a time
 

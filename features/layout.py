@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 import numpy as np
-
-from features.errors import RecordError
-from features.record import (
+from affuse.features.record import (
     MODALITIES,
     AudioFeatures,
     TextFeatures,
@@ -19,6 +17,8 @@ from features.record import (
     VisualFeatures,
     canonical,
 )
+
+from affuse.errors import RecordError
 
 RECORDS = {"visual": VisualFeatures, "audio": AudioFeatures, "text": TextFeatures}
 DTYPES = {

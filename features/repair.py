@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.errors import AffuseError
-from features.seal import Problem
-from features.store import SHARDS, FeatureStore, problems_in
+from affuse.features.seal import Problem
+from affuse.features.store import SHARDS, FeatureStore, problems_in
+
+from affuse.errors import AffuseError
 
 QUARANTINE = "quarantine"
 

@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from features.errors import AffuseError, UsageError
-from features.layout import shard_name
-from features.record import FORMAT_VERSION, canonical
+from affuse.features.layout import shard_name
+from affuse.features.record import FORMAT_VERSION, canonical
+
+from affuse.errors import AffuseError, UsageError
 
 MAGIC = b"affuse features\n"
 LONGEST = 2**24  # bytes of a seal

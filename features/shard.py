@@ -26,9 +26,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-
-from features.errors import AffuseError, RecordError
-from features.layout import (
+from affuse.features.layout import (
     DTYPES,
     RECORDS,
     VIEWS,
@@ -42,9 +40,19 @@ from features.layout import (
     names,
     paths,
 )
-from features.publish import publish
-from features.record import FORMAT_VERSION, MODALITIES, Provenance, Source, Status, VideoFeatures, canonical
-from features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
+from affuse.features.record import (
+    FORMAT_VERSION,
+    MODALITIES,
+    Provenance,
+    Source,
+    Status,
+    VideoFeatures,
+    canonical,
+)
+from affuse.features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
+
+from affuse.errors import AffuseError, RecordError
+from affuse.files import publish
 
 BLOCK = 2**23  # bytes of a dataset read at once where only its digest is wanted
 WIDEST = 2**16  # no embedding has more values in a row

@@ -11,13 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-
-from features.errors import AffuseError, UsageError
-from features.layout import shard_name
-from features.publish import sweep
-from features.record import MODALITIES, Provenance, VideoFeatures, how_they_differ
-from features.seal import DamagedError, Problem, Seal, check_seal
-from features.shard import (
+from affuse.features.layout import shard_name
+from affuse.features.record import MODALITIES, Provenance, VideoFeatures, how_they_differ
+from affuse.features.seal import DamagedError, Problem, Seal, check_seal
+from affuse.features.shard import (
     Header,
     describe_shard,
     read_frame_times,
@@ -26,6 +23,9 @@ from features.shard import (
     verify_shard,
     write_shard,
 )
+
+from affuse.errors import AffuseError, UsageError
+from affuse.files import sweep
 
 SHARDS = "shards"
 SETTLED = 2.0  # seconds after which a folder's mtime tells of every later change, on any file system

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 SUFFIXES = (".npy", ".npz", ".csv")
 BLOCK = 4096  # rows converted at once: pandas takes its time per column and block

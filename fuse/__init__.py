@@ -3,22 +3,22 @@
 import importlib
 
 _HOME = {
-    "FusionModel": "fuse.models",
-    "build_model": "fuse.models",
-    "describe": "fuse.models",
-    "Run": "fuse.run",
-    "load_run": "fuse.run",
-    "PRESETS": "fuse.settings",
-    "TrainSettings": "fuse.settings",
-    "train_settings": "fuse.settings",
-    "train": "fuse.training",
-    "choose_folds": "fuse.cross_validation",
-    "crossval": "fuse.cross_validation",
-    "evaluate": "fuse.evaluation",
-    "predict": "fuse.prediction",
-    "explain": "fuse.explanation",
-    "compare": "fuse.comparison",
-    "ablate": "fuse.ablation",
+    "FusionModel": "affuse.fuse.models.model",
+    "build_model": "affuse.fuse.models.model",
+    "describe": "affuse.fuse.models.model",
+    "Run": "affuse.fuse.training.run",
+    "load_run": "affuse.fuse.training.run",
+    "PRESETS": "affuse.fuse.training.settings",
+    "TrainSettings": "affuse.fuse.training.settings",
+    "train_settings": "affuse.fuse.training.settings",
+    "train": "affuse.fuse.training.train",
+    "choose_folds": "affuse.fuse.experiments.crossval",
+    "crossval": "affuse.fuse.experiments.crossval",
+    "evaluate": "affuse.fuse.scoring.evaluate",
+    "predict": "affuse.fuse.scoring.predict",
+    "explain": "affuse.fuse.experiments.explain",
+    "compare": "affuse.fuse.experiments.compare",
+    "ablate": "affuse.fuse.experiments.ablate",
 }
 
 __all__ = list(_HOME)

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from features.console import (
+from affuse.console import (
     CONFIG,
     DEVICE,
     FILE,
@@ -49,8 +49,8 @@ def fuse() -> None:
 @SET
 def train(store, labels, out, model, preset, seed, rate, device, as_json, config, assignments) -> None:
     """Train a model on a store's features and leave a run folder."""
-    from fuse import train as run_training
-    from fuse import train_settings
+    from affuse.fuse import train as run_training
+    from affuse.fuse import train_settings
 
     settings = train_settings(
         config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
@@ -93,8 +93,8 @@ def train(store, labels, out, model, preset, seed, rate, device, as_json, config
 def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, device, as_json) -> None:
     """Score a run on labelled videos: CCC over all frames with its interval, and beside it CCC per video, Pearson r,
     RMSE, and what chance gives."""
-    from fuse import evaluate as score
-    from fuse.report import score_table
+    from affuse.fuse import evaluate as score
+    from affuse.fuse.reports.figures import score_table
 
     result = score(run, store, labels, partition, device, smooth, delay, rate, permutations)
     click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
@@ -121,9 +121,9 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
               config, assignments) -> None:  # fmt: skip
     """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
-    from fuse import choose_folds, crossval, train_settings
-    from fuse.cross_validation import describe
-    from fuse.report import score_table
+    from affuse.fuse import choose_folds, crossval, train_settings
+    from affuse.fuse.experiments.crossval import describe
+    from affuse.fuse.reports.figures import score_table
 
     settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate, device=device)
     folds = choose_folds(labels, videos, by, k)
@@ -143,7 +143,7 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 @JSON
 def fuse_predict(run, store, out, device, as_json) -> None:
     """Predict on the videos of a store: time, targets, valid."""
-    from fuse import predict as run_prediction
+    from affuse.fuse import predict as run_prediction
 
     finish_prediction(run_prediction(run, store, out, device=device), as_json)
 
@@ -156,7 +156,7 @@ def fuse_predict(run, store, out, device, as_json) -> None:
 @JSON
 def fuse_explain(run, store, out, device, as_json) -> None:
     """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""
-    from fuse import explain
+    from affuse.fuse import explain
 
     finish_prediction(explain(run, store, out, device=device), as_json)
 
@@ -184,8 +184,8 @@ def fuse_compare(
 ) -> None:
     """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
     intervals from a bootstrap over videos. Runs already made are not made again."""
-    from fuse import compare, train_settings
-    from fuse.entries import parse_seeds
+    from affuse.fuse import compare, train_settings
+    from affuse.fuse.experiments.trials import parse_seeds
 
     settings = train_settings(config, assignments, preset=preset, device=device)
     result = compare(
@@ -210,8 +210,8 @@ def fuse_compare(
 def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
     """What each part of a model is worth: recursions 0 to 4, temporal encoder, modalities, gates, tied weights. A
     table and a figure each. Runs already made are not made again."""
-    from fuse import ablate, train_settings
-    from fuse.entries import parse_seeds
+    from affuse.fuse import ablate, train_settings
+    from affuse.fuse.experiments.trials import parse_seeds
 
     settings = train_settings(config, assignments, preset=preset, device=device)
     result = ablate(
@@ -224,8 +224,8 @@ def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, confi
 @JSON
 def models(as_json) -> None:
     """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters."""
-    from fuse import describe
-    from fuse.report import model_table
+    from affuse.fuse import describe
+    from affuse.fuse.reports.figures import model_table
 
     rows = describe()
     click.echo(json.dumps(rows, indent=2) if as_json else model_table(rows))

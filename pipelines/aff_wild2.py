@@ -10,14 +10,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from extract.settings import ExtractSettings
-from features.errors import AffuseError, UsageError
-from features.progress import Announce, Progress
-from features.store import FeatureStore
-from fuse import TrainSettings, crossval
-from fuse.checkpoint import write_bytes
-from pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
-from pipelines.extraction import HERE, Compute, describe, extract_jobs
+from affuse.extract.extraction import HERE, Compute, describe, extract_jobs
+from affuse.extract.settings import ExtractSettings
+from affuse.features.store import FeatureStore
+from affuse.fuse import TrainSettings, crossval
+from affuse.fuse.training.checkpoint import write_bytes
+from affuse.pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
+
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError, UsageError
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the

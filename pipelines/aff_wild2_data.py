@@ -18,16 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
+from affuse.extract.videos import Job
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.track import TOLERATED_ROWS
+from affuse.fuse.experiments.folds import Fold
+from affuse.fuse.training.checkpoint import write_bytes
+from affuse.fuse.training.run import file_name
 
-from extract.inputs import Job
-from extract.media import SUFFIXES, UndecodableError, frame_count
-from features.console import shown
-from features.errors import AffuseError, UsageError
-from fuse.checkpoint import write_bytes
-from fuse.folds import Fold
-from fuse.labels import find_labels, read_track
-from fuse.run import file_name
-from fuse.track import TOLERATED_ROWS
+from affuse.console import shown
+from affuse.errors import AffuseError, UsageError
 
 KNOWN = {"train": 356, "validation": 76, "test": 162}  # videos of the challenge's release
 CROPS = "cropped_aligned"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from features.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, say
-from features.errors import UsageError
+from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, say
+from affuse.errors import UsageError
 
 PROFILE = click.option(
     "--profile", default="offline", show_default=True, help="Backbones: paper, or offline."
@@ -40,10 +40,9 @@ def bench() -> None:
 def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, weights_dir, as_json, config,
                   assignments) -> None:  # fmt: skip
     """Extraction on CPU, stage by stage and end to end, beside the straightforward composition of the packages."""
+    from affuse.extract.extraction import extract_settings
+    from affuse.pipelines import bench_extract as measurement
     from dask.system import CPU_COUNT
-
-    from pipelines import bench_extract as measurement
-    from pipelines.extraction import extract_settings
 
     _make_room(out)
     facts = measurement.bench_extract(
@@ -67,10 +66,9 @@ def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, we
 def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir, as_json, config,
                  assignments) -> None:  # fmt: skip
     """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
+    from affuse.extract.extraction import extract_settings
+    from affuse.pipelines.bench_memory import describe_memory, measure_memory
     from dask.system import CPU_COUNT
-
-    from pipelines.bench_memory import describe_memory, measure_memory
-    from pipelines.extraction import extract_settings
 
     _make_room(out)
     facts = measure_memory(

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from affuse.extract.media import UndecodableError, probe
+from affuse.extract.networks import locate_backbones
+from affuse.extract.run import Recipe, process
+from affuse.extract.settings import ExtractSettings
+from affuse.extract.videos import Job, find_jobs
+from affuse.features.store import FeatureStore
+from affuse.pipelines.bench_facts import in_a_line, machine
+from affuse.pipelines.straightforward import Straightforward
 
-from extract.inputs import Job, find_jobs
-from extract.media import UndecodableError, probe
-from extract.networks import locate_backbones
-from extract.settings import ExtractSettings
-from extract.work import Recipe, process
-from features.config import merge, resolve
-from features.errors import AffuseError, UsageError
-from features.progress import Announce
-from features.store import FeatureStore
-from pipelines.bench_facts import in_a_line, machine
-from pipelines.straightforward import Straightforward
+from affuse.config import merge, resolve
+from affuse.console import Announce
+from affuse.errors import AffuseError, UsageError
 
 EVERYWHERE = {
     "detection": {"short_side": 8192, "min_face": 0.0, "every": 1}

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from extract.doctor import environment
+from affuse.extract.weights.doctor import environment
 
 
 def machine() -> dict[str, str]:

@@ -18,15 +18,15 @@ from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
+from affuse.extract.media import LONGEST
+from affuse.extract.run import Receipt, Recipe, process
+from affuse.extract.settings import ExtractSettings
+from affuse.extract.videos import Job
+from affuse.features.store import FeatureStore
+from affuse.pipelines.bench_facts import machine
+from affuse.pipelines.demo_face import Look, Motion, render
 
-from extract.inputs import Job
-from extract.media import LONGEST
-from extract.settings import ExtractSettings
-from extract.work import Receipt, Recipe, process
-from features.errors import AffuseError, UsageError
-from features.store import FeatureStore
-from pipelines.bench_facts import machine
-from pipelines.demo_face import Look, Motion, render
+from affuse.errors import AffuseError, UsageError
 
 SIZE = (320, 240)  # pixels: width, height
 SAMPLE_RATE = 16_000  # Hz

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from affuse.extract.extraction import Compute, describe, extract_folder, extract_settings
+from affuse.features.record import MODALITIES, Provenance
+from affuse.features.store import FeatureStore
+from affuse.fuse import compare, predict, train_settings
+from affuse.fuse.experiments.compare import Comparison
+from affuse.fuse.experiments.trials import parse_seeds
+from affuse.fuse.models.registry import MODELS as FAMILY
+from affuse.pipelines.demo_data import DemoData, make_dataset
 
-from features.errors import AffuseError
-from features.progress import Announce, Progress
-from features.record import MODALITIES, Provenance
-from features.store import FeatureStore
-from fuse import compare, predict, train_settings
-from fuse.comparison import Comparison
-from fuse.entries import parse_seeds
-from fuse.specs import MODELS as FAMILY
-from pipelines.demo_data import DemoData, make_dataset
-from pipelines.extraction import Compute, describe, extract_folder, extract_settings
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError
 
 MODELS = {
     **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},

@@ -27,14 +27,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from affuse.pipelines.demo_encode import encode
+from affuse.pipelines.demo_face import Look, Motion, render
+from affuse.pipelines.demo_voice import Synthesiser, Voice, synthesiser
+from affuse.pipelines.demo_words import write_sentence
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
-from features.errors import AffuseError, UsageError
-from pipelines.demo_encode import encode
-from pipelines.demo_face import Look, Motion, render
-from pipelines.demo_voice import Synthesiser, Voice, synthesiser
-from pipelines.demo_words import write_sentence
+from affuse.errors import AffuseError, UsageError
 
 FORMAT = 1  # raised when the same parameters would make other videos
 OWN_SHARE = 0.65  # A: of the face in valence, of the voice in arousal

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 BATCH = 32  # frames rendered at once
 CENTRE = (225.0, 133.0)  # pixels of the photograph: x and y of the point shown in the middle of the frame

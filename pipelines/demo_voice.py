@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples to the callback, espeak_Synth returns when done
 DONT_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT: report missing data, do not end the process

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extract.inputs import Job
-from extract.settings import ExtractSettings
-from features.config import resolve
-from features.errors import AffuseError, UsageError
-from features.progress import Announce, Progress
-from features.record import Provenance
-from fuse import predict
-from fuse.run import load_run
-from pipelines.extraction import Compute, extract_jobs
+from affuse.extract.extraction import Compute, extract_jobs
+from affuse.extract.settings import ExtractSettings
+from affuse.extract.videos import Job
+from affuse.features.record import Provenance
+from affuse.fuse import predict
+from affuse.fuse.training.run import load_run
+
+from affuse.config import resolve
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError, UsageError
 
 
 def predict_videos(

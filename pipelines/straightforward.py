@@ -12,19 +12,17 @@ import av
 import numpy as np
 import torch
 import whisper
+from affuse.extract.faces import NOBODY, Detected, follow, link, square
+from affuse.extract.text import SENTENCE_END
+from affuse.extract.visual import build
+from affuse.extract.weights.checkpoints import load_weights, load_whisper
+from affuse.extract.weights.locate import Located
 from facenet_pytorch import MTCNN
 from torchvggish import vggish_input
 from torchvggish.torchvggish import VGG, make_layers
 from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
-
-from extract.checkpoints import load_weights, load_whisper
-from extract.detection import NOBODY, Detected
-from extract.faces import follow, link, square
-from extract.text import SENTENCE_END
-from extract.visual import build
-from extract.weights import Located
 
 SAMPLE_RATE, PATCH = 16_000, 15_600
 

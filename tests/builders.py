@@ -7,8 +7,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
-
-from features.record import (
+from affuse.features.record import (
     AudioFeatures,
     Backbone,
     Provenance,

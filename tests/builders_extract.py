@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-
-from extract.extractor import Extractor
-from extract.networks import locate_backbones
-from extract.settings import PROFILES, ExtractSettings
+from affuse.extract.extractor import Extractor
+from affuse.extract.networks import locate_backbones
+from affuse.extract.settings import PROFILES, ExtractSettings
 
 
 def seeded_extractor(threads: int = 1, **settings) -> Extractor:

@@ -5,14 +5,14 @@ import json
 import pandas as pd
 import pytest
 import tiny
+from affuse.fuse.experiments.ablate import plan
+from affuse.fuse.experiments.trials import make_entries
+from affuse.fuse.models.registry import MODELS
 from click.testing import CliRunner
 
-import cli
-import fuse
-from features.errors import UsageError
-from fuse.ablation import plan
-from fuse.entries import make_entries
-from fuse.specs import MODELS
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import UsageError
 
 
 def levels(name, **changes):

@@ -7,18 +7,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from click.testing import CliRunner
-from media import plain_frames, tone, write_media
-from PIL import Image
-
-import cli
-import fuse
-from features import AffuseError, FeatureStore, Status, UsageError
-from fuse.data import Normalisation, Windows, load_corpus
-from fuse.folds import Fold
-from fuse.labels import find_labels, read_track
-from pipelines.aff_wild2 import run_aff_wild2, table
-from pipelines.aff_wild2_data import (
+from affuse.extract.extraction import extract_settings
+from affuse.features import AffuseError, FeatureStore, Status, UsageError
+from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.experiments.folds import Fold
+from affuse.pipelines.aff_wild2 import run_aff_wild2, table
+from affuse.pipelines.aff_wild2_data import (
     AffWild2,
     check,
     describe_check,
@@ -27,7 +22,12 @@ from pipelines.aff_wild2_data import (
     six_folds,
     write_submission,
 )
-from pipelines.extraction import extract_settings
+from click.testing import CliRunner
+from media import plain_frames, tone, write_media
+from PIL import Image
+
+from affuse import __main__ as cli
+from affuse import fuse
 
 TRAIN = ["10-a", "2-b", "video1", "video1_left", "video1_right", "video5"]
 VALIDATION = ["video7", "video8_left", "video8_right"]

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from affuse.fuse import build_model
+from affuse.fuse.models.encoders import TCN
+from affuse.fuse.models.layers import dropout
+from affuse.fuse.models.registry import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models import WIDTHS, WINDOW, inputs, small, tensors
 from torch.nn import functional as F
-
-from fuse import build_model
-from fuse.dropout import dropout
-from fuse.specs import MODELS
-from fuse.tcn import TCN
 
 ALL = list(MODELS)
 quick = settings(max_examples=6, deadline=None)
@@ -73,7 +72,9 @@ def test_a_full_mask_is_no_mask(name, training, monkeypatch):
     model, x, _ = case(name, 0, time=WINDOW, dropout=NO_DROPOUT)
     start = {k: v.clone() for k, v in model.train(training).state_dict().items()}
     free, after = model(x), {k: v.clone() for k, v in model.state_dict().items()}
-    monkeypatch.setattr("fuse.models.unless_full", lambda valid: valid)  # what an accelerator computes
+    monkeypatch.setattr(
+        "affuse.fuse.models.model.unless_full", lambda valid: valid
+    )  # what an accelerator computes
     model.load_state_dict(start)
     torch.testing.assert_close(model(x, torch.ones(3, WINDOW, dtype=torch.bool)), free, atol=1e-12, rtol=0)
     for key, value in model.state_dict().items():

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from affuse.extract.audio import PART, PATCH, SoundEncoder, cut_patches, log_mel
+from affuse.extract.weights.locate import locate
 from media import tone
 from torchvggish import vggish_input
-
-from extract.audio import PART, PATCH, SoundEncoder, cut_patches, log_mel
-from extract.weights import locate
 
 
 def test_log_mel_is_torchvggishs():

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from media import talking_head
-
-import cli
-from features.errors import UsageError
-from pipelines.bench_extract import (
+from affuse.extract.extraction import extract_settings
+from affuse.pipelines.bench_extract import (
     agree,
     bench_extract,
     describe_bench,
 )
-from pipelines.extraction import extract_settings
+from click.testing import CliRunner
+from media import talking_head
+
+from affuse import __main__ as cli
+from affuse.errors import UsageError
 
 
 @pytest.fixture(scope="module")

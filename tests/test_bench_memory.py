@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from affuse.extract.extraction import extract_settings
+from affuse.extract.media import SAMPLE_RATE, probe, read_audio, read_frames
+from affuse.extract.speech import SILENCE, loudness
+from affuse.pipelines import bench_memory
+from affuse.pipelines.bench_facts import machine
+from affuse.pipelines.bench_memory import SIZE, describe_memory, film, measure_memory, peak
 
-from extract.media import SAMPLE_RATE, probe, read_audio, read_frames
-from extract.speech import SILENCE, loudness
-from features.errors import AffuseError, UsageError
-from pipelines import bench_memory
-from pipelines.bench_facts import machine
-from pipelines.bench_memory import SIZE, describe_memory, film, measure_memory, peak
-from pipelines.extraction import extract_settings
+from affuse.errors import AffuseError, UsageError
 
 
 def measure(**changes) -> dict:

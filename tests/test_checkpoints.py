@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from affuse.extract.weights import checkpoints
+from affuse.extract.weights.checkpoints import rename_caffe_vgg, rename_emo_affectnet
 from safetensors.torch import save_file
 
-from extract import checkpoints
-from extract.names import rename_caffe_vgg, rename_emo_affectnet
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 
 def state_dict():

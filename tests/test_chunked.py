@@ -6,12 +6,10 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
+from affuse.extract import speech as chunked
+from affuse.extract.speech import FRAMES, ChunkedTranscriber, Transcriber
+from affuse.extract.weights.locate import locate
 from media import tone
-
-from extract import chunked
-from extract.chunked import FRAMES, ChunkedTranscriber
-from extract.speech import Transcriber
-from extract.weights import locate
 
 RATE = 16_000
 CPU = torch.device("cpu")

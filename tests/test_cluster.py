@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import dask
 import psutil
 import pytest
+from affuse.extract import cluster as tasks
+from affuse.extract.run import Receipt
+from affuse.features.store import FeatureStore, differences
 from click.testing import CliRunner
 from media import talking_head
 from processes import Cluster, Started, arguments, shards, wait_until
 
-from cli import main
-from extract import tasks
-from extract.work import Receipt
-from features.errors import AffuseError
-from features.store import FeatureStore, differences
+from affuse.__main__ import main
+from affuse.errors import AffuseError
 
 NAMES = "abcdef"
 FORBIDDEN = (
@@ -36,7 +36,7 @@ FORBIDDEN = (
 )
 DEADLY = """
 import os, signal
-from extract.extractor import Extractor
+from affuse.extract.extractor import Extractor
 def dask_setup(worker, extract=Extractor.__call__):
     def die(extractor, job):
         if job.id == "c":
@@ -48,7 +48,7 @@ OTHER_WEIGHTS = """
 import os
 from dataclasses import replace
 from pathlib import Path
-from extract.work import Recipe
+from affuse.extract.run import Recipe
 def dask_setup(worker, extractor=Recipe.extractor):
     other = Path(os.environ["OTHER"])
     Recipe.extractor = lambda recipe: extractor(replace(recipe, weights_dir=other))

@@ -12,18 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from affuse.fuse.experiments.trials import make_entries, parse_seeds, run_trials
+from affuse.fuse.models.registry import MODELS
+from affuse.fuse.scoring.metrics import ccc, ccc_of_moments, moments, paired_bootstrap
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cli
-import fuse
-from features.errors import AffuseError, UsageError
-from fuse.bootstrap import ccc_of_moments, moments, paired_bootstrap
-from fuse.ccc import ccc
-from fuse.entries import make_entries, parse_seeds
-from fuse.specs import MODELS
-from fuse.trials import run_trials
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 
 # ---- the bootstrap
 
@@ -302,7 +300,7 @@ def test_videos_that_only_one_model_can_predict_do_not_count_between_them(tmp_pa
 
 
 def test_a_failing_training_names_its_model(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("fuse.training.ccc_loss", lambda p, *_: p.sum() * float("nan"))
+    monkeypatch.setattr("affuse.fuse.training.train.ccc_loss", lambda p, *_: p.sum() * float("nan"))
     with pytest.raises(AffuseError, match=r"^ca, seed 3: Training diverged"):
         fuse.compare(*data, tmp_path / "out", "ca", [3], tiny.small())
 
@@ -313,7 +311,8 @@ def test_a_failing_training_names_its_model(data, tmp_path, monkeypatch):
 RUN = """
 import time
 from pathlib import Path
-import fuse, tiny
+import tiny
+from affuse import fuse
 def on_epoch(row):
     print("epoch", flush=True)
     time.sleep(0.2)

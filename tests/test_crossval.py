@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 import tiny
+from affuse.features import FeatureStore
+from affuse.fuse.data.labels import read_abaw
+from affuse.fuse.experiments.crossval import combine
+from affuse.fuse.experiments.folds import Fold, grouped_folds, listed_folds, read_videos
+from affuse.fuse.scoring.metrics import ccc
 from click.testing import CliRunner
 
-import cli
-import fuse
-from features import FeatureStore
-from features.errors import AffuseError, UsageError
-from fuse.ccc import ccc
-from fuse.ensemble import combine
-from fuse.folds import Fold, grouped_folds, listed_folds, read_videos
-from fuse.labels import read_abaw
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 
 
 def table(path, *lines):

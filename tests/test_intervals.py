@@ -5,17 +5,15 @@ import json
 import numpy as np
 import pytest
 import tiny
+from affuse.fuse.data.corpus import load_corpus
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.scoring.evaluate import Adjustment, fit, later, pairs, score, smooth
+from affuse.fuse.scoring.metrics import _scores, _sums, bootstrap, ccc, pearson, permuted, rmse
 from click.testing import CliRunner
 
-import cli
-import fuse
-from features.errors import UsageError
-from fuse.adjustment import Adjustment, fit, later, smooth
-from fuse.ccc import ccc, pearson, rmse
-from fuse.data import load_corpus
-from fuse.evaluation import pairs, score
-from fuse.intervals import _scores, _sums, bootstrap, permuted
-from fuse.labels import find_labels, read_track
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import UsageError
 
 
 def simulated(rng, videos, frames=30):

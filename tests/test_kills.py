@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from affuse.features.store import FeatureStore, differences
 from click.testing import CliRunner
 from media import cut_clip, talking_head
 from processes import ROOT, Cluster, Started, arguments, shards, wait_until
 
-from cli import main
-from features.store import FeatureStore, differences
+from affuse.__main__ import main
 
 KILLS = int(os.environ.get("AFFUSE_KILLS", 6))
 VIDEOS = 2 * KILLS + 8  # enough that no run ends before its kill

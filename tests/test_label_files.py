@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import tiny
+from affuse.fuse.data.corpus import load_corpus
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.track import Track, lay, on_rows, resample
+from affuse.fuse.scoring.metrics import ccc
 
-import fuse
-from features.errors import AffuseError, UsageError
-from fuse.ccc import ccc
-from fuse.data import load_corpus
-from fuse.labels import find_labels, read_track
-from fuse.track import Track, lay, on_rows, resample
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 
 
 def write(path, *lines):

@@ -5,9 +5,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 from media import face_frames, plain_frames, tone, write_media
-
-from extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 
 
 def times_of(path, **options):

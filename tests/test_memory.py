@@ -5,10 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-
-from extract import memory
-from extract.memory import KEPT, KEPT_PER_LANE, Holes, resident
-from features.layout import ROWS, _finite
+from affuse.extract import memory
+from affuse.extract.memory import KEPT, KEPT_PER_LANE, Holes, resident
+from affuse.features.layout import ROWS, _finite
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import tiny
+from affuse.features import FeatureStore
+from affuse.fuse.scoring.evaluate import predict_partition
 
-import fuse
-from features import FeatureStore
-from fuse.evaluation import predict_partition
+from affuse import fuse
 
 
 def test_a_model_trained_on_three_modalities_runs_on_two(tmp_path):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import reference
 import torch
+from affuse.fuse import build_model, describe
+from affuse.fuse.models.layers import MaskedBatchNorm1d, drop_modalities
+from affuse.fuse.models.model import load_weights
+from affuse.fuse.models.registry import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from features.errors import UsageError
-from fuse import build_model, describe
-from fuse.masks import MaskedBatchNorm1d, drop_modalities
-from fuse.specs import MODELS
-from fuse.weights import load_weights
+from affuse.errors import UsageError
 
 WIDTHS = {"visual": 7, "audio": 5, "text": 6}
 CHANNELS = {"visual": [6, 4], "audio": [4, 4], "text": [5, 6]}

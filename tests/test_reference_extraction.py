@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 import torch
 import whisper
+from affuse.extract.extractor import Extractor
+from affuse.extract.networks import locate_backbones
+from affuse.extract.settings import PROFILES, ExtractSettings
+from affuse.extract.videos import Job
+from affuse.extract.visual import build
+from affuse.extract.weights.locate import locate
+from affuse.features.record import VideoFeatures
 from facenet_pytorch import MTCNN
 from torchvggish import vggish_input
 from torchvggish.torchvggish import VGG, make_layers
 from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
-
-from extract.extractor import Extractor
-from extract.inputs import Job
-from extract.networks import locate_backbones
-from extract.settings import PROFILES, ExtractSettings
-from extract.visual import build
-from extract.weights import locate
-from features.record import VideoFeatures
 
 pytestmark = pytest.mark.weights
 HALF = 2**-10  # relative rounding of float16

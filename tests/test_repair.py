@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from affuse.extract.extraction import extract_settings
+from affuse.features import AffuseError, FeatureStore, UsageError
+from affuse.features.layout import shard_name
+from affuse.features.repair import quarantine
+from affuse.fuse import train
 from builders import provenance, random_video
 from click.testing import CliRunner
 from test_store import damage
 from tiny import write_labels
 
-from cli import main
-from features import AffuseError, FeatureStore, UsageError
-from features.layout import shard_name
-from features.repair import quarantine
-from fuse import train
-from pipelines.extraction import extract_settings
+from affuse.__main__ import main
 
 
 def affuse(*arguments):
@@ -85,7 +85,7 @@ def test_a_second_damage_does_not_take_the_place_of_the_first(store):
 def test_nothing_is_moved_where_a_shard_is_newer_or_cannot_be(store, monkeypatch):
     damage(store, "clip01", "visual/time")
     with monkeypatch.context() as future:
-        future.setattr("features.seal.FORMAT_VERSION", 9)
+        future.setattr("affuse.features.seal.FORMAT_VERSION", 9)
         store.write(random_video("zz-new"), provenance())
     with pytest.raises(UsageError, match="format version 9"):
         quarantine(store)

@@ -7,16 +7,16 @@ import pytest
 import tiny
 import torch
 import yaml
+from affuse.fuse.training.checkpoint import read_tensors, write_tensors
+from affuse.fuse.training.run import RunFolder, file_name
+from affuse.fuse.training.settings import train_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-import fuse
-from features.errors import AffuseError, UsageError
-from fuse.checkpoint import read_tensors, write_tensors
-from fuse.run import RunFolder, file_name
-from fuse.settings import train_settings
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 
 
 @pytest.fixture(scope="module")

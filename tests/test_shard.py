@@ -20,15 +20,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from builders import assert_same, provenance, random_video
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from features import MODALITIES, AffuseError, FeatureStore, Status, UsageError
-from features.layout import chunk_shape, paths, shard_name
-from features.publish import HOST, sweep
-from features.seal import DamagedError
-from features.shard import (
+from affuse.features import MODALITIES, AffuseError, FeatureStore, Status, UsageError
+from affuse.features.layout import chunk_shape, paths, shard_name
+from affuse.features.seal import DamagedError
+from affuse.features.shard import (
     describe_shard,
     read_frame_times,
     read_header,
@@ -36,6 +31,11 @@ from features.shard import (
     verify_shard,
     write_shard,
 )
+from builders import assert_same, provenance, random_video
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from affuse.files import HOST, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 VIEWS = ("flip", "top-left")
@@ -201,7 +201,7 @@ def test_a_view_that_is_not_there_is_damage(tmp_path, monkeypatch):
     with h5py.File(path, "r+") as file:
         del file["visual/views/flip"]
     assert [p.reason for p in verify_shard(path)] == ["its structure is not the one that was written"]
-    monkeypatch.setattr("features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
     reseal(path, text)
     assert "visual/views/flip" in [p.dataset for p in verify_shard(path)]
     with pytest.raises(DamagedError, match="visual/views/flip"):
@@ -213,7 +213,7 @@ def test_a_view_of_another_shape_is_refused(tmp_path, monkeypatch):
     text = path.read_bytes().split(b"\n")[1]
     with h5py.File(path, "r+") as file:
         file["visual/views/flip"].resize(23, axis=1)
-    monkeypatch.setattr("features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
     reseal(path, text)
     with pytest.raises(DamagedError, match=r"visual/views/flip: \(40, 23\) .* not the layout"):
         read_shard(path)
@@ -341,7 +341,7 @@ def test_an_edited_attribute_is_seen(tmp_path, attribute, monkeypatch):
         value = file.attrs[attribute]
         file.attrs[attribute] = value + 1 if attribute == "fps" else value.replace("1", "2")
     assert path.read_bytes() != before
-    monkeypatch.setattr("features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
     text = path.read_bytes().split(b"\n")[1]
     reseal(path, text)
     assert [p.reason for p in verify_shard(path)] == ["its attributes are not those that were written"]
@@ -385,7 +385,7 @@ def test_a_sealed_file_without_our_layout_is_refused(tmp_path, monkeypatch):
     with h5py.File(path, "r+") as file:
         for name in ("time", "valid", "embedding", "box", "confidence"):
             file[f"visual/{name}"].resize(2**40, axis=0)
-    monkeypatch.setattr("features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
     reseal(path, text)
     with pytest.raises(DamagedError, match="not the layout of a shard"):
         read_shard(path)
@@ -393,7 +393,7 @@ def test_a_sealed_file_without_our_layout_is_refused(tmp_path, monkeypatch):
 
 def test_a_newer_format_says_so(tmp_path, monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr("features.seal.FORMAT_VERSION", 2)
+        future.setattr("affuse.features.seal.FORMAT_VERSION", 2)
         path = put(tmp_path)
     for read in (read_shard, read_header, verify_shard):
         with pytest.raises(
@@ -491,9 +491,9 @@ def test_writes_that_fail_midway_never_crash(tmp_path):
         import resource, sys
         from pathlib import Path
         from builders import provenance, random_video
-        from features import AffuseError
-        from features.layout import shard_name
-        from features.shard import verify_shard, write_shard
+        from affuse.features import AffuseError
+        from affuse.features.layout import shard_name
+        from affuse.features.shard import verify_shard, write_shard
 
         folder, video = Path(sys.argv[1]), random_video(frames=2000, widths={"visual": 512})
         path = folder / shard_name(video.id)
@@ -536,7 +536,7 @@ def test_a_full_disk_keeps_what_was_done(tmp_path):
         """
         import subprocess, sys
         from builders import assert_same, provenance, random_video
-        from features import AffuseError, FeatureStore
+        from affuse.features import AffuseError, FeatureStore
 
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", sys.argv[1]], check=True)
         store = FeatureStore(sys.argv[1] + "/store", create=True)
@@ -565,7 +565,7 @@ def test_killed_writers_leave_whole_shards_or_none(tmp_path):
     writer = """
         import sys
         from builders import provenance, random_video
-        from features import FeatureStore
+        from affuse.features import FeatureStore
 
         store = FeatureStore(sys.argv[1], create=True)
         store.sweep()

@@ -13,19 +13,17 @@ from threading import enumerate as enumerate_threads
 import numpy as np
 import pytest
 import torch
+from affuse.extract import networks
+from affuse.extract.audio import SoundEncoder
+from affuse.extract.lanes import Gathered, Lanes
+from affuse.extract.run import here
+from affuse.extract.videos import find_jobs
+from affuse.extract.visual import FaceEncoder
+from affuse.extract.weights.locate import locate
+from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
 from media import face_frames, talking_head, tone
 from processes import wait_until
-
-from extract import networks
-from extract.audio import SoundEncoder
-from extract.gather import Gathered
-from extract.inputs import find_jobs
-from extract.lanes import Lanes
-from extract.schedule import here
-from extract.visual import FaceEncoder
-from extract.weights import locate
-from features.store import FeatureStore
 
 CPU = torch.device("cpu")
 THREADS = 4
@@ -179,7 +177,7 @@ def test_work_is_in_flight_at_once_and_no_more_than_wanted(as_on_a_gpu, monkeypa
             working.discard(get_ident())
         return job
 
-    monkeypatch.setattr("extract.schedule.process", pretend)
+    monkeypatch.setattr("affuse.extract.run.process", pretend)
     assert sorted(here(extractor, None)(list(range(9)))) == list(range(9))
     assert most == [3]
 
@@ -197,7 +195,7 @@ def test_who_calls_the_run_off_does_not_wait_for_the_videos_in_flight(as_on_a_gp
             except CancelledError:
                 called_off.append(job)
 
-    monkeypatch.setattr("extract.schedule.process", endless)
+    monkeypatch.setattr("affuse.extract.run.process", endless)
     engine = here(extractor, None)(list(range(9)))
     assert next(engine) == 0
     engine.close()

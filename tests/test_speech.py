@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from affuse.extract import speech
+from affuse.extract.speech import AT_ONCE, BLOCK, HUSH, Transcriber, loudness, pieces
+from affuse.extract.weights.locate import locate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import tone
-
-from extract import speech
-from extract.speech import AT_ONCE, BLOCK, HUSH, Transcriber, loudness, pieces
-from extract.weights import locate
 
 RATE = 16_000  # Hz
 

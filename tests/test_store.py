@@ -13,13 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from affuse.features import MODALITIES, AffuseError, Backbone, FeatureStore, Provenance, UsageError
+from affuse.features.commands import account, describe
+from affuse.features.layout import PATHS, shard_name
+from affuse.features.record import how_they_differ, settings_hash
+from affuse.features.store import differences
 from builders import assert_same, provenance, random_video
-
-from features import MODALITIES, AffuseError, Backbone, FeatureStore, Provenance, UsageError
-from features.layout import PATHS, shard_name
-from features.record import how_they_differ, settings_hash
-from features.report import account, describe
-from features.store import differences
 
 
 @pytest.fixture
@@ -234,7 +233,7 @@ def test_damage_is_remade(store, dataset):
 
 def test_nothing_newer_is_overwritten(store, monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr("features.seal.FORMAT_VERSION", 9)
+        future.setattr("affuse.features.seal.FORMAT_VERSION", 9)
         store.write(random_video("new"), provenance())
     content = store.shard("new").read_bytes()
     with pytest.raises(UsageError, match="format version 9"):
@@ -247,7 +246,7 @@ def test_nothing_newer_is_overwritten(store, monkeypatch):
 
 
 def test_two_ids_never_share_a_file(store, monkeypatch):
-    monkeypatch.setattr("features.store.shard_name", lambda video_id: shard_name("clip01"))
+    monkeypatch.setattr("affuse.features.store.shard_name", lambda video_id: shard_name("clip01"))
     with pytest.raises(AffuseError, match="'clip01' and 'clip02' would share the file"):
         store.write(random_video("clip02"), provenance())
     with pytest.raises(AffuseError, match="would share"):
@@ -265,7 +264,7 @@ def test_many_processes_write_at_once(tmp_path):
     code = """
 import sys
 from builders import provenance, random_video
-from features import FeatureStore
+from affuse.features import FeatureStore
 store = FeatureStore(sys.argv[1], create=True)
 for seed in range(15):
     store.write(random_video(f"clip{seed % 5}", seed=seed % 5), provenance())

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.training import train as training
+from affuse.training.checkpoint import read_tensors
+from affuse.training.schedule import Schedule
+from affuse.training.settings import PRESETS, TrainSettings, train_settings
 
-import fuse
-import fuse.training
-from features.errors import AffuseError, UsageError
-from fuse.checkpoint import read_tensors
-from fuse.data import Normalisation, Windows, load_corpus
-from fuse.labels import find_labels, read_track
-from fuse.schedule import Schedule
-from fuse.settings import PRESETS, TrainSettings, train_settings
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_batches_hold_each_videos_own_frames_and_mask_the_rest(data):
 
 
 def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
-    monkeypatch.setattr("fuse.data.CHUNK", 32)
+    monkeypatch.setattr("affuse.fuse.data.corpus.CHUNK", 32)
     store, _ = data
     corpus = load_corpus(store, ["t0", "t1"], ["visual"], ["valence"])
     rows = np.concatenate([store[v].visual.embedding[store[v].visual.valid] for v in ("t0", "t1")]).astype(
@@ -240,15 +240,15 @@ def test_another_seed_is_another_run_and_torchs_random_state_is_left_alone(data,
 def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypatch):
     store, labels = data
     scores = iter([0.5, 0.4, 0.3])
-    real = fuse.training.score
+    real = training.score
     monkeypatch.setattr(
-        fuse.training,
+        training,
         "score",
         lambda *a: {**real(*a), "ccc": {"valence": 0, "arousal": 0, "mean": next(scores, 0)}},
     )
     weights = []
     monkeypatch.setattr(
-        fuse.training._Training,
+        training._Training,
         "_save",
         lambda self: weights.append({k: v.clone() for k, v in self.model.state_dict().items()}),
     )
@@ -270,7 +270,8 @@ def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypa
 RUN = """
 import time
 from pathlib import Path
-import fuse, tiny
+import tiny
+from affuse import fuse
 def on_epoch(row):
     print(row["epoch"], flush=True)
     time.sleep(0.05)
@@ -422,7 +423,7 @@ def test_a_video_without_any_of_the_modalities_is_left_out_and_named(tmp_path, c
 
 def test_a_diverging_run_says_so(data, tmp_path, monkeypatch):
     store, labels = data
-    monkeypatch.setattr(fuse.training, "ccc_loss", lambda p, *_: p.sum() * torch.nan)
+    monkeypatch.setattr(training, "ccc_loss", lambda p, *_: p.sum() * torch.nan)
     with pytest.raises(AffuseError, match=r"diverged in epoch 1.*learning_rate"):
         fuse.train(store, labels, tmp_path / "run", tiny.small())
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from affuse.features import FeatureStore
+from affuse.features.exporting import export_features
+from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.training.checkpoint import read_tensors
 from test_train import read_metrics
 
-import fuse
-from features import FeatureStore
-from features.errors import AffuseError
-from features.exporting import export_features
-from fuse.checkpoint import read_tensors
-from fuse.data import Normalisation, Windows, load_corpus
-from fuse.labels import find_labels, read_track
+from affuse import fuse
+from affuse.errors import AffuseError
 
 VIEWS = ("flip", "top-left", "bottom-right")
 STEP = 50  # what each view adds to the one before it: far more than frames differ by

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from affuse.extract.transcripts import find_transcript, read_transcript, spread
 
-from extract.transcripts import find_transcript, read_transcript, spread
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 VTT = """WEBVTT
 

@@ -5,19 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from affuse.extract.extraction import extract_settings
+from affuse.extract.faces import resize
+from affuse.extract.networks import make_provenance
+from affuse.extract.settings import PROFILES
+from affuse.extract.videos import find_jobs
+from affuse.extract.visual import CORNERS, cut_view
 from builders_extract import seeded_extractor
 from hypothesis import given
 from hypothesis import strategies as st
 from media import face_frames, plain_frames, talking_head, write_media
 from PIL import Image
 
-from extract.faces import resize
-from extract.inputs import find_jobs
-from extract.networks import make_provenance
-from extract.settings import PROFILES
-from extract.views import CORNERS, cut_view
-from features.errors import UsageError
-from pipelines.extraction import extract_settings
+from affuse.errors import UsageError
 
 STORED = ["flip", "top-left", "top-right", "bottom-left", "bottom-right"]
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from affuse.extract.resnet import IR50, ResNet50
+from affuse.extract.visual import FaceEncoder, build
+from affuse.extract.weights.locate import Located, locate
+from affuse.extract.weights.table import BACKBONES
 from media import face_frames
 from torchvision.models import resnet50
 
-from extract.resnet import IR50, ResNet50
-from extract.sources import BACKBONES
-from extract.visual import FaceEncoder, build
-from extract.weights import Located, locate
-from features.errors import AffuseError
+from affuse.errors import AffuseError
 
 COUNT = 32
 

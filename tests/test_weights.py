@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from affuse.extract.weights import doctor
+from affuse.extract.weights import locate as weights
+from affuse.extract.weights import table as sources
+from affuse.extract.weights.download import UnreachableError, fetch
 
-from extract import doctor, sources, weights
-from extract.download import UnreachableError, fetch
-from features.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError
 
 ROOT = Path(__file__).parent.parent
 BODY = bytes(range(256)) * 4096  # 1 MiB

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-
-from features import (
+from affuse.features import (
     AudioFeatures,
     Backbone,
     FeatureStore,
@@ -19,8 +18,8 @@ from features import (
     VideoFeatures,
     VisualFeatures,
 )
-from features.record import settings_hash
-from fuse import train_settings
+from affuse.features.record import settings_hash
+from affuse.fuse import train_settings
 
 WIDTHS = {"visual": 12, "audio": 6, "text": 8}
 FPS = 25.0

@@ -1,0 +1,1 @@
+"""Continuous valence and arousal from video."""

@@ -1,0 +1,193 @@
+"""The command line: options and help only. Every command is one call into a package, which it imports when it runs.
+
+Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed for some input, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import click
+
+from affuse.console import (
+    CONFIG,
+    DEVICE,
+    FILE,
+    FOLDER,
+    JSON,
+    PRESET,
+    RUN,
+    SEEDS,
+    SET,
+    VIEWS,
+    WEIGHTS,
+    Commands,
+    Messages,
+    compute_options,
+    finish_prediction,
+    say,
+    show_progress,
+    shown,
+)
+from affuse.features.commands import features
+from affuse.fuse.commands import fuse
+from affuse.pipelines.bench_commands import bench
+from affuse.version import VERSION
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="affuse")
+def main() -> None:
+    """Continuous valence and arousal from video.
+
+    extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
+    cross-attention over them; predict does both for new videos.
+    """
+    logger = logging.getLogger("affuse")
+    logger.handlers = [Messages()]
+
+
+main.add_command(features)
+main.add_command(fuse)
+main.add_command(bench)
+
+
+@main.command()
+@click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
+@click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
+@click.option(
+    "--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages)."
+)
+@WEIGHTS
+@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+@click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
+@click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
+@VIEWS
+@click.option("--detect-every", type=int, help="Look for faces in every n-th frame.  [default: 4]")
+@click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
+@compute_options
+@JSON
+@CONFIG
+@SET
+def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
+            retry_failed, as_json, config, assignments, **compute):  # fmt: skip
+    """Extract the features of a folder of videos into a store. What is there already is not made again."""
+    from affuse.extract.extraction import Compute, describe, extract_folder, extract_settings
+
+    settings = extract_settings(
+        profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every
+    )
+    summary, _ = extract_folder(
+        video_dir, out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained, faces_dir=faces_dir,
+        transcripts=transcripts, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
+        progress=show_progress,
+    )  # fmt: skip
+    click.echo(json.dumps(summary.as_dict(), indent=2) if as_json else describe(summary))
+    for video_id in summary.kept:
+        if video_id in summary.failed:
+            say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
+    sys.exit(bool(summary.failed))
+
+
+@main.command()
+@RUN
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video."
+)
+@WEIGHTS
+@DEVICE
+@JSON
+@click.argument("videos", nargs=-1, required=True, type=FILE)
+def predict(run, out, weights_dir, device, as_json, videos) -> None:
+    """Valence and arousal of new VIDEOS, end to end."""
+    from affuse.pipelines.prediction import predict_videos
+
+    result = predict_videos(
+        run, list(videos), out, weights_dir=weights_dir, device=device, announce=say, progress=show_progress
+    )
+    finish_prediction(result, as_json)
+
+
+@main.command()
+@click.option(
+    "--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs."
+)
+@SEEDS
+@click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
+@WEIGHTS
+@DEVICE
+@JSON
+def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
+    """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
+    from affuse.pipelines.demo import run_demo
+
+    result = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
+    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+
+
+@main.command("aff-wild2")
+@click.argument("root", type=FOLDER)
+@click.option(
+    "--out", type=FOLDER, default="aff-wild2", show_default=True, help="Folder for features and runs."
+)
+@click.option("--check", "only_check", is_flag=True, help="Report on the data, and do nothing else.")
+@click.option("--test-list", type=FILE, help="The challenge's list of test videos, one per line.")
+@click.option("--sample", type=FILE, help="The challenge's sample submission; ours has its rows.")
+@click.option(
+    "--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated."
+)
+@PRESET
+@click.option(
+    "--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc."
+)
+@click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
+@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
+@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
+@VIEWS
+@click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
+@WEIGHTS
+@compute_options
+@JSON
+@CONFIG
+@SET
+def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble, features, profile, allow_untrained,
+              views, allow_missing, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
+    """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
+    from affuse.extract.extraction import Compute, extract_settings
+    from affuse.fuse import train_settings
+    from affuse.pipelines.aff_wild2 import run_aff_wild2
+    from affuse.pipelines.aff_wild2_data import check, describe_check, discover
+
+    if only_check:
+        report = check(discover(root, test_list))
+        click.echo(json.dumps(report, indent=2) if as_json else describe_check(report))
+        sys.exit(bool(report["without_media"] or report["unreadable"]))
+    training = train_settings(config, assignments, preset=preset, device=compute["device"])
+    result = run_aff_wild2(
+        root, out, models, extract_settings(profile, given_faces=True, views=views), training, test_list=test_list,
+        sample=sample, features=features, ensemble=ensemble, weights_dir=weights_dir,
+        allow_untrained=allow_untrained, allow_missing=allow_missing, compute=Compute.of(**compute),
+        announce=say, progress=show_progress,
+    )  # fmt: skip
+    click.echo(json.dumps(result, indent=2) if as_json else result["table"])
+
+
+@main.command()
+@WEIGHTS
+@JSON
+def doctor(weights_dir, as_json) -> None:
+    """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
+    from affuse.extract.weights.doctor import environment, report, table
+
+    backbones = report(weights_dir)
+    surroundings = environment()
+    if as_json:
+        click.echo(json.dumps({"environment": surroundings, "backbones": backbones}, indent=2))
+    else:
+        click.echo(table(surroundings, backbones))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Settings as people write them: defaults ← a YAML file ← `--set a.b=c`. An unknown key names its nearest."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from affuse.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Base of every settings class: unknown keys are errors, values do not change once resolved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def nearest(name: str, known) -> str:
+    """'; did you mean X? Known: …' for an unknown name, to end an error message with."""
+    known = [str(k) for k in known]
+    match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    return (f"; did you mean {match[0]!r}?" if match else ".") + f" Known: {', '.join(known)}."
+
+
+def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:
+    """["a.b=1", "c=x"] → {"a": {"b": 1}, "c": "x"}; values are read as YAML."""
+    tree: dict = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise UsageError(
+                f"--set {assignment!r} is not key=value; write for example --set learning_rate=1e-4."
+            )
+        *parents, key = path.strip().split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"--set {assignment!r}: {parent!r} was already set to a plain value.")
+        try:
+            node[key] = _number(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {assignment!r}: the value is not readable as YAML ({error}).") from None
+    return tree
+
+
+def _number(value):
+    """YAML 1.1 reads 1e-4 as text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_yaml(path: Path) -> dict:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Settings file {path} cannot be read: {error.strerror}. Check --config.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"Settings file {path} is not valid YAML: {error}") from None
+    if not isinstance(data, (dict, type(None))):
+        raise UsageError(f"Settings file {path} must hold key: value lines, not a {type(data).__name__}.")
+    return data or {}
+
+
+def merge(base: dict, *overrides: dict) -> dict:
+    """Later dictionaries win, key by key, at every depth."""
+    merged = dict(base)
+    for override in overrides:
+        for key, value in override.items():
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def resolve(cls: type[S], *layers: dict) -> S:
+    """Build `cls` from its defaults and the layers over them, the last one winning.
+
+    Raises UsageError naming the key, and for an unknown key the nearest known one.
+    """
+    values = merge({}, *layers)
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
+
+
+def _explain(cls: type[Settings], problem: dict) -> str:
+    where = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":
+        reason = problem["msg"].removeprefix("Value error, ")
+        return f"Setting {'.'.join(where) or cls.__name__}: {reason} (given: {problem['input']!r})."
+    owner = cls
+    for part in where[:-1]:
+        owner = owner.model_fields[part].annotation
+    return f"Unknown setting {'.'.join(where)!r}{nearest(where[-1], owner.model_fields)}"

@@ -1,0 +1,145 @@
+"""What all commands share: options that have one name everywhere, and messages for the person watching.
+
+Results go to stdout, messages to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from affuse.errors import AffuseError
+
+Announce = Callable[[str], None]  # a sentence on what is about to happen
+Progress = Callable[
+    [str, str | None, bool], None
+]  # the state so far, why an item failed, whether it was the last
+
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+SET = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
+)
+CONFIG = click.option("--config", type=FILE, help="YAML file of settings; --set goes over it.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+WEIGHTS = click.option(
+    "--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
+STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
+RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
+PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+TRIALS_OUT = click.option(
+    "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
+)
+RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
+
+
+VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
+
+
+COMPUTE = (
+    DEVICE,
+    click.option(
+        "--workers", type=click.IntRange(0), help="Processes; 0: this one.  [default: one per GPU, or 0]"
+    ),
+    click.option(
+        "--scheduler", metavar="ADDRESS", help="A running dask scheduler whose workers to use, tcp://…"
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads per process.  [default: the cores, shared]"
+    ),
+    click.option("--tls-ca", type=FILE, help="For a tls:// scheduler: certificate authority, PEM."),
+    click.option("--tls-cert", type=FILE, help="For a tls:// scheduler: own certificate, PEM."),
+    click.option("--tls-key", type=FILE, help="For a tls:// scheduler: own key, PEM."),
+)
+
+
+def compute_options(command):
+    """Where an extraction runs; the command hears of it as `**compute`, which is what Compute.of takes."""
+    for option in reversed(COMPUTE):
+        command = option(command)
+    return command
+
+
+def shown(name: str) -> str:
+    """A name, or a sentence with names in it, on one line: what a terminal acts on, or cannot print, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def say(text: str) -> None:
+    """A message for the person watching; results are printed with click.echo."""
+    click.echo("\n".join(map(shown, text.split("\n"))), err=True)
+
+
+def show_epoch(row: dict) -> None:
+    if sys.stderr.isatty():
+        text = f"\r  epoch {row['epoch']} of {row['epochs']}: CCC {row['ccc_mean']:.3f}"
+        click.echo(text, err=True, nl=row["epoch"] == row["epochs"])
+
+
+def show_progress(line: str, failure: str | None, last: bool) -> None:
+    if failure:
+        say(f"failed: {shown(failure)}")
+    if sys.stderr.isatty():
+        click.echo(f"\r{line}\x1b[K", err=True, nl=last)
+
+
+def finish_prediction(result: dict, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        for video_id, made in result["written"].items():
+            click.echo(
+                f"{shown(video_id)}: {made['frames']} frames, {made['valid']} valid: {shown(made['csv'])}, "
+                f"{shown(made['figure'])}"
+            )
+    for video_id, reason in result["failed"].items():
+        say(f"failed: {shown(video_id)}: {shown(reason)}")
+    sys.exit(bool(result["failed"]))
+
+
+class Messages(logging.Handler):
+    """What the packages have to say, as sentences on stderr, each once."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname.lower()}: {shown(record.getMessage())}"
+        if text not in self.said:
+            self.said.add(text)
+            say(text)
+
+
+class Commands(click.Group):
+    """Turns our errors, and Ctrl-C, into a sentence and an exit status."""
+
+    def invoke(self, context: click.Context):
+        with suppress(ValueError):  # not the main thread
+            signal.signal(
+                signal.SIGTERM, signal.default_int_handler
+            )  # batch systems end a job so: it is Ctrl-C
+        try:
+            return super().invoke(context)
+        except AffuseError as error:
+            say(f"Error: {error}")
+            context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say("Stopped. What was finished is kept; the same command goes on from there.")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)  # what threads still compute would be waited for, and nobody wants it any more

@@ -1,0 +1,126 @@
+"""Files that appear whole or not at all: written beside, synced, checked, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from affuse.errors import AffuseError
+
+ABANDONED = 24 * 3600  # seconds after which a file left by a process on another machine counts as dead
+HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40] or "host"
+
+
+class Sink(io.FileIO):
+    """A new private file that takes every write and keeps the first error for later.
+
+    HDF5 (2.0) crashes the process when a write fails, as on a full disk; so it must never hear of one.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path, "x+", opener=lambda name, flags: os.open(name, flags, 0o600))
+        self.failure: OSError | None = None
+
+    def write(self, data) -> int:
+        view = memoryview(data).cast("B")
+        while self.failure is None and len(view):
+            try:
+                view = view[super().write(view) :]
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+
+def publish(path: Path, fill: Callable[[Sink], None], check: Callable[[Path], None]) -> None:
+    """Make or replace `path` with what `fill` writes, once `check` has found nothing wrong with it on disk.
+
+    At every instant `path` is the old file or the new one. Raises AffuseError if the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        with Sink(partial) as sink:
+            try:
+                fill(sink)
+            finally:
+                if sink.failure is not None:
+                    raise sink.failure
+            os.fsync(sink.fileno())
+        check(partial)
+        partial.chmod(path.parent.stat().st_mode & 0o666)
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise AffuseError(_explain(path, error)) from error
+    finally:
+        _discard(partial)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    # What kept it from being written may keep it from being removed; sweep() gets it later.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _explain(path: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(path.parent).free / 2**20
+        return (
+            f"The disk is full: {path} could not be written ({reason}; {free:.0f} MiB are free). Free some "
+            "space and run the same command again: everything finished before is kept and not made again."
+        )
+    return (
+        f"{path} could not be written: {reason}. Check the folder and its disk, then run the same command "
+        "again: everything finished before is kept and not made again."
+    )
+
+
+def sweep(folder: Path) -> int:
+    """Remove what dead processes left half-written in `folder`; how many files that was.
+
+    A process of this machine is dead when its number is free; of another machine's only the file's age tells.
+    """
+    swept = 0
+    for partial in folder.glob(".*.partial"):
+        try:
+            *_, host, process, _ = partial.name.split(".")
+            dead = host == HOST and not _alive(int(process))
+            if dead or time.time() - partial.stat().st_mtime > ABANDONED:
+                partial.unlink()
+                swept += 1
+        except (ValueError, OverflowError, OSError):  # not a name of ours, or gone meanwhile
+            continue
+    return swept
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives, but is another user's
+        return True
+    return True

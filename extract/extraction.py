@@ -1,0 +1,236 @@
+"""A folder of videos into a feature store: settings, weights and videos found first, then the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from affuse.extract.cluster import TLS, joined, local_cluster, on_dask
+from affuse.extract.networks import extraction_device
+from affuse.extract.run import Receipt, Recipe, Summary, here, run
+from affuse.extract.settings import PROFILES, ExtractSettings
+from affuse.extract.videos import Job, find_jobs
+from affuse.features.record import MODALITIES, Provenance
+from affuse.features.store import FeatureStore
+from dask.system import CPU_COUNT
+
+from affuse.config import nearest, parse_assignments, read_yaml, resolve
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError, UsageError
+
+log = logging.getLogger("affuse")
+
+
+def extract_settings(
+    profile: str,
+    config: Path | None = None,
+    assignments: Iterable[str] = (),
+    given_faces: bool = False,
+    given_transcripts: bool = False,
+    views: str | None = None,
+    detect_every: int | None = None,
+) -> ExtractSettings:
+    """Profile ← settings file ← `key=value` assignments. Raises UsageError naming what is wrong."""
+    if profile not in PROFILES:
+        raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
+    given = {"faces": "given"} if given_faces else {}
+    given |= {"transcripts": "given"} if given_transcripts else {}
+    given |= {"views": views} if views is not None else {}
+    given |= {"detection": {"every": detect_every}} if detect_every is not None else {}
+    file = read_yaml(config) if config else {}
+    settings = resolve(
+        ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given
+    )
+    for key, option in (("faces", "--faces-dir"), ("transcripts", "--transcripts")):
+        if getattr(settings, key) == "given" and key not in given:
+            raise UsageError(f"Setting {key} is 'given', but no folder was: name it with {option}.")
+    return settings
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where an extraction runs, none of which changes its features on CPU.
+
+    device: of each process, or "auto". workers: processes, 0 for this one alone, None for one per GPU where there are
+    several and videos for them, and else 0. scheduler: address of a running dask scheduler, whose workers are used
+    instead. threads: per process, None for the machine's cores shared among its workers; a scheduler's workers each
+    take all the cores of theirs.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    scheduler: str | None = None
+    threads: int | None = None
+    tls: TLS | None = None
+
+    @classmethod
+    def of(cls, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **options) -> Compute:
+        """From the options of the command line. Raises UsageError where they contradict each other."""
+        files = (tls_ca, tls_cert, tls_key)
+        if any(files) and not all(files):
+            raise UsageError("--tls-ca, --tls-cert and --tls-key go together: give all three, or none.")
+        if options["scheduler"] == "":
+            raise UsageError(
+                "--scheduler has no address: give one like tcp://127.0.0.1:8786, or leave it out."
+            )
+        if options["scheduler"] and options["workers"] is not None:
+            raise UsageError(
+                "--workers starts processes here, --scheduler uses those of a running one: give one."
+            )
+        if any(files) and not options["scheduler"]:
+            raise UsageError(
+                "The --tls options are for --scheduler: without one nothing leaves this machine."
+            )
+        return cls(**options, tls=TLS.of(*files) if all(files) else None)
+
+
+HERE = Compute()
+
+
+def extract_folder(
+    video_dir: Path,
+    out: Path,
+    settings: ExtractSettings,
+    *,
+    weights_dir: Path | None = None,
+    allow_untrained: bool = False,
+    faces_dir: Path | None = None,
+    transcripts: Path | None = None,
+    compute: Compute = HERE,
+    retry_failed: bool = False,
+    announce: Announce = lambda text: None,
+    progress: Progress = lambda line, failure, last: None,
+) -> tuple[Summary, Provenance]:
+    """Extract every video below `video_dir` that the store at `out` does not hold already.
+
+    announce hears what is about to happen, progress of every video. Raises UsageError and AffuseError for what
+    stops the whole run; a video that fails is in the summary.
+    """
+    jobs = find_jobs(video_dir, faces_dir, transcripts)
+    return extract_jobs(
+        jobs, out, settings, weights_dir, allow_untrained, compute, retry_failed, announce, progress
+    )
+
+
+def extract_jobs(
+    jobs: list[Job],
+    out: Path,
+    settings: ExtractSettings,
+    weights_dir: Path | None,
+    allow_untrained: bool,
+    compute: Compute,
+    retry_failed: bool,
+    announce: Announce,
+    progress: Progress,
+    accept: Callable[[Provenance], None] = lambda provenance: None,
+) -> tuple[Summary, Provenance]:
+    """As `extract_folder`, of videos already found. `accept` may raise, before anything is extracted, where the
+    features would not be of the kind wanted."""
+    target = extraction_device(compute.device)
+    gpus = visible_gpus() if target.type == "cuda" and target.index is None else []
+    workers = compute.workers if compute.workers is not None else (len(gpus) if len(gpus) > 1 else 0)
+    threads = compute.threads or (None if compute.scheduler else max(1, CPU_COUNT // max(1, workers)))
+    weights = weights_dir.absolute() if weights_dir else None
+    recipe = Recipe(settings, weights, allow_untrained, compute.device, threads)
+    store = FeatureStore(out, create=True)
+    extractor = recipe.extractor()
+    provenance = extractor.provenance
+    accept(provenance)
+    if provenance.untrained:
+        log.warning(
+            "untrained, seeded backbones: %s; the store says so, and so will every command that reads it",
+            ", ".join(provenance.untrained),
+        )
+
+    def start(reasons: Counter[str]) -> None:
+        why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+        todo = reasons.total()
+        if todo and path:
+            announce(f"Log: {path}")
+        announce(f"{len(jobs)} videos, {todo} to extract" + (f" ({why})." if why else ": nothing to do."))
+
+    def done(receipt: Receipt, summary: Summary) -> None:
+        log.info("%s: %s", receipt.id, receipt.failure or receipt.statuses)
+        if receipt.details:
+            log.info("%s", receipt.details)
+        failure = f"{receipt.id}: {receipt.failure}" if receipt.failure else None
+        progress(summary.line, failure, summary.done == summary.todo)
+
+    def engine(left: list[Job]) -> Iterator[Receipt]:
+        alone = workers == 0 or (compute.workers is None and len(left) == 1)
+        if compute.scheduler is None and alone:
+            yield from here(extractor, store)(left)
+            return
+        if compute.scheduler:
+            cluster = joined(compute.scheduler, compute.tls, announce)
+        else:
+            cluster = local_cluster(min(workers, len(left)), gpus, extractor.at_once)
+        with cluster as client:
+            yield from on_dask(client, recipe, extractor, store)(left)
+
+    with logged(store.path / "logs") as path:
+        summary = run(jobs, store, provenance.settings_hash, engine, retry_failed, start, done)
+        log.info("%s", describe(summary))
+    return summary, provenance
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    return chosen[:count] if chosen != [""] else [str(i) for i in range(count)]
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[Path | None]:
+    """All that affuse has to say goes to a new file in `folder` too, with the time, and what stops the run. Where none
+    can be written, a warning says so and the run goes on without."""
+    path = folder / f"extract-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
+    try:
+        folder.mkdir(exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        log.warning("no log is kept, %s cannot be written: %s", path, error.strerror or error)
+        yield None
+        return
+    handler.handleError = lambda record: None  # a full disk: the run says so where it matters
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield path
+    except AffuseError as error:
+        log.info("%s", error)
+        raise
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        with suppress(OSError):
+            handler.close()
+
+
+def describe(summary: Summary) -> str:
+    """The run in a few lines: what was made, statuses by modality, time by stage."""
+    lines = [
+        f"{len(summary.made)} extracted, {len(summary.kept)} already there, {len(summary.failed)} failed, "
+        f"in {summary.seconds:.1f} s."
+    ]
+    if summary.made:
+        lines.append(
+            f"{summary.frames} frames, {summary.video_seconds:.1f} s of video: {summary.frames_per_second:.1f} frames "
+            f"per second, {summary.real_time:.2f} × real time."
+        )
+        for modality in MODALITIES:
+            counts = ", ".join(f"{status} {n}" for status, n in summary.statuses[modality].items())
+            lines.append(f"  {modality:<7} {counts}")
+        stages = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in summary.stages.items())
+        lines.append(f"  stages  {stages}")
+    return "\n".join(lines)

@@ -1,0 +1,251 @@
+"""A run: what is left to extract, and one video's worth of work, the same wherever it is done.
+
+Every video is on its own, so that one cannot take others along: path in, shard written, receipt out.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from affuse.extract.extractor import Extractor
+from affuse.extract.networks import extraction_device, locate_backbones
+from affuse.extract.settings import ExtractSettings
+from affuse.extract.videos import Job
+from affuse.features.record import MODALITIES, VideoFeatures
+from affuse.features.store import FeatureStore
+from dask.system import CPU_COUNT
+
+from affuse.errors import AffuseError, RecordError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a process needs to extract as the others do. Paths are those the process itself sees; threads None are
+    as many as it has cores."""
+
+    settings: ExtractSettings
+    weights_dir: Path | None
+    allow_untrained: bool
+    device: str
+    threads: int | None
+
+    def extractor(self) -> Extractor:
+        """Find the weights; networks are built at their first use. Raises AffuseError where weights are missing."""
+        located = locate_backbones(self.settings, self.weights_dir, self.allow_untrained)
+        return Extractor(self.settings, located, extraction_device(self.device), self.threads or CPU_COUNT)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one video; small, since it travels. `failure` is the reason where it failed.
+
+    frames; duration of the video in seconds; statuses by modality; seconds of work per stage; details: the traceback
+    of a defect of ours, for the log.
+    """
+
+    id: str
+    failure: str | None
+    frames: int = 0
+    duration: float = 0.0
+    statuses: dict[str, str] | None = None
+    seconds: dict[str, float] | None = None
+    details: str = ""
+
+
+def receipt(video: VideoFeatures) -> Receipt:
+    statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
+    return Receipt(video.id, video.failure, video.frames, video.duration, statuses, video.seconds)
+
+
+def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
+    """Extract one video into the store.
+
+    Raises AffuseError for what would fail every video alike: weights that do not fit, a store that cannot be
+    written.
+    """
+    extractor.load()
+    try:
+        video = extractor(job)
+    except AffuseError as error:
+        return Receipt(job.id, str(error))
+    except OSError as error:
+        reason = error.strerror or error
+        return Receipt(job.id, f"{job.path} cannot be read: {reason}. Check its permissions and its disk.")
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        reason = f"{job.path} made the extraction fail ({what}). Please report this."
+        return Receipt(job.id, reason, details=traceback.format_exc())
+    try:
+        store.write(video, extractor.provenance)
+    except RecordError as error:
+        return Receipt(job.id, str(error))
+    return receipt(video)
+
+
+Engine = Callable[[list[Job]], Iterable[Receipt]]  # does the work, and hands out receipts as videos finish
+
+
+@dataclass
+class Summary:
+    """What a run did, so far. `made` and `kept` are ids, `failed` is id → reason; times in seconds.
+
+    todo: videos to extract; bytes_todo, bytes_done: of their files. stages: seconds of work, on all threads together.
+    """
+
+    todo: int = 0
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, dict[str, int]] = field(default_factory=lambda: {m: {} for m in MODALITIES})
+    stages: dict[str, float] = field(default_factory=dict)
+    frames: int = 0
+    video_seconds: float = 0.0
+    seconds: float = 0.0
+    bytes_todo: int = 0
+    bytes_done: int = 0
+    done: int = 0
+
+    def add(self, receipt: Receipt, size: int) -> None:
+        self.done += 1
+        self.bytes_done += size
+        if receipt.failure is not None:
+            self.failed[receipt.id] = receipt.failure
+            return
+        self.made.append(receipt.id)
+        self.frames += receipt.frames
+        self.video_seconds += receipt.duration
+        for modality, status in receipt.statuses.items():
+            counts = self.statuses[modality]
+            counts[status] = counts.get(status, 0) + 1
+        for stage, spent in receipt.seconds.items():
+            self.stages[stage] = self.stages.get(stage, 0.0) + spent
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.frames / max(self.seconds, 1e-9)
+
+    @property
+    def real_time(self) -> float:
+        """Seconds of video per second of the run."""
+        return self.video_seconds / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest will take, reckoned by the size of its files."""
+        return self.seconds * (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
+
+    @property
+    def video_seconds_left(self) -> float:
+        return self.video_seconds * (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
+
+    @property
+    def line(self) -> str:
+        """The state of the run in a line."""
+        left = f", about {clock(self.seconds_left)} left" if 0 < self.done < self.todo else ""
+        return (
+            f"{self.done} of {self.todo} videos, {len(self.failed.keys() - set(self.kept))} failed; "
+            f"{clock(self.video_seconds)} of video done, about {clock(self.video_seconds_left)} to do; "
+            f"{self.frames_per_second:.1f} frames/s{left}"
+        )
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"frames_per_second": self.frames_per_second, "real_time": self.real_time}
+
+
+def clock(seconds: float) -> str:
+    """3725 → "1:02:05"."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
+
+
+def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_failed: bool) -> dict[str, str]:
+    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve."""
+    reasons = {}
+    for job in jobs:
+        try:
+            reason = store.why_remake(job.id, settings_hash, job.size, job.mtime_ns, job.digest)
+        except OSError as error:  # the video is not readable: extraction will say so
+            reason = f"unreadable: {error.strerror or error}"
+        if reason is None and retry_failed and _failure(store, job.id):
+            reason = "failed before"
+        if reason is not None:
+            reasons[job.id] = reason
+    return reasons
+
+
+def _failure(store: FeatureStore, video_id: str) -> str | None:
+    """Why the store's record of a video holds nothing, or None where it holds something."""
+    return store.read(video_id, modalities=()).failure
+
+
+def here(extractor: Extractor, store: FeatureStore) -> Engine:
+    """The engine that works in this process: one video after another, or as many at once as the device is for."""
+
+    def one_by_one(jobs: list[Job]) -> Iterator[Receipt]:
+        return (process(job, extractor, store) for job in jobs)
+
+    def side_by_side(jobs: list[Job]) -> Iterator[Receipt]:
+        extractor.halted.clear()
+        kernel_threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(extractor.at_once, "video")
+        try:
+            for future in as_completed([pool.submit(process, job, extractor, store) for job in jobs]):
+                yield future.result()
+        except BaseException:  # the run is called off, or its reader has left
+            extractor.halted.set()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(kernel_threads)  # videos side by side cannot each put it back
+
+    return side_by_side if extractor.at_once > 1 else one_by_one
+
+
+def run(
+    jobs: list[Job],
+    store: FeatureStore,
+    settings_hash: str,
+    engine: Engine,
+    retry_failed: bool = False,
+    on_start: Callable[[Counter[str]], None] = lambda reasons: None,
+    on_done: Callable[[Receipt, Summary], None] = lambda receipt, summary: None,
+) -> Summary:
+    """Have `engine` extract what is left of `jobs` into the store.
+
+    on_start hears how many videos are left for which reason; on_done of each video that ends, and of the run so far.
+    A video that cannot be decoded is recorded as such and not tried again unless `retry_failed`.
+    Raises AffuseError where weights do not fit or the store cannot be written; everything written before stays.
+    """
+    begin = time.perf_counter()
+    store.sweep()
+    reasons = remaining(jobs, store, settings_hash, retry_failed)
+    summary = Summary(todo=len(reasons))
+    for job in jobs:
+        if job.id not in reasons:
+            summary.kept.append(job.id)
+            if failure := _failure(store, job.id):
+                summary.failed[job.id] = f"{failure} (found by an earlier run; --retry-failed tries again)"
+    left = {job.id: job for job in jobs if job.id in reasons}
+    sizes = {video_id: _size(job) for video_id, job in left.items()}
+    summary.bytes_todo = sum(sizes.values())
+    on_start(Counter(reasons.values()))
+    for receipt in engine(list(left.values())) if left else ():
+        summary.add(receipt, sizes[receipt.id])
+        summary.seconds = time.perf_counter() - begin
+        on_done(receipt, summary)
+    summary.seconds = time.perf_counter() - begin
+    return summary
+
+
+def _size(job: Job) -> int:
+    try:
+        return job.size
+    except OSError:  # unreadable; extraction will say so
+        return 0

@@ -1,0 +1,137 @@
+"""What there is to extract: the videos below a folder, with the crops and transcripts given for them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from affuse.extract.media import SUFFIXES
+from affuse.extract.transcripts import find_transcript
+from affuse.extract.weights.download import sha256_of
+
+from affuse.errors import UsageError
+
+log = logging.getLogger("affuse")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to extract. `id` is its path below the video folder without the suffix."""
+
+    id: str
+    name: str
+    path: Path
+    crops: Path | None = None
+    transcript: Path | None = None
+
+    def crop(self, frame: int) -> Path:
+        """The given crop of a frame; files are numbered from 00001, frames from 0."""
+        return self.crops / f"{frame + 1:05d}.jpg"
+
+    def absolute(self) -> Job:
+        """The same job for a process with another working folder."""
+        given = {name: getattr(self, name) for name in ("path", "crops", "transcript")}
+        return replace(self, **{name: path.absolute() for name, path in given.items() if path})
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Every file the record is made from."""
+        given = [self.transcript] if self.transcript else []
+        if self.crops and self.crops.is_dir():
+            given += sorted(
+                Path(entry.path) for entry in os.scandir(self.crops) if entry.name.endswith(".jpg")
+            )
+        return [self.path, *given]
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.stat().st_size for path in self.files)
+
+    @cached_property
+    def mtime_ns(self) -> int:
+        """When the last of its files changed, or a crop came, went or was renamed."""
+        times = [path.stat().st_mtime_ns for path in self.files]
+        folder = [self.crops.stat().st_mtime_ns] if self.crops and self.crops.is_dir() else []
+        return max(times + folder)
+
+    def digest(self) -> str:
+        """sha256 of the video, or of the digests and names of all files where crops or a transcript are given."""
+        digests = {path.name: sha256_of(path) for path in self.files}
+        if len(self.files) == 1:
+            return digests[self.path.name]
+        lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path | None = None) -> list[Job]:
+    """Every video below `video_dir`, in order of its id. Raises UsageError where there is none, or where two
+    videos would have the same id."""
+    for option, folder in (
+        ("--video-dir", video_dir),
+        ("--faces-dir", faces_dir),
+        ("--transcripts", transcripts),
+    ):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{option} {folder} is not a folder. Give the folder, not a file in it.")
+    paths: dict[str, Path] = {}
+    for path in _media_files(video_dir):
+        video_id = path.relative_to(video_dir).with_suffix("").as_posix()
+        if video_id in paths:
+            raise UsageError(
+                f"{paths[video_id]} and {path} would both be called {video_id!r} in the store. Rename one of them."
+            )
+        paths[video_id] = path
+    if not paths:
+        raise UsageError(
+            f"No videos below {video_dir}. Files are taken by their ending: {' '.join(SUFFIXES)}."
+        )
+    jobs = [
+        Job(
+            id=video_id,
+            name=path.relative_to(video_dir).as_posix(),
+            path=path,
+            crops=faces_dir / video_id if faces_dir else None,
+            transcript=find_transcript(transcripts, video_id) if transcripts else None,
+        )
+        for video_id, path in paths.items()
+    ]
+    # Names that fit nowhere would otherwise pass as videos without faces or words.
+    if faces_dir and not any(job.crops.is_dir() for job in jobs):
+        raise UsageError(
+            f"--faces-dir {faces_dir} has crops of none of the videos. The first of {jobs[0].name} is looked for "
+            f"at {jobs[0].crop(0)}."
+        )
+    if transcripts and not any(job.transcript for job in jobs):
+        raise UsageError(
+            f"--transcripts {transcripts} has a transcript of none of the videos. That of {jobs[0].name} is "
+            f"looked for at {transcripts / jobs[0].id}.json, .vtt or .srt."
+        )
+    return jobs
+
+
+def _media_files(folder: Path) -> list[Path]:
+    """Files below `folder` with a video's ending, sorted; hidden ones, pipes and devices are passed over, and so are
+    folders that are symbolic links, with a warning. Links to files are followed.
+
+    Raises UsageError for a folder that cannot be listed: its videos would be missing without a word.
+    """
+
+    def refuse(error: OSError):
+        raise UsageError(
+            f"The folder {error.filename} cannot be read: {error.strerror}. Make it readable, or move it out of "
+            f"{folder}."
+        ) from None
+
+    found = []
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (path for name in folders if (path := Path(here, name)).is_symlink()):
+            log.warning("%s is a link to a folder, which is not searched: it may lead back here", link)
+        paths = (Path(here, name) for name in names if not name.startswith("."))
+        found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or not p.exists())]
+    return sorted(found)

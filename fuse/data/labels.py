@@ -1,0 +1,317 @@
+"""Labels: which files there are, who is in which partition, and what a file says."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from affuse.features.table import is_number
+from affuse.fuse.data.track import SLACK, Track
+
+from affuse.config import nearest
+from affuse.errors import AffuseError, UsageError
+
+NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
+ABAW = ("valence", "arousal")
+TIME = ("time", "start", "end")  # columns that are no targets; seconds
+
+
+def read_abaw(path: Path, rate: float | None = None) -> Track:
+    """Read one ABAW text file: header `valence,arousal`, one row per frame, or `rate` rows per second.
+
+    A row is valid only when both its values are. Raises AffuseError naming file and line for a wrong header, a
+    row that is not two numbers, or a value that is neither in [-1, 1] nor -5.
+    """
+    lines = _lines(path)
+    _check_abaw_header(path, lines)
+    try:
+        values = np.loadtxt(lines[1:], delimiter=",", dtype=np.float64, ndmin=2, comments=None)
+    except ValueError:
+        values = np.empty((0, 2))
+    if values.shape != (len(lines) - 1, 2):  # loadtxt drops blank lines, and that would shift every later row
+        line = next(i for i, text in enumerate(lines[1:], start=2) if not _is_pair(text))
+        raise AffuseError(f"Label file {path}, line {line}: expected two numbers, found {lines[line - 1]!r}.")
+    annotated = _annotated(path, ABAW, values, values == NOT_ANNOTATED)
+    values[~annotated] = np.nan
+    return Track(path, ABAW, values.astype(np.float32), annotated.all(axis=1), _clock(len(values), rate))
+
+
+def read_csv(path: Path, rate: float | None = None) -> Track:
+    """Read a CSV file whose header names its columns: one per target, and when a row holds.
+
+    When: `time` (seconds, rising), or `start` and `end` (seconds; spans in order that do not overlap), or neither
+    and `rate` rows per second. An empty field or -5 is a value that is not there. Commas, semicolons and tabs
+    separate. Raises AffuseError naming file and line.
+    """
+    lines = _lines(path)
+    if not lines:
+        raise AffuseError(f"Label file {path} is empty. Its first line must name the columns.")
+    separator = max(",;\t", key=lines[0].count)
+    rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    names = _csv_header(path, rows[0])
+    if len(rows) == 1:
+        raise AffuseError(f"Label file {path} has a header but no rows.")
+    table = np.full((len(rows) - 1, len(names)), np.nan)
+    for line, row in enumerate(rows[1:], start=2):
+        row = row or [""] * (len(names) == 1)  # a blank line is an empty field where there is one column
+        if len(row) != len(names):
+            raise AffuseError(
+                f"Label file {path}, line {line}: {len(row)} fields under {len(names)} column names: "
+                f"{lines[line - 1]!r}."
+            )
+        for column, text in enumerate(row):
+            table[line - 2, column] = _number(path, line, names[column], text)
+    columns = {name: table[:, i] for i, name in enumerate(names)}
+    time, end = _csv_times(path, columns, rate)
+    targets = tuple(name for name in names if name not in TIME)
+    values = np.stack([columns[target] for target in targets], axis=1)
+    annotated = _annotated(path, targets, values, (values == NOT_ANNOTATED) | np.isnan(values))
+    values[~annotated] = np.nan
+    return Track(path, targets, values.astype(np.float32), annotated.any(axis=1), time, end)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AffuseError(f"Label file {path} cannot be read: {error}. Check the file.") from None
+
+
+def _check_abaw_header(path: Path, lines: list[str]) -> None:
+    expected = ",".join(ABAW)
+    if not lines:
+        raise AffuseError(
+            f"Label file {path} is empty. Its first line must be {expected!r}, then one row per frame."
+        )
+    names = [name.strip().lower() for name in lines[0].split(",")]
+    if names == list(ABAW[::-1]):
+        raise AffuseError(
+            f"Label file {path}, line 1: the columns are swapped; expected {expected!r} in this order."
+        )
+    if names != list(ABAW):
+        hint = " The file seems to have no header." if _is_pair(lines[0]) else ""
+        raise AffuseError(
+            f"Label file {path}, line 1: expected the header {expected!r}, found {lines[0]!r}.{hint}"
+        )
+    if len(lines) == 1:
+        raise AffuseError(f"Label file {path} has a header but no rows. Expected one row per frame.")
+
+
+def _is_pair(text: str) -> bool:
+    try:
+        return len([float(part) for part in text.split(",")]) == 2
+    except ValueError:
+        return False
+
+
+def _csv_header(path: Path, header: list[str]) -> list[str]:
+    names = [name.strip() for name in header]
+    names = [name.lower() if name.lower() in TIME else name for name in names]
+    for name in names:
+        if not name or is_number(name):
+            hint = "The file seems to have no header: its" if name else "A column has no name: the"
+            raise AffuseError(f"Label file {path}, line 1: {hint} first line must name every column.")
+        if names.count(name) > 1:
+            raise AffuseError(f"Label file {path}, line 1: the column {name!r} is there twice.")
+    if not set(names) - set(TIME):
+        raise AffuseError(f"Label file {path}, line 1: no target among the columns {', '.join(names)}.")
+    return names
+
+
+def _number(path: Path, line: int, name: str, text: str) -> float:
+    """A field as a number; NaN only where the field is empty."""
+    if not text.strip():
+        return np.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise AffuseError(
+            f"Label file {path}, line {line}: {name} is {text!r}, not a number. Leave the field empty where there "
+            "is no annotation."
+        )
+    return value
+
+
+def _csv_times(
+    path: Path, columns: dict[str, np.ndarray], rate: float | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """When each row holds: time or start (N,), and end (N,) for rows that have one."""
+    given = [name for name in TIME if name in columns]
+    if given not in ([], ["time"], ["start", "end"]):
+        raise AffuseError(
+            f"Label file {path}, line 1: the columns {', '.join(given)} do not say when a row holds. Give `time`, "
+            "or `start` and `end`, in seconds."
+        )
+    if not given:
+        rows = len(next(iter(columns.values())))
+        if rate is None:
+            raise AffuseError(
+                f"Label file {path} has no column `time`, nor `start` and `end`. Name its rows per second: --rate 25."
+            )
+        return _clock(rows, rate), None
+    for name in given:
+        for row in np.flatnonzero(np.isnan(columns[name])):
+            raise AffuseError(f"Label file {path}, line {row + 2}: {name} is empty.")
+    time = columns[given[0]]
+    for row in np.flatnonzero(np.diff(time) <= 0):
+        raise AffuseError(
+            f"Label file {path}, line {row + 3}: {given[0]} {time[row + 1]:g} does not come after {time[row]:g} of "
+            "the line before. Sort the rows by time, each time once."
+        )
+    if "end" not in columns:
+        return time, None
+    end = columns["end"]
+    for row in np.flatnonzero(end <= time):
+        raise AffuseError(
+            f"Label file {path}, line {row + 2}: the row ends at {end[row]:g}, not after its start {time[row]:g}."
+        )
+    for row in np.flatnonzero(time[1:] < end[:-1] - SLACK):
+        raise AffuseError(
+            f"Label file {path}, line {row + 3}: the row starts at {time[row + 1]:g}, before the line above ends "
+            f"({end[row]:g}). A moment can have one label only."
+        )
+    return time, end
+
+
+def _clock(rows: int, rate: float | None) -> np.ndarray | None:
+    return None if rate is None else np.arange(rows) / rate
+
+
+def _annotated(path: Path, targets: Sequence[str], values: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    """Which values (N, targets) are annotations: those not absent. Raises AffuseError for one that cannot be."""
+    wrong = ~((np.abs(values) <= 1) | absent)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise AffuseError(
+            f"Label file {path}, line {row + 2}: {targets[column]} is {values[row, column]:g}, but labels "
+            "lie in [-1, 1], or are -5 where a frame is not annotated."
+        )
+    return ~absent
+
+
+PARTITIONS = {
+    "train": ("train", "Train_Set"),
+    "validation": ("validation", "Validation_Set"),
+    "test": ("test", "Test_Set"),
+}
+
+
+READERS: dict[str, Callable[[Path, float | None], Track]] = {".txt": read_abaw, ".csv": read_csv}
+
+
+def read_track(path: Path, rate: float | None = None) -> Track:
+    """Read a label file with the reader of its suffix. rate: rows per second of files that do not say."""
+    return READERS[path.suffix](path, rate)
+
+
+def find_labels(
+    folder: Path, validation: Iterable[str] = (), resplit: bool = False
+) -> dict[str, dict[str, Path]]:
+    """Label files below `folder`, {partition: {video id: file}}; an id is the path below its partition's
+    folder.
+
+    The subfolders `train` and `validation` (or ABAW's `Train_Set` and `Validation_Set`; a test folder
+    likewise) are the split. A folder without them is one partition, "all", which the ids in `validation`
+    divide into train and validation. With `resplit` they divide the videos of a folder's train and validation
+    anew; those of its test partition can be in neither. Raises UsageError for a folder that gives no split or no
+    labels, AffuseError for an id in two partitions.
+    """
+    folder, validation = Path(folder), list(validation)
+    if not folder.is_dir():
+        raise UsageError(f"Label folder {folder} does not exist. Check --labels.")
+    split = {}
+    for partition, names in PARTITIONS.items():
+        present = [folder / name for name in dict.fromkeys(names) if (folder / name).is_dir()]
+        if len(present) > 1:
+            raise UsageError(
+                f"Label folder {folder} has both {present[0].name} and {present[1].name}; keep one of them."
+            )
+        if present:
+            split[partition] = _label_files(present[0])
+    if split and validation and not resplit:
+        raise UsageError(
+            f"Label folder {folder} is split by its subfolders ({', '.join(split)}), and the setting "
+            "`validation` names a split too. Keep one of them, or divide train and validation anew: resplit=true."
+        )
+    if shared := _in_two_partitions(split):
+        raise AffuseError(
+            f"Label folder {folder}: {shared}. A video in two partitions is scored on what it was trained "
+            "on; remove one of the files."
+        )
+    if not split:
+        split = {"all": _label_files(folder)}
+    if validation:
+        split |= _divide(folder, split, set(validation))
+    return split
+
+
+def _divide(
+    folder: Path, split: dict[str, dict[str, Path]], validation: set[str]
+) -> dict[str, dict[str, Path]]:
+    """Train and validation anew, from all videos but those of the test partition."""
+    files = {video: path for name, part in split.items() if name != "test" for video, path in part.items()}
+    for video in sorted(validation - set(files)):
+        if video in split.get("test", {}):
+            raise UsageError(
+                f"Setting validation: {video!r} is in the test partition of {folder}. Models are chosen by the "
+                "validation videos, and the test partition must not choose one."
+            )
+        raise UsageError(
+            f"Setting validation: {video!r} has no label file in {folder}{nearest(video, files)}"
+        )
+    return {
+        "train": {video: path for video, path in files.items() if video not in validation},
+        "validation": {video: path for video, path in files.items() if video in validation},
+    }
+
+
+def partition_files(
+    folder: Path, partition: str, validation: Iterable[str] = (), resplit: bool = False
+) -> dict[str, Path]:
+    """The label files of one partition, or a UsageError that says what the folder must look like."""
+    split = find_labels(folder, validation, resplit)
+    if partition not in split:
+        raise UsageError(
+            f"Label folder {folder} has no {partition!r} partition (it has: {', '.join(split)}). Put the "
+            "files into subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or name the "
+            "videos to validate on: --set validation=[clip07,clip12]."
+        )
+    if not split[partition]:
+        raise AffuseError(
+            f"Label folder {folder}: partition {partition!r} holds no label files (<video id>.txt or .csv)."
+        )
+    return split[partition]
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in READERS and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        kinds = ", ".join(READERS)
+        raise AffuseError(
+            f"Label folder {folder} holds no label files ({kinds}). Expected one <video id>.txt or .csv per video."
+        )
+    named: dict[str, Path] = {}
+    for path in files:
+        video = path.relative_to(folder).as_posix().removesuffix(path.suffix)
+        if video in named:
+            raise AffuseError(f"{named[video]} and {path} both label video {video!r}. Remove one of them.")
+        named[video] = path
+    return named
+
+
+def _in_two_partitions(split: dict[str, dict[str, Path]]) -> str:
+    owner: dict[str, str] = {}
+    for partition, files in split.items():
+        for video in files:
+            if video in owner:
+                return f"video {video!r} is in {owner[video]} and in {partition}"
+            owner[video] = partition
+    return ""

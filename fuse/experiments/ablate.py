@@ -1,0 +1,199 @@
+"""What each part of a model is worth: recursions, temporal encoder, modalities, gates, tied weights, one at a time.
+
+Every ablation is a set of levels, and a level is the model with some settings changed. Levels that come to the same
+model, in one ablation or in several, are one run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from affuse.features import FeatureStore
+from affuse.fuse.experiments.compare import difference_rows, records, write_csv
+from affuse.fuse.experiments.trials import Entry, Trials, make_entries, parse_name, run_trials
+from affuse.fuse.models.registry import MODELS
+from affuse.fuse.models.spec import Options, resolve_options
+from affuse.fuse.reports import tables as comparison_report
+from affuse.fuse.reports.figures import write_text
+from affuse.fuse.training.settings import TrainSettings
+
+RECURSIONS = range(5)
+TEMPORAL = ("tcn", "bilstm")
+UNIMODAL = {  # one modality alone is a model of its own, without what belongs to attention
+    "model": "unimodal", "variant": "released", "recursions": None, "attention": "channel", "gates": "spec",
+    "tied": False, "modality_dropout": 0.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """levels: {what a row says: the settings changed}. ordered: the levels are a scale. Without levels,
+    why_not says why the model cannot be asked."""
+
+    name: str
+    title: str
+    question: str
+    levels: dict[str, dict]
+    ordered: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """tables: {ablation: one row per level}. skipped: {ablation: why}. facts: JSON-able. text: for a person."""
+
+    tables: dict[str, pd.DataFrame]
+    skipped: dict[str, str]
+    facts: dict
+    text: str
+
+
+def plan(settings: TrainSettings, widths: dict[str, int]) -> list[Ablation]:
+    """The ablations of the model in `settings`; widths are the store's."""
+    options = resolve_options(**settings.model_options(widths))
+    spec = MODELS[options.name]
+    none = "" if spec.recursive else f"{options.name} has no recursions"
+    gated = options.gates if options.gates != "none" else "grjca"
+    gateable = {} if options.recursions else {"recursions": 1}
+    tieable = {} if options.recursions > 1 else {"recursions": 2}
+    return [
+        Ablation(
+            "recursions",
+            "Recursions of the attention",
+            "How often should attention be repeated? 0 is none at all; gates need at least 1.",
+            {
+                str(l): {"recursions": l, "tied": options.tied and l > 1}
+                for l in RECURSIONS
+                if l or options.gates == "none"
+            },
+            ordered=True,
+            why_not=none,
+        ),
+        _encoder(options, spec.encoder),
+        _modalities(options, spec.modalities[0]),
+        Ablation(
+            "gates",
+            "Gates",
+            f"Should every frame choose how much attention it takes? on is the gate of {gated}.",
+            {"off": {"gates": "none", **gateable}, "on": {"gates": gated, **gateable}},
+            why_not=none,
+        ),
+        Ablation(
+            "tied",
+            "Weights of the recursions",
+            "Should every recursion have weights of its own?",
+            {"untied": {"tied": False, **tieable}, "tied": {"tied": True, **tieable}},
+            why_not=none,
+        ),
+    ]
+
+
+def _encoder(options: Options, published: str) -> Ablation:
+    """A frame's own features, as wide, are the fair opposite of an encoder that sees other frames."""
+    given = options.encoder
+    on = given if given in TEMPORAL else published if published in TEMPORAL else "tcn"
+    off = "linear" if given in TEMPORAL else given
+    return Ablation(
+        "encoder",
+        "Temporal encoder",
+        f"Does it help to see other frames before the attention? on is {on}; off is {off}, which sees none.",
+        {"off": {"encoder": off}, "on": {"encoder": on}},
+    )
+
+
+def _modalities(options: Options, fewest: int) -> Ablation:
+    there = list(options.widths)
+    levels = {"all": {"modalities": there}}
+    for m in there:
+        left = [other for other in there if other != m]
+        if left:
+            levels[f"without {m}"] = {"modalities": left, **(UNIMODAL if len(left) < fewest else {})}
+    note = " Where one is left, the model is unimodal." if len(there) == fewest > 1 else ""
+    return Ablation(
+        "modalities",
+        "Modalities",
+        f"What does each modality add?{note}",
+        levels,
+        why_not="" if len(there) > 1 else f"{options.name} has one modality only",
+    )
+
+
+def ablate(
+    store: Path | FeatureStore,
+    labels: Path,
+    out: Path,
+    model: str = "rjcma",
+    seeds: Iterable[int] = (0,),
+    settings: TrainSettings | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> Ablations:
+    """Train the model with one part changed at a time, and say what each part is worth.
+
+    model is a name as `trials` has them; settings are shared. Writes <ablation>.csv, .md and .png for every
+    ablation, ablations.json and runs/ into `out`, which may hold a comparison over the same data: runs of the same
+    name are shared. Called again it trains only what is missing. Raises as `compare` does.
+    """
+    store, out = store if isinstance(store, FeatureStore) else FeatureStore(store), Path(out)
+    (base,) = make_entries({model: parse_name(model)}, settings or TrainSettings(), store.widths)
+    ablations = plan(base.settings, store.widths)
+    skipped = {a.name: a.why_not for a in ablations if a.why_not}
+    for name, why in skipped.items():
+        announce(f"{name}: left out, since {why}")
+    wanted = {
+        f"{model}, {a.name} {level}": changes
+        for a in ablations
+        if not a.why_not
+        for level, changes in a.levels.items()
+    }
+    entries = make_entries({model: {}, **wanted}, base.settings, store.widths)
+    trials = run_trials(store, Path(labels), out, entries, list(seeds), announce, on_epoch)
+    facts = {
+        "reference": model,
+        "seeds": trials.seeds,
+        "targets": trials.targets,
+        "environment": comparison_report.environment(base.settings.device),
+        "protocol": comparison_report.protocol([base]),
+        "skipped": skipped,
+    }
+    tables, texts = {}, []
+    for ablation in ablations:
+        if ablation.why_not:
+            continue
+        table = _table(ablation, model, entries, trials)
+        tables[ablation.name] = table
+        write_csv(out / f"{ablation.name}.csv", table.reset_index())
+        card = comparison_report.ablation_card(ablation.title, ablation.question, table, facts)
+        write_text(out / f"{ablation.name}.md", card)
+        figure = out / f"{ablation.name}.png"
+        comparison_report.ablation_figure(ablation.title, table, trials.targets, ablation.ordered, figure)
+        texts.append("\n".join(comparison_report.aligned(*comparison_report.ablation_cells(table))))
+    facts["ablations"] = {name: records(table.reset_index()) for name, table in tables.items()}
+    write_text(out / "ablations.json", json.dumps(facts, indent=2) + "\n")
+    return Ablations(tables, skipped, facts, "\n\n".join(texts))
+
+
+def _table(ablation: Ablation, model: str, entries: list[Entry], trials: Trials) -> pd.DataFrame:
+    """One row per level: the summary, and what is lost in mean CCC against the model as it is (NaN for itself)."""
+    identity = {entry.name: entry.identity for entry in entries}
+    names = {f"{model}, {ablation.name} {level}": level for level in ablation.levels}
+    table = trials.summary().loc[list(names)]
+    lost = []
+    for name in names:
+        if identity[name] == identity[model]:
+            lost.append({})
+            continue
+        found, videos = trials.difference(model, name)
+        lost.append(difference_rows({}, found, trials.targets, videos)[-1])
+    for column, source in (
+        ("lost", "difference"),
+        ("low", "low"),
+        ("high", "high"),
+        ("above_zero", "above_zero"),
+    ):
+        table[column] = [row.get(source, float("nan")) for row in lost]
+    return table.set_index(pd.Index(list(names.values()), name=ablation.name))

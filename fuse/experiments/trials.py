@@ -1,0 +1,328 @@
+"""What is to be compared, and the runs that are compared: several models with several seeds under one protocol.
+
+NAME[:VARIANT][@MODALITY+MODALITY…]      a model of the registry, in a variant, over some modalities
+all                                      every model of the family as released, one modality alone for each
+
+Everything is checked before any training. A folder of trials can be stopped at any moment and gone on with: a finished
+run is taken as it is, an unfinished one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from affuse.features import FeatureStore
+from affuse.fuse.models.model import build_model
+from affuse.fuse.models.registry import MODELS, VARIANTS
+from affuse.fuse.scoring.evaluate import pairs, predict_partition, score_pairs
+from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
+from affuse.fuse.training.run import (
+    FREE_TO_CHANGE,
+    Fingerprint,
+    RunFolder,
+    changes,
+    fingerprint,
+    keep,
+    load_run,
+    taken,
+)
+from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.train import train
+
+from affuse.config import nearest, resolve
+from affuse.errors import AffuseError, UsageError
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model as it stands in a table, and the settings that train it; the seed is set run by run."""
+
+    name: str
+    settings: TrainSettings
+    targets: tuple[str, ...]
+    identity: str  # the same for two entries that would train the same model in the same way
+
+    @property
+    def folder(self) -> str:
+        """The name where every file system takes it: `rjcma:paper@visual` is `rjcma-paper-visual`."""
+        return re.sub(r"[^\w+.]+", "-", self.name)
+
+    def seeded(self, seed: int) -> TrainSettings:
+        return resolve(TrainSettings, self.settings.model_dump(), {"seed": seed})
+
+
+def parse_seeds(seeds: str) -> list[int]:
+    """ "0,1,2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
+    try:
+        chosen = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError:
+        chosen = []
+    if not chosen or min(chosen) < 0:
+        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2.")
+    return chosen
+
+
+def parse_name(name: str) -> dict:
+    """A name as settings. Raises UsageError naming the nearest for an unknown model or variant."""
+    rest, at, modalities = name.partition("@")
+    model, colon, variant = rest.partition(":")
+    if model not in MODELS:
+        raise UsageError(f"Unknown model {model!r}{nearest(model, [*MODELS, ALL])}")
+    changes: dict = {"model": model}
+    if colon:
+        if variant not in VARIANTS:
+            raise UsageError(f"Unknown variant {variant!r} in {name!r}{nearest(variant, VARIANTS)}")
+        if not MODELS[model].recursive:
+            raise UsageError(
+                f"Model {model!r} has no variants: its paper and its release agree. Name it {model!r}."
+            )
+        changes["variant"] = variant
+    if at:
+        changes["modalities"] = modalities.split("+")
+    return changes
+
+
+def make_entries(
+    models: str | Iterable[str] | Mapping[str, dict], settings: TrainSettings, widths: dict[str, int]
+) -> list[Entry]:
+    """The entries to compare, in the order given.
+
+    models    names as above, in one string with commas or one by one; or {any name: the settings in which it
+              differs from `settings`}, which may set `model`, `modalities`, `channels`, `window` …
+    settings  what all share. A model without modalities of its own takes those named here; where none are, those of
+              its publication
+    widths    of the store's features
+
+    Raises UsageError, with the reasons of all, where a model does not exist or a combination cannot be.
+    """
+    if isinstance(models, str):
+        models = [name.strip() for name in models.split(",") if name.strip()]
+    if not isinstance(models, Mapping):
+        models = _named(models, settings, widths)
+    entries, problems = [], []
+    for name, own in models.items():
+        try:
+            entries.append(_entry(name, own, settings, widths))
+        except UsageError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise UsageError("\n".join(problems))
+    if not entries:
+        raise UsageError("No model is named. Give some, for example --models rjcma,concat, or --models all.")
+    folders: dict[str, str] = {}
+    for entry in entries:
+        if folders.setdefault(entry.folder, entry.name) != entry.name:
+            raise UsageError(
+                f"{folders[entry.folder]!r} and {entry.name!r} would share the folder {entry.folder!r}. Rename one."
+            )
+    for entry in entries[1:]:
+        if entry.targets != entries[0].targets:
+            raise UsageError(
+                f"{entries[0].name} predicts {', '.join(entries[0].targets)}, {entry.name} "
+                f"{', '.join(entry.targets)}: models are compared on the same targets."
+            )
+    return entries
+
+
+def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]) -> dict[str, dict]:
+    chosen: dict[str, dict] = {}
+    for name in names:
+        if name != ALL:
+            chosen[name] = parse_name(name)
+            continue
+        alone = settings.modalities if "modalities" in settings.model_fields_set else widths
+        for model in MODELS:
+            for each in [f"unimodal@{m}" for m in alone] if model == "unimodal" else [model]:
+                chosen[each] = parse_name(each)
+    return chosen
+
+
+def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, int]) -> Entry:
+    if "modalities" not in {*changes, *settings.model_fields_set}:
+        model = changes.get("model", settings.model)
+        if model in MODELS:
+            changes = {**changes, "modalities": list(MODELS[model].standard)}
+    resolved = resolve(TrainSettings, settings.model_dump(), changes)
+    with torch.device("meta"):
+        model = build_model(**resolved.model_options(widths))
+    schedule = resolved.model_dump(exclude={*FREE_TO_CHANGE, *MODEL_SETTINGS, "seed", "preset"})
+    identity = json.dumps([model.config, schedule], sort_keys=True)
+    return Entry(name, resolved, model.targets, identity)
+
+
+MODEL_SETTINGS = {  # what a model's own config says already, with nothing left to default
+    "model", "variant", "recursions", "attention", "target", "modalities", "encoder", "gates", "channels", "dropout",
+    "tied", "modality_dropout",
+}  # fmt: skip
+
+
+log = logging.getLogger("affuse")
+
+DATA = "data.json"  # what all runs are made from
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What every model and seed came to on the validation videos.
+
+    scores     one row per model and seed: model, seed, the CCC of each target, mean, videos, parameters, epochs,
+               best_epoch, seconds_per_epoch (median), run
+    histories  {(model, seed): metrics.csv as a table}
+    sums       {model: {video: (seeds, 6, targets)}}, the moments of `affuse.fuse.scoring.metrics`
+    """
+
+    targets: list[str]
+    seeds: list[int]
+    scores: pd.DataFrame
+    histories: dict[tuple[str, int], pd.DataFrame]
+    sums: dict[str, dict[str, np.ndarray]]
+
+    def summary(self) -> pd.DataFrame:
+        """One row per model, in order: mean and sample standard deviation over seeds (NaN for one seed) of each CCC.
+
+        Columns: for every target and mean, `<name>` and `<name>_sd`; then seeds, videos, parameters,
+        seconds_per_epoch.
+        """
+        columns = [*self.targets, "mean"]
+        grouped = self.scores.groupby("model", sort=False)
+        mean, spread = grouped[columns].mean(), grouped[columns].std(ddof=1)
+        table = {}
+        for column in columns:
+            table |= {column: mean[column], f"{column}_sd": spread[column]}
+        table |= {
+            "seeds": grouped.size(),
+            "videos": grouped["videos"].min(),
+            "parameters": grouped["parameters"].first(),
+        }
+        return pd.DataFrame({**table, "seconds_per_epoch": grouped["seconds_per_epoch"].median()})
+
+    def difference(self, one: str, other: str) -> tuple[Difference, int]:
+        """The paired bootstrap of CCC(one) − CCC(other), and how many videos both have predictions for."""
+        videos = [video for video in self.sums[one] if video in self.sums[other]]
+        if not videos:
+            raise AffuseError(f"{one} and {other} have no video in common that both can predict.")
+        pair = (np.stack([self.sums[name][video] for video in videos], 1) for name in (one, other))
+        return paired_bootstrap(*pair), len(videos)
+
+
+def run_trials(
+    store: FeatureStore,
+    labels: Path,
+    out: Path,
+    entries: list[Entry],
+    seeds: list[int],
+    announce: Callable[[str], None],
+    on_epoch: Callable[[dict], None] | None = None,
+) -> Trials:
+    """Train what is not trained yet into `<out>/runs/<model>-seed<k>`, and score everything.
+
+    Entries that are the same model share their runs. Raises before any training: UsageError for a run folder that is
+    taken by another run, AffuseError where the folder's runs were made from other data. What a training raises is
+    raised with the model's name in front.
+    """
+    owners: dict[str, Entry] = {}
+    for entry in entries:
+        owners.setdefault(entry.identity, entry)
+    plan = [
+        (e, seed, RunFolder(out / "runs" / f"{e.folder}-seed{seed}"))
+        for e in owners.values()
+        for seed in seeds
+    ]
+    data = fingerprint(store, labels, entries[0].settings)
+    _check_folder(out, data)
+    for entry, seed, folder in plan:
+        if not folder.holds(entry.seeded(seed), data):
+            folder.check(entry.seeded(seed), data)
+    rows, histories, sums = {}, {}, {}
+    with _each_warning_once():
+        for number, (entry, seed, folder) in enumerate(plan, 1):
+            which = f"[{number}/{len(plan)}] {entry.name}, seed {seed}"
+            try:
+                made = not folder.finished
+                if made:
+                    announce(f"{which}: training")
+                    train(store, labels, folder.path, entry.seeded(seed), on_epoch)
+                key = (entry.identity, seed)
+                rows[key], histories[key], sums[key] = _score(folder, store, labels, entry.settings.device)
+            except AffuseError as error:
+                raise type(error)(f"{entry.name}, seed {seed}: {error}") from None
+            announce(f"{which}: validation CCC {rows[key]['mean']:.3f}{'' if made else ' (trained before)'}")
+    scores = [{"model": e.name, "seed": seed, **rows[e.identity, seed]} for e in entries for seed in seeds]
+    return Trials(
+        list(entries[0].targets),
+        list(seeds),
+        pd.DataFrame(scores),
+        {(e.name, seed): histories[e.identity, seed] for e in entries for seed in seeds},
+        {e.name: _stack([sums[e.identity, seed] for seed in seeds]) for e in entries},
+    )
+
+
+def _stack(seeds: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {video: np.stack([sums[video] for sums in seeds]) for video in seeds[0]}
+
+
+def _score(
+    folder: RunFolder, store: FeatureStore, labels: Path, device: str
+) -> tuple[dict, pd.DataFrame, dict]:
+    """A finished run's row, its history, and the moments of each annotated video."""
+    run = load_run(folder.path)
+    corpus, prediction = predict_partition(run, store, labels, "validation", device)
+    found = pairs(corpus, prediction)
+    sums = {video: moments(truth, predicted) for video, (truth, predicted) in found.items()}
+    history = pd.read_csv(folder.metrics)
+    row = {
+        **score_pairs(found, corpus.targets)["ccc"],
+        "videos": len(sums),
+        "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        "epochs": len(history),
+        "best_epoch": run.best["epoch"],
+        "seconds_per_epoch": float(history["seconds"].median()),
+        "run": str(folder.path),
+    }
+    return row, history, sums
+
+
+def _check_folder(out: Path, data: Fingerprint) -> None:
+    """Make the folder, or see that what is in it comes from these features and labels."""
+    file = out / DATA
+    if file.exists():
+        if changed := changes(file, data):
+            raise AffuseError(
+                f"The runs in {out} were made from other data: {changed}. Choose another folder for --out, or bring "
+                "the data back."
+            )
+        return
+    if taken(out):
+        raise UsageError(f"{out} is not empty and holds no comparison. Choose another folder for --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"Output folder {out} cannot be made: {error.strerror}.") from None
+    keep(file, data)
+
+
+@contextmanager
+def _each_warning_once() -> Iterator[None]:
+    """What concerns the data is said by the first training, not by all of them."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not (message in said or said.add(message))
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)

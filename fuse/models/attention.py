@@ -1,0 +1,217 @@
+"""The joint cross-attention block: the one idea that RCMA, RJCMA, RJCA, DCA, GRJCA and HGRJCA share.
+
+Every modality is correlated with a joint of several modalities, and the correlation decides how the modality
+is updated. No softmax, no layer norm. One block is one recursion; a model chains l of them.
+
+Sources. RJCMA: Praveen, Alam, "Recursive Joint Cross-Modal Attention for Multimodal Fusion in Dimensional
+Emotion Recognition", CVPRW 2024 (arXiv 2403.13659), and its release; RCMA is that release's first version.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from affuse.fuse.models.layers import Dropout, Valid, any_valid, dropout, zero_invalid
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Equations:
+    """The terms in which release and paper differ. True is the released side."""
+
+    biases: bool  # of W_j, W_c and W_h
+    inner_tanh: bool  # H = ReLU(tanh(·)) rather than ReLU(·)
+    rectified_update: bool  # X + Dropout(ReLU(H W_h)) rather than X + H W_h
+    dropout: float  # on C and on the update
+
+
+RELEASED = Equations(biases=True, inner_tanh=True, rectified_update=True, dropout=0.6)
+PAPER = Equations(biases=False, inner_tanh=False, rectified_update=False, dropout=0.0)
+
+
+def xavier(linear: nn.Linear) -> nn.Linear:
+    """Xavier-uniform weight, zero bias: how every attention and gate layer starts."""
+    nn.init.xavier_uniform_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+class JointCrossAttention(nn.Module):
+    """One recursion of joint cross-attention over every modality: {m: (batch, time, d_m)} → the same shapes.
+
+    joint       'all': one J of all modalities; 'others': J_m of all but m.
+    fc          'used': J' = FC(J); 'unused': FC exists, is counted and never trained, and J' is the raw J, as
+                RJCMA was released (there it is computed and thrown away; here only its weights are kept).
+    attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
+    """
+
+    def __init__(
+        self,
+        widths: dict[str, int],
+        window: int,
+        *,
+        joint: str,
+        fc: str,
+        attention: str,
+        equations: Equations,
+        dropout: float,
+    ):
+        super().__init__()
+        self.members = {m: [o for o in widths if joint == "all" or o != m] for m in widths}
+        self.joint, self.use_fc, self.attention, self.equations = joint, fc == "used", attention, equations
+        self.dropout = dropout
+        d_J = {m: sum(widths[o] for o in self.members[m]) for m in widths}
+        fc = {"all": sum(widths.values())} if joint == "all" else d_J  # one FC per joint
+        self.fc = nn.ModuleDict({joint: xavier(nn.Linear(d, d)) for joint, d in fc.items()})
+        L, channel = window, attention == "channel"
+
+        def layers(shape):
+            return nn.ModuleDict({m: xavier(nn.Linear(*shape(m), bias=equations.biases)) for m in widths})
+
+        self.W_j = layers(lambda m: (L, L) if channel else (widths[m], d_J[m]))
+        self.W_c = layers(lambda m: (widths[m], widths[m]) if channel else (L, L))
+        self.W_h = layers(lambda m: (d_J[m], widths[m]) if channel else (L, L))
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
+        joints = self._joints(x, valid)
+        step = self._channel if self.attention == "channel" else self._frame
+        updated = {}
+        for m in x:
+            update = step(m, x[m], joints[m], None if valid is None else valid[m])
+            if self.equations.rectified_update:
+                update = self._dropout(F.relu(update))
+            updated[m] = zero_invalid(x[m] + update, None if valid is None else valid[m])
+        return updated
+
+    def _joints(self, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
+        """J'_m (batch, time, d_J) of every modality; zero where none of its members is valid."""
+
+        def build(members, key):
+            joint = torch.cat([x[o] for o in members], -1)  # J = [X_o ; …]
+            if not self.use_fc:
+                return joint
+            return zero_invalid(self.fc[key](joint), any_valid(valid, members))  # J' = FC(J)
+
+        if self.joint == "all":
+            return dict.fromkeys(x, build(list(x), "all"))
+        return {m: build(self.members[m], m) for m in x}
+
+    def _channel(self, m: str, x: Tensor, joint: Tensor, valid: Tensor | None) -> Tensor:
+        """Channel × channel: C = tanh(Xᵀ W_j J / √d_J), H = ReLU(X W_c C), update H W_h."""
+        K = self.W_j[m](x.mT)  # (batch, d_m, time): W_j mixes time
+        C = self._dropout(torch.tanh(K @ joint / math.sqrt(joint.shape[-1])))  # (batch, d_m, d_J)
+        return self.W_h[m](self._hidden(self.W_c[m](x) @ C))  # (batch, time, d_J) → (batch, time, d_m)
+
+    def _frame(self, m: str, x: Tensor, joint: Tensor, valid: Tensor | None) -> Tensor:
+        """Frame × frame, X and J read feature-major: the same equations with W_c and W_h over time."""
+        K = zero_invalid(self.W_j[m](x), valid)  # (batch, time, d_J); the bias must not revive a masked frame
+        C = self._dropout(torch.tanh(K @ joint.mT / math.sqrt(joint.shape[-1])))  # (batch, time, time)
+        return self.W_h[m](self._hidden(self.W_c[m](x.mT) @ C)).mT  # (batch, d_m, time) → (batch, time, d_m)
+
+    def _hidden(self, product: Tensor) -> Tensor:
+        return F.relu(torch.tanh(product) if self.equations.inner_tanh else product)
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        return dropout(x, self.dropout, self.training)
+
+
+JCA_WIDTH = 32  # k, the inner width of JCA's H
+
+
+class OnePassJointAttention(nn.Module):
+    """JCA: {m: (batch, time, d_m)} → the same shapes, through H of width k = 32. No biases.
+
+    Praveen et al., "A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional Emotion
+    Recognition", CVPRW 2022 (arXiv 2203.14779), and its release. (That release concatenates the raw with the
+    attended video before its head, by mistake; here both attended modalities are, as printed.)
+    W_jm (L × L), W_m (L × k) and W_hm (k × L) run over time.
+    """
+
+    def __init__(self, widths: dict[str, int], window: int):
+        super().__init__()
+        joint = sum(widths.values())
+        layers = {"W_j": (window, window), "W_m": (window, JCA_WIDTH), "W_c": (joint, JCA_WIDTH)}
+        layers["W_h"] = (JCA_WIDTH, window)
+        for name, shape in layers.items():
+            modules = {m: xavier(nn.Linear(*shape, bias=False)) for m in widths}
+            self.add_module(name, nn.ModuleDict(modules))
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
+        J = torch.cat(list(x.values()), -1)  # [X_v ; X_a], zero wherever its members are
+        updated = {}
+        for m, X in x.items():
+            C = torch.tanh(X.mT @ self.W_j[m](J.mT).mT / math.sqrt(J.shape[-1]))  # (batch, d_m, d_J)
+            H = F.relu(self.W_m[m](X.mT) + self.W_c[m](C))  # (batch, d_m, k)
+            update = self.W_h[m](H).mT  # (batch, time, d_m)
+            updated[m] = zero_invalid(X + update, None if valid is None else valid[m])
+        return updated
+
+
+class CrossAttention(nn.Module):
+    """CA: each of two modalities attends over its own frames, weighted by its correlation with the other.
+
+    Praveen, Granger, Cardinal, "Cross Attentional Audio-Visual Fusion for Dimensional Emotion Recognition",
+    FG 2021 (arXiv 2111.05222), and its release. The first modality takes the part of X_v, the second of X_a.
+    A masked frame has weight zero, so that nothing attends to it.
+    """
+
+    def __init__(self, widths: dict[str, int]):
+        super().__init__()
+        self.first, self.second = widths
+        self.W = nn.Parameter(torch.empty(widths[self.second], widths[self.first]))
+        nn.init.xavier_normal_(self.W)
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
+        Z = x[self.second] @ self.W @ x[self.first].mT  # X_aᵀ W X_v, (batch, time of a, time of v)
+        return {
+            self.first: self._attend(x[self.first], Z.mT, None if valid is None else valid[self.first]),
+            self.second: self._attend(x[self.second], Z, None if valid is None else valid[self.second]),
+        }
+
+    @staticmethod
+    def _attend(X: Tensor, Z: Tensor, valid: Tensor | None) -> Tensor:
+        """tanh(X + X A), A the softmax of Z down every column, that is over the frames of X itself."""
+        if valid is not None:
+            Z = Z.masked_fill(~valid[..., None], torch.finfo(Z.dtype).min)  # finite: no frame valid is no NaN
+        A = zero_invalid(torch.softmax(Z, 1), valid)
+        return zero_invalid(torch.tanh(X + A.mT @ X), valid)
+
+
+HEADS, HEAD_WIDTH = 2, 16
+MODAL_WIDTH = HEADS * HEAD_WIDTH
+
+
+class LeaderFollower(nn.Module):
+    """{m: (batch, time, d_m)} → (batch, time, d_leader + 32·M); the leader is the first modality.
+
+    A missing modality is no key for the others and gives no value of its own.
+    """
+
+    def __init__(self, widths: dict[str, int], dropout: float):
+        super().__init__()
+        followers = MODAL_WIDTH * len(widths)
+        self.qkv = nn.ModuleDict({m: xavier(nn.Linear(d, 3 * MODAL_WIDTH)) for m, d in widths.items()})
+        self.project = xavier(nn.Linear(followers, followers))
+        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(followers)
+        self.leader = next(iter(widths))
+        self.width = widths[self.leader] + followers
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> Tensor:
+        batch, time = x[self.leader].shape[:2]
+        qkv = [self.qkv[m](x[m]).view(batch, time, HEADS, 1, 3 * HEAD_WIDTH) for m in x]
+        q, k, v = torch.cat(qkv, 3).chunk(3, -1)  # each (batch, time, heads, modalities, 16)
+        scores = q @ k.mT / math.sqrt(HEAD_WIDTH)
+        if valid is None:
+            attended = torch.softmax(scores, -1) @ v + v
+        else:
+            present = torch.stack([valid[m] for m in x], -1)[:, :, None]  # (batch, time, 1, modalities)
+            scores = scores.masked_fill(~present[..., None, :], torch.finfo(scores.dtype).min)
+            attended = (torch.softmax(scores, -1) @ v + v).masked_fill(~present[..., None], 0)
+        followers = self.norm(self.dropout(self.project(attended.flatten(2))))
+        leader = zero_invalid(x[self.leader], None if valid is None else valid[self.leader])
+        return torch.cat([leader, followers], -1)

@@ -1,0 +1,101 @@
+"""The temporal convolutional network in front of most models of the family: 4 causal residual blocks.
+
+Bai, Kolter, Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+Modeling", arXiv 1803.01271, sec. 3, with LeakyReLU in place of ReLU as the ABAW3 and RJCMA releases have it.
+"""
+
+from __future__ import annotations
+
+import torch
+from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, zero_invalid
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+KERNEL = 5  # frames
+SLOPE = 0.01  # of LeakyReLU
+
+
+class CausalConv1d(nn.Module):
+    """Weight-normed convolution that sees the present and the past only: zeros on the left, none after."""
+
+    def __init__(self, width: int, out: int, dilation: int):
+        super().__init__()
+        # torch's default initialisation of v; weight_norm then sets g = ‖v‖. (The releases call Xavier on the
+        # already normed weight, which changes nothing.)
+        self.conv = weight_norm(nn.Conv1d(width, out, KERNEL, dilation=dilation))
+        self.reach = (KERNEL - 1) * dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (self.reach, 0)))
+
+
+class TemporalBlock(nn.Module):
+    """(batch, width, time) → (batch, out, time): twice [conv → LeakyReLU → Dropout], + input, LeakyReLU."""
+
+    def __init__(self, width: int, out: int, dilation: int, dropout: float):
+        super().__init__()
+        self.first = CausalConv1d(width, out, dilation)
+        self.second = CausalConv1d(out, out, dilation)
+        self.skip = nn.Linear(width, out) if width != out else None  # the 1×1 convolution
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(F.leaky_relu(self.first(x), SLOPE, inplace=True))
+        y = self.dropout(F.leaky_relu(self.second(y), SLOPE, inplace=True))
+        if self.skip is not None:
+            x = self.skip.weight @ x + self.skip.bias[:, None]  # channels first
+        return F.leaky_relu(y + x, SLOPE, inplace=True)
+
+
+class TCN(nn.Module):
+    """(batch, time, width) → (batch, time, channels[-1]); block i dilates by 2^i, BatchNorm follows the last.
+
+    Four blocks reach 1 + 2·4·(1+2+4+8) = 121 frames, into the past only.
+    """
+
+    def __init__(self, width: int, channels: list[int], dropout: float):
+        super().__init__()
+        widths = [width, *channels]
+        self.blocks = nn.Sequential(
+            *(
+                TemporalBlock(a, b, 2**i, dropout)
+                for i, (a, b) in enumerate(zip(widths, channels, strict=False))
+            )
+        )
+        self.norm = MaskedBatchNorm1d(channels[-1])
+        self.width = channels[-1]
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        x = zero_invalid(x, valid)
+        return zero_invalid(self.norm(self.blocks(x.mT).mT, valid), valid)
+
+
+LAYERS = 2
+
+
+class BiLSTM(nn.Module):
+    """(batch, time, width) → (batch, time, out), every frame of unit length.
+
+    Linear([x ; LSTM(x)]) and then L2 normalisation; h0 and c0 are learned, one per layer and direction.
+    Invalid frames enter as zeros and leave as zeros; the recurrence itself steps over them.
+    """
+
+    def __init__(self, width: int, out: int, dropout: float):
+        super().__init__()
+        self.rnn = nn.LSTM(width, out // 2, LAYERS, batch_first=True, bidirectional=True, dropout=dropout)
+        self.start = nn.Parameter(
+            nn.init.xavier_uniform_(torch.empty(2 * 2 * LAYERS, out // 2))
+        )  # h0, then c0
+        self.linear = nn.Linear(width + out, out)
+        self.dropout = Dropout(dropout)
+        self.width = out
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        x = zero_invalid(x, valid)
+        h0, c0 = self.start[:, None].expand(-1, len(x), -1).contiguous().to(x.dtype).chunk(2)
+        y, _ = self.rnn(x, (h0, c0))
+        y = self.linear(self.dropout(torch.cat([x, y.to(x.dtype)], -1)))
+        return zero_invalid(F.normalize(y, dim=-1), valid)

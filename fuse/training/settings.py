@@ -1,0 +1,159 @@
+"""Everything that decides a training run, and the presets of the published schedules.
+
+Precedence: preset ← settings file ← named options ← `--set key=value`. A run folder keeps the resolved
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from affuse.features.record import MODALITIES
+from pydantic import Field, ValidationInfo, field_validator
+
+from affuse.config import Settings, merge, nearest, parse_assignments, read_yaml, resolve
+from affuse.errors import UsageError
+
+PRESETS: dict[str, dict] = {
+    "rcma": {  # the text of the RCMA and RJCMA papers
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-4,
+        "dropout": {"attention": 0.5, "head": 0.8},
+        "warmup": "linear",
+        "reload_best": False,
+        "stop_patience": 0,
+    },
+    "released": {  # the code behind RJCMA; its dropouts (block 0.6, TCNs 0.1) are the model's own
+        "learning_rate": 1e-5,
+        "weight_decay": 1e-3,
+        "warmup": "sawtooth",
+        "reload_best": True,
+        "stop_patience": 50,
+    },
+    "grjca": {  # GRJCA and HGRJCA: the released schedule at ten times the rate
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-3,
+        "warmup": "sawtooth",
+        "reload_best": True,
+        "stop_patience": 50,
+    },
+}
+
+
+class TrainSettings(Settings):
+    """One run's settings. Lengths are frames, rates are per step, patience is epochs."""
+
+    preset: str = "released"
+
+    model: str = "rjcma"
+    variant: str = "released"
+    recursions: int | None = None  # None: the variant's own
+    attention: str = "channel"
+    target: str | list[str] = "both"  # valence, arousal, both, or names that the labels have
+    modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
+    encoder: str = "spec"
+    gates: str = "spec"
+    channels: dict[str, list[int]] | None = None  # None: the paper's; of an unused modality: without effect
+    # Of encoder, attention, fusion and head; what is not named is the model's own.
+    dropout: dict[str, float] = Field(default_factory=dict)
+    tied: bool = False
+    modality_dropout: float = 0.0
+
+    window: int = Field(300, ge=2)
+    hop: int = Field(200, ge=1)
+    gaps: Literal["mask", "close"] = (
+        "mask"  # frames without a label: kept and masked, or taken out before cutting
+    )
+    views: bool = True  # each training window sees one of the views that the store has of its faces
+
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    batch: int = Field(12, ge=1)  # windows
+    epochs: int = Field(100, ge=1)
+    warmup: Literal["linear", "sawtooth"] = "sawtooth"
+    warmup_epochs: int = Field(5, ge=0)
+    plateau_factor: float = Field(0.1, gt=0, le=1)
+    plateau_patience: int = Field(5, ge=1)
+    reload_best: bool = True  # go on from the best weights after every epoch
+    stop_patience: int = Field(50, ge=0)  # epochs without gain before the end; 0: never
+
+    # Video ids, where the label folder has no train/ and validation/ of its own.
+    validation: list[str] = Field(default_factory=list)
+    resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
+    label_rate: float | None = Field(None, gt=0)  # rows per second of label files that do not say
+    allow_missing: bool = False  # leave out labelled videos that the store lacks
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    tensorboard: bool = True
+    checkpoint_seconds: float = Field(10.0, ge=0)  # least time between two checkpoints; 0: after every epoch
+
+    @field_validator("modalities")
+    @classmethod
+    def _known_modalities(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in MODALITIES:
+                raise ValueError(f"unknown modality {name!r}{nearest(name, MODALITIES)}")
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name at least one modality, and each once")
+        return names
+
+    @field_validator("channels")
+    @classmethod
+    def _channels_of_known_modalities(cls, channels: dict | None) -> dict | None:
+        for name in channels or {}:
+            if name not in MODALITIES:
+                raise ValueError(f"unknown modality {name!r}{nearest(name, MODALITIES)}")
+        return channels
+
+    @field_validator("hop")
+    @classmethod
+    def _leaves_no_frame_out(cls, hop: int, info: ValidationInfo) -> int:
+        window = info.data.get("window", hop)
+        if hop > window:
+            raise ValueError(f"a hop longer than the window ({window}) would skip frames")
+        return hop
+
+    def model_options(self, widths: dict[str, int]) -> dict:
+        """The arguments of `build_model`. Raises UsageError for a modality that has no width."""
+        for m in self.modalities:
+            if m not in widths:
+                raise UsageError(
+                    f"The features have no {m}, only {', '.join(widths)}. Leave it out, for example --set "
+                    f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
+                )
+        return {
+            "name": self.model,
+            "widths": {m: widths[m] for m in self.modalities},
+            "window": self.window,
+            "recursions": self.recursions,
+            "variant": self.variant,
+            "target": self.target,
+            "attention": self.attention,
+            "channels": self.channels and {m: c for m, c in self.channels.items() if m in self.modalities},
+            "encoder": self.encoder,
+            "gates": self.gates,
+            "dropout": self.dropout,
+            "tied": self.tied,
+            "modality_dropout": self.modality_dropout,
+        }
+
+
+def train_settings(config: Path | None = None, assignments: Iterable[str] = (), **options) -> TrainSettings:
+    """Resolve settings from a YAML file, `key=value` assignments and named options; an option of None is
+    absent.
+
+    Raises UsageError for an unknown key or preset, naming the nearest, and for a value that cannot be.
+    """
+    layers = [
+        read_yaml(config) if config else {},
+        {key: value for key, value in options.items() if value is not None},
+        parse_assignments(list(assignments)),
+    ]
+    preset = merge({}, *layers).get("preset", TrainSettings.model_fields["preset"].default)
+    if preset not in PRESETS:
+        raise UsageError(f"Unknown preset {preset!r}{nearest(preset, PRESETS)}")
+    return resolve(TrainSettings, PRESETS[preset], *layers)
