@@ -33,7 +33,7 @@ from affuse.console import (
 )
 from affuse.features.commands import features
 from affuse.fuse.commands import fuse
-from affuse.pipelines.bench_commands import bench
+from affuse.pipelines.bench.commands import bench
 from affuse.version import VERSION
 
 
@@ -121,7 +121,7 @@ def predict(run, out, weights_dir, device, as_json, videos) -> None:
 @JSON
 def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
     """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
-    from affuse.pipelines.demo import run_demo
+    from affuse.pipelines.demo.recipe import run_demo
 
     result = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
     click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
@@ -157,8 +157,8 @@ def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble
     """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
     from affuse.extract.extraction import Compute, extract_settings
     from affuse.fuse import train_settings
-    from affuse.pipelines.aff_wild2 import run_aff_wild2
-    from affuse.pipelines.aff_wild2_data import check, describe_check, discover
+    from affuse.pipelines.aff_wild2.data import check, describe_check, discover
+    from affuse.pipelines.aff_wild2.recipe import run_aff_wild2
 
     if only_check:
         report = check(discover(root, test_list))

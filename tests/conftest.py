@@ -32,7 +32,7 @@ def own_threads():
 def say():
     """Speaks a sentence between two seconds of silence: (samples,) at 16 kHz."""
     pytest.importorskip("espeakng_loader")
-    from affuse.pipelines.demo_voice import Voice, synthesiser
+    from affuse.pipelines.demo.voice import Voice, synthesiser
 
     def speak(text: str) -> np.ndarray:
         engine = synthesiser()  # a new one each time: what it says depends on what it has said

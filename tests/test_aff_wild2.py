@@ -12,8 +12,7 @@ from affuse.features import AffuseError, FeatureStore, Status, UsageError
 from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.experiments.folds import Fold
-from affuse.pipelines.aff_wild2 import run_aff_wild2, table
-from affuse.pipelines.aff_wild2_data import (
+from affuse.pipelines.aff_wild2.data import (
     AffWild2,
     check,
     describe_check,
@@ -22,6 +21,7 @@ from affuse.pipelines.aff_wild2_data import (
     six_folds,
     write_submission,
 )
+from affuse.pipelines.aff_wild2.recipe import run_aff_wild2, table
 from click.testing import CliRunner
 from media import plain_frames, tone, write_media
 from PIL import Image

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affuse.extract.extraction import extract_settings
-from affuse.pipelines.bench_extract import (
+from affuse.pipelines.bench.extract import (
     agree,
     bench_extract,
     describe_bench,

@@ -2,7 +2,7 @@
 
 import itertools
 
-from affuse.pipelines.demo import plain, word_errors
+from affuse.pipelines.demo.recipe import plain, word_errors
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from affuse.pipelines import demo_data, demo_face, demo_words
-from affuse.pipelines.demo_data import make_dataset, smooth, truth
-from affuse.pipelines.demo_face import Look, Motion, render
-from affuse.pipelines.demo_voice import Voice, synthesiser
+from affuse.pipelines.demo import data as demo_data
+from affuse.pipelines.demo import face as demo_face
+from affuse.pipelines.demo import words as demo_words
+from affuse.pipelines.demo.data import make_dataset, smooth, truth
+from affuse.pipelines.demo.face import Look, Motion, render
+from affuse.pipelines.demo.voice import Voice, synthesiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +76,7 @@ def test_words_are_sentences_of_the_lexicon(dataset):
 
 def test_same_parameters_give_the_same_files_in_another_process(dataset, tmp_path):
     code = (
-        "import pathlib, sys; from pipelines.demo_data import make_dataset;"
+        "import pathlib, sys; from affuse.pipelines.demo.data import make_dataset;"
         f"make_dataset(pathlib.Path(sys.argv[1]), **{SMALL!r})"
     )
     subprocess.run(

@@ -21,8 +21,8 @@ from affuse.extract.run import Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job, find_jobs
 from affuse.features.store import FeatureStore
-from affuse.pipelines.bench_facts import in_a_line, machine
-from affuse.pipelines.straightforward import Straightforward
+from affuse.pipelines.bench.facts import in_a_line, machine
+from affuse.pipelines.bench.straightforward import Straightforward
 
 from affuse.config import merge, resolve
 from affuse.console import Announce

@@ -21,7 +21,7 @@ from affuse.fuse import compare, predict, train_settings
 from affuse.fuse.experiments.compare import Comparison
 from affuse.fuse.experiments.trials import parse_seeds
 from affuse.fuse.models.registry import MODELS as FAMILY
-from affuse.pipelines.demo_data import DemoData, make_dataset
+from affuse.pipelines.demo.data import DemoData, make_dataset
 
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError

@@ -23,8 +23,8 @@ from affuse.extract.run import Receipt, Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.features.store import FeatureStore
-from affuse.pipelines.bench_facts import machine
-from affuse.pipelines.demo_face import Look, Motion, render
+from affuse.pipelines.bench.facts import machine
+from affuse.pipelines.demo.face import Look, Motion, render
 
 from affuse.errors import AffuseError, UsageError
 

@@ -15,7 +15,7 @@ from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
 from affuse.fuse import TrainSettings, crossval
 from affuse.fuse.training.checkpoint import write_bytes
-from affuse.pipelines.aff_wild2_data import AffWild2, check, discover, six_folds, write_submission
+from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
 
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError

@@ -41,7 +41,7 @@ def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, we
                   assignments) -> None:  # fmt: skip
     """Extraction on CPU, stage by stage and end to end, beside the straightforward composition of the packages."""
     from affuse.extract.extraction import extract_settings
-    from affuse.pipelines import bench_extract as measurement
+    from affuse.pipelines.bench import extract as measurement
     from dask.system import CPU_COUNT
 
     _make_room(out)
@@ -67,7 +67,7 @@ def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir
                  assignments) -> None:  # fmt: skip
     """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
     from affuse.extract.extraction import extract_settings
-    from affuse.pipelines.bench_memory import describe_memory, measure_memory
+    from affuse.pipelines.bench.memory import describe_memory, measure_memory
     from dask.system import CPU_COUNT
 
     _make_room(out)

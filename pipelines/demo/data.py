@@ -27,10 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from affuse.pipelines.demo_encode import encode
-from affuse.pipelines.demo_face import Look, Motion, render
-from affuse.pipelines.demo_voice import Synthesiser, Voice, synthesiser
-from affuse.pipelines.demo_words import write_sentence
+from affuse.pipelines.demo.encode import encode
+from affuse.pipelines.demo.face import Look, Motion, render
+from affuse.pipelines.demo.voice import Synthesiser, Voice, synthesiser
+from affuse.pipelines.demo.words import write_sentence
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
@@ -60,7 +60,7 @@ README = """Synthetic talking heads with known valence and arousal, made by affu
 
 The face is a warped photograph of the astronaut Eileen Collins (NASA, public domain; scikit-image's
 `astronaut`), the voices are espeak-ng's. Nobody said or felt any of this: random signals were drawn, and
-face, voice, words and labels made from them. How: the head of pipelines/demo_data.py.
+face, voice, words and labels made from them. How: the head of pipelines/demo/data.py.
 
 videos/<id>.mp4               {count} videos of about {seconds:g} s at {fps:g} frames per second
 labels/train/<id>.txt         valence,arousal per frame; {train} of {speakers} speakers
