@@ -24,11 +24,11 @@ from pathlib import Path
 from socket import gethostname
 
 import dask
-from affuse.extract.extractor import Extractor, undecodable
-from affuse.extract.run import Engine, Receipt, Recipe, process, receipt
+from affuse.extract.extractor import Extractor
+from affuse.extract.run import Engine, Receipt, Recipe, process
 from affuse.extract.videos import Job
 from affuse.features.layout import shard_name
-from affuse.features.record import Provenance, Source, how_they_differ
+from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
 from distributed.comm.core import CommClosedError
@@ -41,7 +41,7 @@ from affuse.errors import AffuseError, UsageError
 
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
-PATIENCE = 5  # s in which a scheduler must answer
+PATIENCE = 5  # s in which a scheduler must answer, and a shard written elsewhere be seen here
 WATCH = 2  # s between two looks at who works for it
 
 
@@ -213,7 +213,6 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-PATIENCE = 5  # s after which a shard that was written must be seen here too
 DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
     "decoder"
@@ -313,10 +312,9 @@ def _extractor(recipe: Recipe) -> Extractor:
 
 def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
     try:
-        source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+        source = job.source()
     except OSError:  # gone meanwhile: there is nothing to keep a record of
         return Receipt(job.id, DIED)
-    widths = {part: found.entry.width for part, found in extractor.located.items()}
-    video = undecodable(job.id, source, DIED, widths)
+    video = VideoFeatures.undecodable(job.id, source, DIED, extractor.provenance)
     store.write(video, extractor.provenance)
-    return receipt(video)
+    return Receipt.of(video)

@@ -58,10 +58,10 @@ class Receipt:
     seconds: dict[str, float] | None = None
     details: str = ""
 
-
-def receipt(video: VideoFeatures) -> Receipt:
-    statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
-    return Receipt(video.id, video.failure, video.frames, video.duration, statuses, video.seconds)
+    @classmethod
+    def of(cls, video: VideoFeatures) -> Receipt:
+        statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
+        return cls(video.id, video.failure, video.frames, video.duration, statuses, video.seconds)
 
 
 def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
@@ -86,7 +86,7 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
         store.write(video, extractor.provenance)
     except RecordError as error:
         return Receipt(job.id, str(error))
-    return receipt(video)
+    return Receipt.of(video)
 
 
 Engine = Callable[[list[Job]], Iterable[Receipt]]  # does the work, and hands out receipts as videos finish
