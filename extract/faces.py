@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -63,8 +63,8 @@ NOBODY = Detected(np.zeros((0, 4)), np.zeros(0))
 
 @dataclass(frozen=True)
 class Sightings:
-    """What was seen in consecutive frames: time (n,), seconds; size (n, 2), width and height of each; scaled (2,), those
-    at which faces were looked for; the faces of each."""
+    """Faces of consecutive frames: time (n,), seconds; size (n, 2), width and height of each; scaled (2,), the size at
+    which they were looked for."""
 
     time: np.ndarray
     size: np.ndarray
@@ -179,9 +179,9 @@ def between(one: Detected, other: Detected, pairs: np.ndarray, part: float) -> D
 class Track:
     """One face followed over time: frame index, box and confidence per sighting."""
 
-    frame: list[int] = field(default_factory=list)
-    box: list[np.ndarray] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
+    frame: list[int]
+    box: list[np.ndarray]
+    confidence: list[float]
 
     def add(self, frame: int, box: np.ndarray, confidence: float) -> None:
         self.frame.append(frame)
@@ -208,17 +208,15 @@ def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
         unlinked = set(range(len(faces.boxes)))
         if live and unlinked:
             score = overlap(np.array([t.box[-1] for t in live]), faces.boxes)
-            for t, f in zip(
-                *np.unravel_index(np.argsort(-score, axis=None, kind="stable"), score.shape), strict=True
-            ):
+            order = np.argsort(-score, axis=None, kind="stable")
+            for t, f in zip(*np.unravel_index(order, score.shape), strict=True):
                 if score[t, f] < LINK_OVERLAP:
                     break
                 if f in unlinked and live[t].frame[-1] != index:
                     live[t].add(index, faces.boxes[f], faces.confidence[f])
                     unlinked.discard(f)
         for f in sorted(unlinked):
-            track = Track()
-            track.add(index, faces.boxes[f], faces.confidence[f])
+            track = Track([index], [faces.boxes[f]], [faces.confidence[f]])
             tracks.append(track)
             live.append(track)
     return tracks
@@ -298,13 +296,8 @@ def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
 
     In float, because torch's integer path rounds differently for different memory layouts.
     """
-    return interpolate(
-        picture.permute(2, 0, 1)[None].float(),
-        (size, size),
-        mode="bilinear",
-        antialias=True,
-        align_corners=False,
-    )[0]
+    pixels = picture.permute(2, 0, 1)[None].float()
+    return interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def read_crop(path: Path, damage: list[str]) -> torch.Tensor | None:
