@@ -18,7 +18,7 @@ from threading import BoundedSemaphore, Event
 
 import numpy as np
 import torch
-from affuse.extract.faces import Person, cut_squares, find_person, read_crop, resize, upload
+from affuse.extract.faces import Face, Person, cut_squares, find_person, read_crop, resize, upload
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, Frames, Media, UndecodableError, probe, read_audio, read_frames
 from affuse.extract.networks import VIDEOS, Networks, make_provenance
@@ -30,6 +30,7 @@ from affuse.extract.weights.locate import Located
 from affuse.features.record import (
     AudioFeatures,
     Provenance,
+    Source,
     Status,
     TextFeatures,
     VideoFeatures,
@@ -82,15 +83,9 @@ class Extractor:
         except UndecodableError as error:
             return VideoFeatures.undecodable(job.id, source, str(error), self.provenance)
         with Lanes(self.threads, self.halted) as lanes:
-            parts = VideoExtraction(job, media, self.settings, self.networks, self.provenance, lanes).parts()
-        return VideoFeatures(
-            id=job.id,
-            source=source,
-            fps=media.fps,
-            frames=len(parts["visual"].time),
-            seconds={name: round(spent, 4) for name, spent in lanes.seconds.items()},
-            **parts,
-        )
+            return VideoExtraction(
+                job, source, media, self.settings, self.networks, self.provenance, lanes
+            ).record()
 
 
 @dataclass
@@ -102,6 +97,7 @@ class VideoExtraction:
     """
 
     job: Job
+    source: Source
     media: Media
     settings: ExtractSettings
     networks: Networks
@@ -111,8 +107,7 @@ class VideoExtraction:
     muffled: list[str] = field(default_factory=list)
     blurred: list[str] = field(default_factory=list)
 
-    def parts(self) -> dict:
-        """Duration in seconds, and the features of each modality, under the names they have in the record."""
+    def record(self) -> VideoFeatures:
         samples = self.listen()
         words = self.lanes.submit(self.text, samples)
         person = self.look()
@@ -124,8 +119,17 @@ class VideoExtraction:
                 replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
                 for part in (visual, audio)
             )
-        duration = max(self.media.duration, self.heard)
-        return {"duration": duration, "visual": visual, "audio": audio, "text": text}
+        return VideoFeatures(
+            id=self.job.id,
+            source=self.source,
+            fps=self.media.fps,
+            duration=max(self.media.duration, self.heard),
+            frames=len(visual.time),
+            visual=visual,
+            audio=audio,
+            text=text,
+            seconds={name: round(spent, 4) for name, spent in self.lanes.seconds.items()},
+        )
 
     def listen(self) -> np.ndarray:
         """The sound (samples,), where any is wanted."""
@@ -223,15 +227,15 @@ class VideoExtraction:
         lack = f"no readable crop in {crops.name}" if crops else f"no face found in {frames} frames"
         return replace(features, status=Status.NO_FACE, reason=lack)
 
-    def squares(self, person: Person) -> Iterator[tuple[int, torch.Tensor]]:
-        """Index and face of each frame with the person; a given crop that cannot be read counts as no face."""
+    def squares(self, person: Person) -> Iterator[Face]:
+        """The faces of the person; a given crop that cannot be read counts as no face."""
         if self.job.crops:
             given = ((index, read_crop(self.job.crop(index), self.blurred)) for index in person.seen)
             return ((index, picture) for index, picture in given if picture is not None)
         frames = read_frames(self.job.path, chunk=CROP_CHUNK, wanted=person.confidence > 0)
         return cut_squares(frames, person, self.settings.detection.margin)
 
-    def embed(self, portion: list[tuple[int, torch.Tensor]]) -> tuple[list[int], dict[str, np.ndarray]]:
+    def embed(self, portion: list[Face]) -> tuple[list[int], dict[str, np.ndarray]]:
         """Frame indices, and {view: embeddings (n, D) float16} of their faces."""
         encoder, chosen = self.networks.face_encoder, self.settings.views
         given = [upload(square, encoder.device) for _, square in portion]

@@ -27,6 +27,7 @@ from affuse.config import Settings
 MIN_FACE_PIXELS = 20  # MTCNN's own lower bound
 STEADY = 0.6  # intersection over union at which a face has moved evenly from one look to the next
 CUT = 25.0  # mean change of a pixel between neighbouring frames, of 255, that counts as a scene cut
+Face = tuple[int, torch.Tensor]  # index of the frame, and the face's square (side, side, 3) uint8
 COARSE = 8  # every how many pixels frames are compared at
 TRACK_MEMORY = 1.0  # s a track may go unseen before it ends
 LINK_OVERLAP = 0.3  # intersection over union that makes two boxes one person
@@ -183,11 +184,6 @@ class Track:
     box: list[np.ndarray]
     confidence: list[float]
 
-    def add(self, frame: int, box: np.ndarray, confidence: float) -> None:
-        self.frame.append(frame)
-        self.box.append(box)
-        self.confidence.append(confidence)
-
     @property
     def prominence(self) -> float:
         """Summed side length: long and near beats brief and far."""
@@ -213,7 +209,9 @@ def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
                 if score[t, f] < LINK_OVERLAP:
                     break
                 if f in unlinked and live[t].frame[-1] != index:
-                    live[t].add(index, faces.boxes[f], faces.confidence[f])
+                    live[t].frame.append(index)
+                    live[t].box.append(faces.boxes[f])
+                    live[t].confidence.append(faces.confidence[f])
                     unlinked.discard(f)
         for f in sorted(unlinked):
             track = Track([index], [faces.boxes[f]], [faces.confidence[f]])
@@ -277,10 +275,8 @@ def crop(pixels: np.ndarray, box: np.ndarray, margin: float) -> torch.Tensor:
     return torch.from_numpy(pixels[rows[:, None], columns[None, :]])
 
 
-def cut_squares(
-    frames: Iterable[Frames], person: Person, margin: float
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Index and face of each frame in which the person is seen; `frames` are those alone."""
+def cut_squares(frames: Iterable[Frames], person: Person, margin: float) -> Iterator[Face]:
+    """The face of each frame in which the person is seen; `frames` are those alone."""
     pictures = (pixels for chunk in frames for pixels in chunk.pixels)
     for index, pixels in zip(person.seen, pictures, strict=False):
         yield index, crop(pixels, person.box[index], margin)

@@ -160,21 +160,13 @@ class Summary:
         return self.video_seconds / max(self.seconds, 1e-9)
 
     @property
-    def seconds_left(self) -> float:
-        """How long the rest will take, reckoned by the size of its files."""
-        return self.seconds * (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
-
-    @property
-    def video_seconds_left(self) -> float:
-        return self.video_seconds * (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
-
-    @property
     def line(self) -> str:
-        """The state of the run in a line."""
-        left = f", about {clock(self.seconds_left)} left" if 0 < self.done < self.todo else ""
+        """The state of the run in a line; how long the rest will take is reckoned by the size of its files."""
+        to_do = (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
+        left = f", about {clock(self.seconds * to_do)} left" if 0 < self.done < self.todo else ""
         return (
             f"{self.done} of {self.todo} videos, {len(self.failed.keys() - set(self.kept))} failed; "
-            f"{clock(self.video_seconds)} of video done, about {clock(self.video_seconds_left)} to do; "
+            f"{clock(self.video_seconds)} of video done, about {clock(self.video_seconds * to_do)} to do; "
             f"{self.frames_per_second:.1f} frames/s{left}"
         )
 
@@ -193,9 +185,9 @@ def run(
     store: FeatureStore,
     settings_hash: str,
     engine: Engine,
-    retry_failed: bool = False,
-    on_start: Callable[[Counter[str]], None] = lambda reasons: None,
-    on_done: Callable[[Receipt, Summary], None] = lambda receipt, summary: None,
+    retry_failed: bool,
+    on_start: Callable[[Counter[str]], None],
+    on_done: Callable[[Receipt, Summary], None],
 ) -> Summary:
     """Have `engine` extract what is left of `jobs` into the store.
 

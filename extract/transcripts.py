@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import webvtt
+from webvtt.errors import MalformedFileError
 
 from affuse.errors import AffuseError
 
@@ -39,14 +40,7 @@ def read_transcript(path: Path) -> list[Word]:
     """
     try:
         words = _read_json(path) if path.suffix == ".json" else _read_cues(path)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OSError,
-        webvtt.errors.MalformedFileError,
-    ) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, MalformedFileError) as error:
         kind = {".json": "Whisper JSON", ".vtt": "WebVTT", ".srt": "SRT"}[path.suffix]
         raise AffuseError(
             f"Transcript {path} is not readable as {kind}: {error or type(error).__name__}. Mend or remove it."

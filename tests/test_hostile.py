@@ -214,7 +214,13 @@ def test_of_two_people_the_one_asked_for_is_followed(tmp_path):
         (job,) = find_jobs(tmp_path)
         with Lanes(1, threading.Event()) as lanes:
             person = VideoExtraction(
-                job, probe(job.path), extractor.settings, extractor.networks, extractor.provenance, lanes
+                job,
+                job.source(),
+                probe(job.path),
+                extractor.settings,
+                extractor.networks,
+                extractor.provenance,
+                lanes,
             ).look()
         assert person.confidence.any()
         centres[face] = np.nanmean(person.box[:, [0, 2]])
