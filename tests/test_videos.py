@@ -1,0 +1,84 @@
+"""Finding videos: below a folder, as files, and what is said of anything else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affuse.extract.videos import find_jobs
+from affuse.features.record import Source, Status, VideoFeatures
+from affuse.features.store import FeatureStore
+from builders import provenance
+
+from affuse.errors import UsageError
+
+
+@pytest.fixture
+def clips(tmp_path) -> Path:
+    for name in ("a.mp4", "sub/b.mkv", "notes.txt"):
+        path = tmp_path / "clips" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"-")
+    return tmp_path / "clips"
+
+
+def found(videos, **given) -> list[tuple[str, str, Path]]:
+    return [(job.id, job.name, job.path) for job in find_jobs(videos, **given)]
+
+
+def test_a_folder_a_file_or_several(clips):
+    a, b, notes = clips / "a.mp4", clips / "sub" / "b.mkv", clips / "notes.txt"
+    whole = [("a", "a.mp4", a), ("sub/b", "sub/b.mkv", b)]
+    assert found(clips) == found(str(clips)) == found([clips]) == whole
+    assert found(b) == found(str(b)) == [("b", "b.mkv", b)]
+    assert found([b, str(a)]) == [("b", "b.mkv", b), ("a", "a.mp4", a)]
+    assert found(path for path in (a,)) == [("a", "a.mp4", a)]
+    assert found(notes) == [("notes", "notes.txt", notes)]  # whoever names a file means it
+
+
+def test_what_is_given_beside_a_file_is_found_by_its_name(clips, tmp_path):
+    (tmp_path / "faces" / "b").mkdir(parents=True)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "b.vtt").touch()
+    (job,) = find_jobs(clips / "sub" / "b.mkv", str(tmp_path / "faces"), tmp_path / "words")
+    assert job.crops == tmp_path / "faces" / "b"
+    assert job.transcript == tmp_path / "words" / "b.vtt"
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        (None, "a folder, a file, or a list of these, not None"),
+        (7, "not 7"),
+        (b"clips", "not b'clips'"),
+        ([None], r"not \[None\]"),
+        ([], "No videos"),
+        ("gone.mp4", r"gone\.mp4 is not a folder of videos, and no video either"),
+        (["clips/a.mp4", "clips/gone.mp4"], r"clips/gone\.mp4 is not a folder"),
+        (["clips", "clips/a.mp4"], r"clips/a\.mp4 and clips/a\.mp4 would both be called 'a'"),
+    ],
+)
+def test_anything_else_is_a_sentence(clips, monkeypatch, videos, message):
+    monkeypatch.chdir(clips.parent)
+    with pytest.raises(UsageError, match=message):
+        find_jobs(videos)
+
+
+@pytest.mark.parametrize("given", [7, b"faces", "gone"])
+@pytest.mark.parametrize("option", ["faces_dir", "transcripts"])
+def test_what_is_given_beside_videos_is_a_folder(clips, option, given):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} .* is not a folder"):
+        find_jobs(clips, **{option: given})
+
+
+def test_a_record_of_nothing_can_be_kept(tmp_path):
+    made = provenance()
+    source = Source("a.mp4", 1, "0" * 64)
+    store = FeatureStore(tmp_path / "store", create=True)
+    store.write(VideoFeatures.undecodable("a", source, "it is empty", made), made)
+    video = store["a"]
+    assert video.failure == "it is empty"
+    for modality in ("visual", "audio", "text"):
+        part = getattr(video, modality)
+        assert (part.status, part.reason) == (Status.UNDECODABLE, "it is empty")
+        assert part.embedding.shape == (0, made.backbones[modality].width)
+        assert part.embedding.dtype == np.float16
