@@ -75,20 +75,17 @@ class Compute:
     def of(cls, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **options) -> Compute:
         """From the options of the command line. Raises UsageError where they contradict each other."""
         files = (tls_ca, tls_cert, tls_key)
+        scheduler, why = options["scheduler"], None
         if any(files) and not all(files):
-            raise UsageError("--tls-ca, --tls-cert and --tls-key go together: give all three, or none.")
-        if options["scheduler"] == "":
-            raise UsageError(
-                "--scheduler has no address: give one like tcp://127.0.0.1:8786, or leave it out."
-            )
-        if options["scheduler"] and options["workers"] is not None:
-            raise UsageError(
-                "--workers starts processes here, --scheduler uses those of a running one: give one."
-            )
-        if any(files) and not options["scheduler"]:
-            raise UsageError(
-                "The --tls options are for --scheduler: without one nothing leaves this machine."
-            )
+            why = "--tls-ca, --tls-cert and --tls-key go together: give all three, or none."
+        elif scheduler == "":
+            why = "--scheduler has no address: give one like tcp://127.0.0.1:8786, or leave it out."
+        elif scheduler and options["workers"] is not None:
+            why = "--workers starts processes here, --scheduler uses those of a running one: give one."
+        elif any(files) and not scheduler:
+            why = "The --tls options are for --scheduler: without one nothing leaves this machine."
+        if why:
+            raise UsageError(why)
         return cls(**options, tls=tls_security(*files) if all(files) else None)
 
     @property
@@ -234,10 +231,8 @@ def logged(folder: Path) -> Iterator[Path | None]:
 
 def describe(summary: Summary) -> str:
     """The run in a few lines: what was made, statuses by modality, time by stage."""
-    lines = [
-        f"{len(summary.made)} extracted, {len(summary.kept)} already there, {len(summary.failed)} failed, "
-        f"in {summary.seconds:.1f} s."
-    ]
+    told = f"{len(summary.made)} extracted, {len(summary.kept)} already there, {len(summary.failed)} failed"
+    lines = [f"{told}, in {summary.seconds:.1f} s."]
     if summary.made:
         lines.append(
             f"{summary.frames} frames, {summary.video_seconds:.1f} s of video: {summary.frames_per_second:.1f} frames "

@@ -68,10 +68,7 @@ class Extractor:
         self.provenance = make_provenance(settings, located)
 
     def load(self) -> None:
-        """Build the networks now, so that weights that do not fit stop a run before its first video.
-
-        Raises AffuseError naming the file.
-        """
+        """See `Networks.load`."""
         self.networks.load()
 
     def __call__(self, job: Job) -> VideoFeatures:
@@ -178,8 +175,7 @@ class VideoExtraction:
         frames = self._decoded(CLOCK_CHUNK, CLOCK_SIDE)
         person = Person.unseen(np.concatenate([np.zeros(0), *(chunk.time for chunk in frames)]))
         if wanted:
-            given = [i for i in range(len(person.time)) if self.job.crop(i).is_file()]
-            person.confidence[given] = 1
+            person.confidence[:] = [self.job.crop(i).is_file() for i in range(len(person.time))]
         return person
 
     def hear(self, samples: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, list[Future]]:
@@ -217,9 +213,8 @@ class VideoExtraction:
                 rows[name][index] = embedded
             valid[index] = True
         if not self.job.crops and not valid[person.seen].all():
-            raise UndecodableError(
-                f"{self.job.path} changed while it was read. Extract again when it is finished."
-            )
+            why = "changed while it was read. Extract again when it is finished."
+            raise UndecodableError(f"{self.job.path} {why}")
         features = replace(features, confidence=person.confidence * valid, views=views)
         if valid.any():
             return replace(features, reason=_noted(self.blurred))
@@ -239,9 +234,8 @@ class VideoExtraction:
         """Frame indices, and {view: embeddings (n, D) float16} of their faces."""
         encoder, chosen = self.networks.face_encoder, self.settings.views
         given = [upload(square, encoder.device) for _, square in portion]
-        squares = {
-            side: torch.stack([resize(face, side) for face in given]) for side in sides(chosen, encoder)
-        }
+        wanted = sides(chosen, encoder)
+        squares = {side: torch.stack([resize(face, side) for face in given]) for side in wanted}
         made = {"centre": encoder(squares[encoder.size])}
         made |= {view: encoder(cut_view(view, squares, encoder)) for view in stored_views(chosen)}
         return [index for index, _ in portion], made

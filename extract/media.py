@@ -116,14 +116,8 @@ def probe(path: Path) -> Media:
                 f"{path.name} is {duration / 3600:.1f} hours long; at most {LONGEST / 3600:.0f} are read. Cut it "
                 "into parts."
             )
-        return Media(
-            fps=float(rate) if rate else 0.0,
-            duration=duration,
-            width=width,
-            height=height,
-            has_video=video is not None,
-            has_audio=bool(audio),
-        )
+        has_video, has_audio, fps = video is not None, bool(audio), float(rate) if rate else 0.0
+        return Media(fps, duration, width, height, has_video, has_audio)
 
 
 def _length(container, stream) -> float:
