@@ -1,10 +1,9 @@
 """The contract between extraction and fusion: what a video's features are, and the store that keeps them."""
 
-import importlib
+from affuse.errors import AffuseError, UsageError
+from affuse.names import lazily
 
 _HOME = {
-    "AffuseError": "affuse.errors",
-    "UsageError": "affuse.errors",
     "MODALITIES": "affuse.features.record",
     "AudioFeatures": "affuse.features.record",
     "Backbone": "affuse.features.record",
@@ -18,13 +17,5 @@ _HOME = {
     "align": "affuse.features.timeline",
 }
 
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    """Import a public name when it is first asked for, so that the command line's help costs no h5py."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'features' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__all__ = ["AffuseError", "UsageError", *_HOME]
+__getattr__, __dir__ = lazily(__name__, _HOME)

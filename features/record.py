@@ -13,8 +13,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from affuse.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION = 1  # of the record and of the shard that keeps it; older code refuses newer shards
 MODALITIES = ("visual", "audio", "text")
@@ -33,8 +39,35 @@ class Status(str, Enum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True)
-class VisualFeatures:
+def checked_modalities(names: Iterable[str]) -> tuple[str, ...]:
+    """The modalities of these names. Raises UsageError for what is none, or no list of them."""
+    names = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    for name in names:
+        if name not in MODALITIES:
+            raise UsageError(f"{name!r} is no modality. Known: {', '.join(MODALITIES)}.")
+    return names
+
+
+class _Part:
+    """A modality of a video; shown by its facts instead of its arrays."""
+
+    embedding: np.ndarray
+    status: Status
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.facts}>"
+
+    @property
+    def facts(self) -> str:
+        """ "250 × 2048", or why there is nothing: "no_face (no face found in 250 frames)"."""
+        rows, width = self.embedding.shape
+        why = f"{self.status.value} ({self.reason})"
+        return f"{rows} × {width}" if self.status == Status.OK else why
+
+
+@dataclass(frozen=True, repr=False)
+class VisualFeatures(_Part):
     """Face embeddings, one row per video frame. A frame without a face is a row of zeros with valid False.
 
     embedding (T, D) float16; time (T,) float64, seconds; valid (T,) bool;
@@ -53,8 +86,8 @@ class VisualFeatures:
     views: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class AudioFeatures:
+@dataclass(frozen=True, repr=False)
+class AudioFeatures(_Part):
     """Sound embeddings, one row per video frame (25 a second where there is no video).
 
     embedding (T, D) float16; time (T,) float64, seconds. No rows unless status is ok.
@@ -66,8 +99,8 @@ class AudioFeatures:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class TextFeatures:
+@dataclass(frozen=True, repr=False)
+class TextFeatures(_Part):
     """Word embeddings, one row per spoken word.
 
     embedding (W, D) float16; start, end (W,) float64, seconds; word (W,) of str;
@@ -93,7 +126,7 @@ class Source:
     mtime_ns: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VideoFeatures:
     """Everything kept of one video. `fps` is the mean rate (0 without video); `duration` is in seconds."""
 
@@ -106,6 +139,20 @@ class VideoFeatures:
     audio: AudioFeatures
     text: TextFeatures
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{m} {getattr(self, m).facts}" for m in MODALITIES)
+        return f"<VideoFeatures {self.id!r}: {self.duration:.1f} s, {self.frames} frames; {parts}>"
+
+    def to_frame(self, embeddings: bool = False) -> pd.DataFrame:
+        """One row per video frame (of its sound, where it has no frames): time, seconds; face, and its left, top,
+        right, bottom in pixels and confidence; sound; word, "" where none is spoken; words, whether one is.
+
+        embeddings: as well as columns visual_0, …, audio_0, …, text_0, …, zeros where there is none.
+        """
+        from affuse.features.facts import frame_of  # costs pandas
+
+        return frame_of(self, embeddings)
 
     @property
     def transcript(self) -> str:
@@ -140,7 +187,7 @@ class Backbone:
     licence: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Provenance:
     """How features were made. Two videos belong in one store only if their `settings_hash` is the same.
 
@@ -151,6 +198,12 @@ class Provenance:
     settings_hash: str
     backbones: dict[str, Backbone]
     versions: dict[str, str]
+
+    def __repr__(self) -> str:
+        parts = (
+            f"{part} {b.name}" + ("" if b.trained else " (untrained)") for part, b in self.backbones.items()
+        )
+        return f"<Provenance {self.settings_hash[:12]}: {', '.join(parts)}>"
 
     @property
     def untrained(self) -> list[str]:
