@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affuse.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Settings(BaseModel):
@@ -94,12 +97,12 @@ def resolve(cls: type[S], *layers: dict) -> S:
         raise UsageError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 
 
-def _explain(cls: type[Settings], problem: dict) -> str:
+def _explain(cls: type[Settings], problem: ErrorDetails) -> str:
     where = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].removeprefix("Value error, ")
         return f"Setting {'.'.join(where) or cls.__name__}: {reason} (given: {problem['input']!r})."
-    owner = cls
+    owner: Any = cls
     for part in where[:-1]:
         owner = owner.model_fields[part].annotation
     return f"Unknown setting {'.'.join(where)!r}{nearest(where[-1], owner.model_fields)}"

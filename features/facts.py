@@ -45,7 +45,7 @@ def info_of(store: FeatureStore) -> dict:
         except DamagedError as error:
             damaged.append(error.problem)
             continue
-        facts = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
+        facts: dict = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
         for m in MODALITIES:
             part = getattr(header, m)
             facts[m] = {**asdict(part), "status": part.status.value}
@@ -88,7 +88,7 @@ def table_of(store: FeatureStore, ids: list[str]) -> pd.DataFrame:
     """See `FeatureStore.table`."""
     import pandas as pd
 
-    rows = []
+    rows: list[dict] = []
     for video_id in ids:
         try:
             header, (face,) = store.overview(video_id, "visual/valid")

@@ -79,7 +79,7 @@ def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
     arrays |= {f"{VIEWS}/{view}": array for view, array in video.visual.views.items()}
     for path, array in arrays.items():
         embedding = getattr(video, path.partition("/")[0]).embedding
-        if problem := _problem(kind(path), array, *embedding.shape[:1], embedding.shape[-1]):
+        if problem := _problem(kind(path), array, embedding.shape[0], embedding.shape[-1]):
             raise RecordError(f"The features of video {video.id!r} cannot be kept: {path} {problem}.")
     return {path: np.ascontiguousarray(array) for path, array in arrays.items()}
 

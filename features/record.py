@@ -258,7 +258,7 @@ def how_they_differ(old: Provenance, new: Provenance) -> list[str]:
 
 def _dotted(tree: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} → {"a.b": 1}"""
-    leaves = {}
+    leaves: dict = {}
     for key, value in tree.items():
         leaves |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return leaves

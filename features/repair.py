@@ -53,9 +53,8 @@ def quarantine(store: FeatureStore) -> list[Quarantined]:
     suspects = sorted({problem.file for problem in store.verify().problems})
     moved = []
     for path in (store.shards / name for name in suspects):
-        if path.is_file() and (
-            problems := problems_in(path)
-        ):  # what was remade or moved meanwhile is left alone
+        # What was remade or moved meanwhile is left alone.
+        if path.is_file() and (problems := problems_in(path)):
             moved.append(Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems))
     return moved
 
@@ -64,16 +63,14 @@ def _set_aside(path: Path, folder: Path) -> Path:
     """Move a file into `folder`, under its name and the first number that is free there; where it is now."""
     try:
         folder.mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            target = folder / f"{path.name}.{number}"
-            if _taken(target):
-                continue
-            os.replace(path, target)
-            return target
+        names = (folder / f"{path.name}.{number}" for number in itertools.count(1))
+        target = next(name for name in names if not _taken(name))
+        os.replace(path, target)
     except OSError as error:
         raise AffuseError(
             f"{path} could not be moved to {folder}: {error.strerror or error}. Check the permissions of both folders."
         ) from None
+    return target
 
 
 def _taken(target: Path) -> bool:

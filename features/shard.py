@@ -184,7 +184,7 @@ def read_shard(
         header = _header(file)
         parts = {}
         for modality, record in RECORDS.items():
-            arrays = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
+            arrays: dict = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
             if modality == "visual":
                 whole = views and modality in wanted
                 arrays["views"] = {view: _read(file, f"{VIEWS}/{view}", whole) for view in header.views}
@@ -301,14 +301,14 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
 
 def _header(file: h5py.File) -> Header:
     value = {k: json.loads(v) if isinstance(v, str) else v.item() for k, v in file.attrs.items()}
-    parts = {}
+    parts: dict = {}
     for modality in MODALITIES:
         said = {k: json.loads(v) for k, v in file[modality].attrs.items()}
         parts[modality] = Part(Status(said["status"]), said["reason"], *file[modality]["embedding"].shape)
-    source = [value[f"source_{name}"] for name in ("name", "size", "sha256")]
+    name, size, digest = (value[f"source_{fact}"] for fact in ("name", "size", "sha256"))
     return Header(
-        **{name: value[name] for name in ("id", "fps", "duration", "frames", "features_digest")},
-        source=Source(*source, value["local"]["mtime_ns"]),
+        **{fact: value[fact] for fact in ("id", "fps", "duration", "frames", "features_digest")},
+        source=Source(name, size, digest, value["local"]["mtime_ns"]),
         views=tuple(value["views"]),
         seconds=value["local"]["seconds"],
         provenance=Provenance.from_dict(value["provenance"]),
