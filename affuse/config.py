@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,7 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def nearest(name: str, known) -> str:
+def nearest(name: object, known: Iterable) -> str:
     """'; did you mean X? Known: …' for an unknown name, to end an error message with."""
     known = [str(k) for k in known]
     match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
@@ -53,7 +54,7 @@ def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:
     return tree
 
 
-def _number(value):
+def _number(value: object) -> object:
     """YAML 1.1 reads 1e-4 as text; people mean a number."""
     if isinstance(value, str):
         try:

@@ -152,7 +152,12 @@ def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance
 
 
 def _bring(
-    store, video_id: str, parts: dict[str, Path], layout: Layout, provenance: Provenance, root: Path
+    store: FeatureStore,
+    video_id: str,
+    parts: dict[str, Path],
+    layout: Layout,
+    provenance: Provenance,
+    root: Path,
 ) -> bool:
     """Write one video unless it is there already; whether it was written."""
     paths = list(parts.values())

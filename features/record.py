@@ -218,7 +218,7 @@ class Provenance:
         return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
 
 
-def canonical(value) -> str:
+def canonical(value: object) -> str:
     """JSON with one spelling per value: sorted keys, no spaces, ASCII. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 

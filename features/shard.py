@@ -54,7 +54,7 @@ from affuse.features.record import (
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
 
 from affuse.errors import AffuseError, RecordError
-from affuse.files import publish
+from affuse.files import Sink, publish
 
 BLOCK = 2**23  # bytes of a dataset read at once where only its digest is wanted
 DIGESTS = ("local", "features_digest", "digest")  # not part of what the features digest covers
@@ -107,7 +107,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
         )
     start = room(video.id, sum(map(chunk_count, arrays.values())))
 
-    def fill(sink) -> None:
+    def fill(sink: Sink) -> None:
         # The default libver: files written with "latest" never open again after a kill.
         with h5py.File(sink, "w", userblock_size=start) as file:
             _fill(file, video, provenance, arrays)
@@ -155,7 +155,7 @@ def _fill(
     _put(file, local=local, features_digest=features_digest, digest=_digest([features_digest, local]))
 
 
-def _put(node, **attributes) -> None:
+def _put(node: h5py.HLObject, **attributes: object) -> None:
     for name, value in attributes.items():
         node.attrs[name] = value if isinstance(value, (int, float)) else canonical(value)
 
@@ -167,7 +167,7 @@ def _extents(dataset: h5py.Dataset) -> list[tuple[int, int]]:
     return extents
 
 
-def _digest(value) -> str:
+def _digest(value: object) -> str:
     return sha256(canonical(value).encode()).hexdigest()
 
 
