@@ -17,18 +17,18 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import resource_tracker
 from pathlib import Path
 from socket import gethostname
 
 import dask
-from affuse.extract.extractor import Extractor, undecodable
-from affuse.extract.run import Engine, Receipt, Recipe, process, receipt
+from affuse.extract.extractor import Extractor
+from affuse.extract.run import Engine, Receipt, Recipe, process
 from affuse.extract.videos import Job
 from affuse.features.layout import shard_name
-from affuse.features.record import Provenance, Source, how_they_differ
+from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
 from distributed.comm.core import CommClosedError
@@ -41,41 +41,32 @@ from affuse.errors import AffuseError, UsageError
 
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
-PATIENCE = 5  # s in which a scheduler must answer
+PATIENCE = 5  # s in which a scheduler must answer, and a shard written elsewhere be seen here
 WATCH = 2  # s between two looks at who works for it
+DIED = (
+    "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
+    "decoder"
+)
+_building = threading.Lock()
 
 
-@dataclass(frozen=True)
-class TLS:
-    """Files for an encrypted, authenticated connection to a scheduler, in PEM."""
-
-    ca_file: Path
-    cert: Path
-    key: Path
-
-    @classmethod
-    def of(cls, *files: Path) -> TLS:
-        """These files. Raises UsageError where they do not serve."""
-        for path in files:
-            if not path.is_file():
-                raise UsageError(f"{path} of the --tls options is no file.")
-        made = cls(*files)
-        try:
-            made.security().get_connection_args("client")
-        except OSError as error:  # what ssl raises is one
-            raise UsageError(
-                f"The --tls files {', '.join(map(str, files))} do not serve ({error}): a certificate authority, a "
-                "certificate, and its key are wanted, in PEM."
-            ) from None
-        return made
-
-    def security(self) -> Security:
-        return Security(
-            tls_ca_file=str(self.ca_file),
-            tls_client_cert=str(self.cert),
-            tls_client_key=str(self.key),
-            require_encryption=True,
-        )
+def tls_security(ca_file: Path, cert: Path, key: Path) -> Security:
+    """An encrypted, authenticated connection to a scheduler by these PEM files. Raises UsageError where they do not
+    serve."""
+    files = (ca_file, cert, key)
+    for path in files:
+        if not path.is_file():
+            raise UsageError(f"{path} of the --tls options is no file.")
+    names = ("tls_ca_file", "tls_client_cert", "tls_client_key")
+    security = Security(require_encryption=True, **dict(zip(names, map(str, files), strict=True)))
+    try:
+        security.get_connection_args("client")
+    except OSError as error:  # what ssl raises is one
+        raise UsageError(
+            f"The --tls files {', '.join(map(str, files))} do not serve ({error}): a certificate authority, a "
+            "certificate, and its key are wanted, in PEM."
+        ) from None
+    return security
 
 
 @contextmanager
@@ -89,31 +80,20 @@ def local_cluster(workers: int, gpus: list[str], at_once: int) -> Iterator[Clien
         "distributed.admin.system-monitor.gil.enabled": False,
     }
     environment = {"DASK_LOGGING__DISTRIBUTED": "critical", "OMP_NUM_THREADS": "1"}
+    here = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}  # served all the same
+    scheduler = {"cls": Scheduler, "options": {"port": 0, **here}}
     _silence()
     with dask.config.set(settings), tempfile.TemporaryDirectory(prefix="affuse-") as private:
-        options = {
-            "nthreads": at_once,
-            "memory_limit": 0,
-            "host": LOOPBACK,
-            "dashboard": False,
-            "dashboard_address": f"{LOOPBACK}:0",  # its HTTP server is started all the same
-            "local_directory": private,
-            "silence_logs": logging.CRITICAL,
-        }
-        specs = {
-            i: {
-                "cls": Nanny,
-                "options": options
-                | {"env": environment | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})},
-            }
-            for i in range(workers)
-        }
-        ports = {"port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
-        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, **ports}}
+        quiet = {"silence_logs": logging.CRITICAL}
+        options = {"nthreads": at_once, "memory_limit": 0, "local_directory": private, **here, **quiet}
+        specs = {}
+        for i in range(workers):
+            gpu = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
+            specs[i] = {"cls": Nanny, "options": {**options, "env": environment | gpu}}
         with (
             _environment_kept(),  # starting workers leaves theirs in this process
             _deaf_to_ctrl_c() as loop,
-            SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL, loop=loop) as cluster,
+            SpecCluster(specs, scheduler, loop=loop, **quiet) as cluster,
             Client(cluster) as client,
         ):
             try:
@@ -144,7 +124,13 @@ def _environment_kept() -> Iterator[None]:
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
     """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them."""
-    _start_tracker()  # here: whatever starts it hears of Ctrl-C again
+    sys.warnoptions.append(
+        "ignore:resource_tracker:UserWarning"
+    )  # of the process that clears up after this one
+    try:
+        resource_tracker.ensure_running()  # here: whatever starts it hears of Ctrl-C again
+    finally:
+        sys.warnoptions.pop()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         runner = LoopRunner()
@@ -157,21 +143,12 @@ def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
         runner.stop()
 
 
-def _start_tracker() -> None:
-    """Start the process that clears up after this one, and keep it from telling people so when this one is killed."""
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        sys.warnoptions.pop()
-
-
 @contextmanager
-def joined(address: str, tls: TLS | None, announce: Announce) -> Iterator[Client]:
+def joined(address: str, security: Security | None, announce: Announce) -> Iterator[Client]:
     """A client of the scheduler at `address`. Raises UsageError where none answers."""
     _silence()
     try:
-        client = Client(address, timeout=PATIENCE, security=tls.security() if tls else None)
+        client = Client(address, timeout=PATIENCE, security=security)
     except (OSError, TimeoutError, ValueError, TypeError, AssertionError) as error:
         raise UsageError(
             f"No dask scheduler answers at {address} ({error}). Start one with: dask scheduler --host 127.0.0.1 --port "
@@ -213,22 +190,13 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-PATIENCE = 5  # s after which a shard that was written must be seen here too
-DIED = (
-    "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
-    "decoder"
-)
-_building = threading.Lock()
-
-
 def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore) -> Engine:
     """The engine that hands every video to a worker of `client`. `extractor` is this process's own, of the same
     recipe: the workers' features must be as its would be."""
 
     def submit(job: Job):
-        return client.submit(
-            work, job.absolute(), recipe, store.path.absolute(), extractor.provenance, pure=False
-        )
+        there = (recipe, store.path.absolute(), extractor.provenance)
+        return client.submit(work, job.absolute(), *there, pure=False)
 
     def engine(jobs: list[Job]) -> Iterator[Receipt]:
         futures = {submit(job): job for job in jobs}
@@ -313,10 +281,9 @@ def _extractor(recipe: Recipe) -> Extractor:
 
 def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
     try:
-        source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+        source = job.source()
     except OSError:  # gone meanwhile: there is nothing to keep a record of
         return Receipt(job.id, DIED)
-    widths = {part: found.entry.width for part, found in extractor.located.items()}
-    video = undecodable(job.id, source, DIED, widths)
+    video = VideoFeatures.undecodable(job.id, source, DIED, extractor.provenance)
     store.write(video, extractor.provenance)
-    return receipt(video)
+    return Receipt.of(video)

@@ -12,11 +12,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from affuse.extract.cluster import TLS, joined, local_cluster, on_dask
+from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
+from affuse.extract.extractor import Extractor
 from affuse.extract.networks import extraction_device
-from affuse.extract.run import Receipt, Recipe, Summary, here, run
+from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
 from affuse.extract.settings import PROFILES, ExtractSettings
-from affuse.extract.videos import Job, find_jobs
+from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import MODALITIES, Provenance
 from affuse.features.store import FeatureStore
 from dask.system import CPU_COUNT
@@ -70,7 +71,7 @@ class Compute:
     workers: int | None = None
     scheduler: str | None = None
     threads: int | None = None
-    tls: TLS | None = None
+    tls: Security | None = None
 
     @classmethod
     def of(cls, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **options) -> Compute:
@@ -90,57 +91,82 @@ class Compute:
             raise UsageError(
                 "The --tls options are for --scheduler: without one nothing leaves this machine."
             )
-        return cls(**options, tls=TLS.of(*files) if all(files) else None)
+        return cls(**options, tls=tls_security(*files) if all(files) else None)
+
+    @property
+    def gpus(self) -> list[str]:
+        """Those that workers share: all visible ones, unless the device names one. Raises UsageError for a device that
+        is absent."""
+        target = extraction_device(self.device)
+        return visible_gpus() if target.type == "cuda" and target.index is None else []
+
+    @property
+    def processes(self) -> int:
+        """Workers to be started here; 0 for this process alone."""
+        many = len(self.gpus)
+        return self.workers if self.workers is not None else many * (many > 1)
+
+    @property
+    def lanes(self) -> int | None:
+        """Threads of each process, None for all the cores of a scheduler's workers."""
+        share = max(1, CPU_COUNT // max(1, self.processes))
+        return self.threads or (None if self.scheduler else share)
+
+    def engine(self, recipe: Recipe, extractor: Extractor, store: FeatureStore, announce: Announce) -> Engine:
+        """The engine that works there, begun once it is known how many videos are left."""
+
+        def engine(left: list[Job]) -> Iterator[Receipt]:
+            if self.scheduler:
+                cluster = joined(self.scheduler, self.tls, announce)
+            elif self.processes == 0 or (self.workers is None and len(left) == 1):
+                yield from here(extractor, store)(left)
+                return
+            else:
+                cluster = local_cluster(min(self.processes, len(left)), self.gpus, extractor.at_once)
+            with cluster as client:
+                yield from on_dask(client, recipe, extractor, store)(left)
+
+        return engine
 
 
 HERE = Compute()
 
 
 def extract_folder(
-    video_dir: Path,
+    videos: AnyPath | Iterable[AnyPath],
     out: Path,
     settings: ExtractSettings,
     *,
-    weights_dir: Path | None = None,
-    allow_untrained: bool = False,
     faces_dir: Path | None = None,
     transcripts: Path | None = None,
-    compute: Compute = HERE,
-    retry_failed: bool = False,
-    announce: Announce = lambda text: None,
-    progress: Progress = lambda line, failure, last: None,
+    **how,
 ) -> tuple[Summary, Provenance]:
-    """Extract every video below `video_dir` that the store at `out` does not hold already.
-
-    announce hears what is about to happen, progress of every video. Raises UsageError and AffuseError for what
-    stops the whole run; a video that fails is in the summary.
-    """
-    jobs = find_jobs(video_dir, faces_dir, transcripts)
-    return extract_jobs(
-        jobs, out, settings, weights_dir, allow_untrained, compute, retry_failed, announce, progress
-    )
+    """Extract every video of a folder, or these files, that the store at `out` does not hold already; `how`, and what
+    is raised, are those of `extract_jobs`."""
+    return extract_jobs(find_jobs(videos, faces_dir, transcripts), out, settings, **how)
 
 
 def extract_jobs(
     jobs: list[Job],
     out: Path,
     settings: ExtractSettings,
-    weights_dir: Path | None,
-    allow_untrained: bool,
-    compute: Compute,
-    retry_failed: bool,
-    announce: Announce,
-    progress: Progress,
+    *,
+    weights_dir: Path | None = None,
+    allow_untrained: bool = False,
+    compute: Compute = HERE,
+    retry_failed: bool = False,
+    announce: Announce = lambda text: None,
+    progress: Progress = lambda line, failure, last: None,
     accept: Callable[[Provenance], None] = lambda provenance: None,
 ) -> tuple[Summary, Provenance]:
-    """As `extract_folder`, of videos already found. `accept` may raise, before anything is extracted, where the
-    features would not be of the kind wanted."""
-    target = extraction_device(compute.device)
-    gpus = visible_gpus() if target.type == "cuda" and target.index is None else []
-    workers = compute.workers if compute.workers is not None else (len(gpus) if len(gpus) > 1 else 0)
-    threads = compute.threads or (None if compute.scheduler else max(1, CPU_COUNT // max(1, workers)))
+    """Extract those of the videos that the store at `out` does not hold already.
+
+    announce hears what is about to happen, progress of every video. `accept` may raise, before anything is extracted,
+    where the features would not be of the kind wanted. Raises UsageError and AffuseError for what stops the whole run;
+    a video that fails is in the summary.
+    """
     weights = weights_dir.absolute() if weights_dir else None
-    recipe = Recipe(settings, weights, allow_untrained, compute.device, threads)
+    recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes)
     store = FeatureStore(out, create=True)
     extractor = recipe.extractor()
     provenance = extractor.provenance
@@ -165,18 +191,7 @@ def extract_jobs(
         failure = f"{receipt.id}: {receipt.failure}" if receipt.failure else None
         progress(summary.line, failure, summary.done == summary.todo)
 
-    def engine(left: list[Job]) -> Iterator[Receipt]:
-        alone = workers == 0 or (compute.workers is None and len(left) == 1)
-        if compute.scheduler is None and alone:
-            yield from here(extractor, store)(left)
-            return
-        if compute.scheduler:
-            cluster = joined(compute.scheduler, compute.tls, announce)
-        else:
-            cluster = local_cluster(min(workers, len(left)), gpus, extractor.at_once)
-        with cluster as client:
-            yield from on_dask(client, recipe, extractor, store)(left)
-
+    engine = compute.engine(recipe, extractor, store, announce)
     with logged(store.path / "logs") as path:
         summary = run(jobs, store, provenance.settings_hash, engine, retry_failed, start, done)
         log.info("%s", describe(summary))

@@ -1,10 +1,10 @@
 """One video in, one record out: all backbones, loaded once and kept.
 
-    path ─ probe ─┬─ frames ─ boxes ─ track ─ crops ─ face embeddings
-                  └─ sound ─┬─ patches ─ sound embeddings
-                            └─ words ─ word embeddings
+    path ─ probe ─┬─ sound ─┬─ words ─ word embeddings
+                  │         └─ patches ─ sound embeddings
+                  └─ frames ─ boxes ─ person ─ crops ─ face embeddings
 
-This thread decodes; the lanes compute, words beside faces beside sound. Frames are decoded twice, once small for the
+One thread decodes; the lanes compute, words beside faces beside sound. Frames are decoded twice, once small for the
 boxes and once for the crops: what is kept in memory in between is a box per frame, whatever the video's length.
 """
 
@@ -12,136 +12,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import BoundedSemaphore, Event
 
 import numpy as np
 import torch
-from affuse.extract.faces import FaceDetector, crop, follow, link, read_crop, resize, upload
+from affuse.extract.faces import Person, cut_squares, find_person, read_crop, resize, upload
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio, read_frames
+from affuse.extract.media import SAMPLE_RATE, Frames, Media, UndecodableError, probe, read_audio, read_frames
 from affuse.extract.networks import VIDEOS, Networks, make_provenance
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.transcripts import read_transcript
 from affuse.extract.videos import Job
-from affuse.extract.visual import FaceEncoder, cut_view, sides, stored_views
+from affuse.extract.visual import cut_view, sides, stored_views
 from affuse.extract.weights.locate import Located
-from affuse.features.record import AudioFeatures, Source, Status, TextFeatures, VideoFeatures, VisualFeatures
-
-
-def no_visual(width: int, status: Status, reason: str) -> VisualFeatures:
-    rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0, bool))
-    return VisualFeatures(*rows, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), status, reason)
-
-
-def no_audio(widths: dict[str, int], status: Status, reason: str) -> AudioFeatures:
-    return AudioFeatures(np.zeros((0, widths.get("audio", 0)), np.float16), np.zeros(0), status, reason)
-
-
-def no_text(width: int, status: Status, reason: str) -> TextFeatures:
-    rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0), np.zeros(0, str))
-    return TextFeatures(*rows, np.zeros(0, np.float32), status, reason)
-
-
-def undecodable(video_id: str, source: Source, reason: str, widths: dict[str, int]) -> VideoFeatures:
-    """The record of a video of which nothing can be decoded."""
-    status = Status.UNDECODABLE
-    return VideoFeatures(
-        id=video_id,
-        source=source,
-        fps=0.0,
-        duration=0.0,
-        frames=0,
-        visual=no_visual(widths.get("visual", 0), status, reason),
-        audio=no_audio(widths, status, reason),
-        text=no_text(widths.get("text", 0), status, reason),
-    )
-
+from affuse.features.record import (
+    AudioFeatures,
+    Provenance,
+    Status,
+    TextFeatures,
+    VideoFeatures,
+    VisualFeatures,
+)
 
 DETECTION_CHUNK = 33  # scaled frames looked through at once; one more than a multiple of usual steps
 CROP_CHUNK = 8  # full frames held at once
-
-
-def frame_clock(job: Job, lanes: Lanes, damage: list[str]) -> np.ndarray:
-    """Times (T,) of the frames, in seconds; they are decoded at the smallest size."""
-    chunks = read_frames(job.path, chunk=256, short_side=8, damage=damage)
-    return np.concatenate([np.zeros(0), *(c.time for c in lanes.reading("decode", chunks))])
-
-
-def find_person(
-    job: Job, detector: FaceDetector, lanes: Lanes, damage: list[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Time (T,), box (T, 4) in pixels of each frame, and confidence (T,) of the person followed.
-
-    Where the frame size changes midway, faces are linked in pixels of the first scaled frame, and each box is
-    scaled to its own frame.
-    """
-    settings = detector.settings
-    times, sizes, scaled = [np.zeros(0)], [np.zeros((0, 2))], []
-
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        found = read_frames(job.path, chunk=DETECTION_CHUNK, short_side=settings.short_side, damage=damage)
-        for chunk in lanes.reading("decode", found):
-            times.append(chunk.time)
-            sizes.append(chunk.size)
-            scaled.append(np.array(chunk.pixels.shape[2:0:-1], float))
-            yield chunk.pixels, chunk.time
-
-    detected = []
-    for i, faces in enumerate(lanes.ordered("detect", lambda chunk: detector(*chunk), chunks())):
-        detected += [face.scaled(scaled[0] / scaled[i]) for face in faces]
-    time, first = np.concatenate(times), scaled[0] if scaled else np.ones(2)
-    box, confidence = follow(link(detected, time), len(time), first[0], settings.face)
-    return time, box * np.tile(np.concatenate(sizes) / first, 2).astype(np.float32), confidence
-
-
-def embed_faces(
-    job: Job, encoder: FaceEncoder, chosen: tuple[str, ...], margin: float, seen: np.ndarray, box: np.ndarray,
-    lanes: Lanes, damage: list[str],
-) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:  # fmt: skip
-    """Portions of (frame indices, {view: embeddings (n, D) float16}) of the frames in `seen`, those with a face.
-
-    `chosen` are the views wanted; a given crop that cannot be read counts as no face.
-    """
-    wanted, others = sides(chosen, encoder), stored_views(chosen)
-
-    def encode(portion: list[tuple[int, torch.Tensor]]) -> tuple[list[int], dict[str, np.ndarray]]:
-        given = [upload(square, encoder.device) for _, square in portion]
-        squares = {side: torch.stack([resize(square, side) for square in given]) for side in wanted}
-        made = {"centre": encoder(squares[encoder.size])}
-        made |= {view: encoder(cut_view(view, squares, encoder)) for view in others}
-        return [index for index, _ in portion], made
-
-    squares = _given_squares(job, seen, damage) if job.crops else _cut_squares(job, seen, box, margin)
-    return lanes.ordered("visual", encode, _portions(lanes.reading("crop", squares), encoder.portion))
-
-
-def _given_squares(job: Job, seen: np.ndarray, damage: list[str]) -> Iterator[tuple[int, torch.Tensor]]:
-    for index in seen:
-        picture = read_crop(job.crop(index), damage)
-        if picture is not None:
-            yield index, picture
-
-
-def _cut_squares(
-    job: Job, seen: np.ndarray, box: np.ndarray, margin: float
-) -> Iterator[tuple[int, torch.Tensor]]:
-    left = iter(seen)
-    for chunk in read_frames(job.path, chunk=CROP_CHUNK, wanted=np.isin(np.arange(len(box)), seen)):
-        for pixels in chunk.pixels:
-            index = next(left)
-            yield index, crop(pixels, box[index], margin)
-    if next(left, None) is not None:
-        raise UndecodableError(f"{job.path} changed while it was read. Extract again when it is finished.")
-
-
-def _portions(items: Iterable, size: int) -> Iterator[list]:
-    items = iter(items)
-    while portion := list(islice(items, size)):
-        yield portion
-
-
+CLOCK_CHUNK, CLOCK_SIDE = (
+    256,
+    8,
+)  # frames at once, and pixels of their short side, where only times are wanted
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
 CUT_SHORT = 1.0  # s that a file may end before its header says
@@ -158,7 +58,7 @@ class Extractor:
     def __init__(
         self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1
     ):
-        self.settings, self.located = settings, located
+        self.settings = settings
         self.at_once = min(VIDEOS[device.type], threads)
         self.threads = threads // self.at_once
         self.turns = BoundedSemaphore(self.at_once)
@@ -176,139 +76,83 @@ class Extractor:
     def __call__(self, job: Job) -> VideoFeatures:
         """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
         a video that cannot be decoded is a record that says so."""
-        source = Source(job.name, job.size, job.digest(), job.mtime_ns)
+        source = job.source()
         try:
             media = probe(job.path)
         except UndecodableError as error:
-            return undecodable(job.id, source, str(error), self._widths)
+            return VideoFeatures.undecodable(job.id, source, str(error), self.provenance)
         with Lanes(self.threads, self.halted) as lanes:
-            samples, damage = self._samples(job, media, lanes)
-            sound = len(samples) / SAMPLE_RATE
-            words = lanes.submit(self._text, job, media, samples, damage, lanes)
-            blurred: list[str] = []
-            time, box, confidence = self._look(job, media, lanes, blurred)
-            heard = self._hear(samples, time, lanes)
-            del samples  # from here on the lanes alone hold it, until the last of them is done with it
-            visual = self._visual(job, media, time, box, confidence, lanes, blurred)
-            audio = self._audio(media, sound, damage, *heard)
-            text = words.result()
-        if note := _cut_short(media, visual.time, sound):
-            visual, audio = (
-                replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
-                for part in (visual, audio)
-            )
-        duration = max(media.duration, sound)
+            parts = VideoExtraction(job, media, self.settings, self.networks, self.provenance, lanes).parts()
         return VideoFeatures(
             id=job.id,
             source=source,
             fps=media.fps,
-            duration=duration,
-            frames=len(visual.time),
-            visual=visual,
-            audio=audio,
-            text=text,
+            frames=len(parts["visual"].time),
             seconds={name: round(spent, 4) for name, spent in lanes.seconds.items()},
+            **parts,
         )
 
-    @property
-    def _widths(self) -> dict[str, int]:
-        return {part: found.entry.width for part, found in self.located.items()}
 
-    def _samples(self, job: Job, media: Media, lanes: Lanes) -> tuple[np.ndarray, list[str]]:
-        """Sound (samples,), and what of it is damaged."""
-        damage: list[str] = []
-        wanted = {"audio", "speech"} & set(self.settings.parts)
-        if not media.has_audio or not wanted:
-            return np.zeros(0, np.float32), damage
-        with lanes.timed("decode"):
-            return read_audio(job.path, damage), damage
+@dataclass
+class VideoExtraction:
+    """One video on its way from the file to the record; the methods stand in the order of that way.
 
-    def _look(self, job: Job, media: Media, lanes: Lanes, damage: list[str]):
-        """Time (T,), box (T, 4) and confidence (T,) of the person followed."""
-        wanted = "visual" in self.settings.modalities
-        if media.has_video and wanted and not job.crops:
-            return find_person(job, self.networks.detector, lanes, damage)
-        time = frame_clock(job, lanes, damage) if media.has_video else np.zeros(0)
-        confidence = np.zeros(len(time), np.float32)
-        if wanted and job.crops:
-            confidence[[i for i in range(len(time)) if job.crop(i).is_file()]] = 1
-        return time, np.full((len(time), 4), np.nan, np.float32), confidence
+    What is noted as it is read: `blurred` and `muffled`, what was damaged of pictures and of sound; `heard`, seconds
+    of sound.
+    """
 
-    def _hear(self, samples: np.ndarray, time: np.ndarray, lanes: Lanes) -> tuple[np.ndarray, list[Future]]:
-        """The sound's times, and its embeddings, begun: those of the frames, where there are any and sound lasts."""
-        if "audio" not in self.settings.modalities:
-            return np.zeros(0), []
-        end = len(samples) / SAMPLE_RATE
-        clock = time[time < end] if len(time) else np.arange(0, end, 1 / SOUND_RATE)
-        size = self.networks.sound_encoder.portion
+    job: Job
+    media: Media
+    settings: ExtractSettings
+    networks: Networks
+    provenance: Provenance
+    lanes: Lanes
+    heard: float = 0.0
+    muffled: list[str] = field(default_factory=list)
+    blurred: list[str] = field(default_factory=list)
 
-        def encode(times: np.ndarray) -> np.ndarray:
-            with lanes.timed("audio"):
-                return self.networks.sound_encoder(samples, times)
-
-        return clock, [lanes.submit(encode, clock[i : i + size]) for i in range(0, len(clock), size)]
-
-    def _visual(
-        self, job: Job, media: Media, time: np.ndarray, box: np.ndarray, confidence: np.ndarray, lanes: Lanes,
-        damage: list[str],
-    ) -> VisualFeatures:  # fmt: skip
-        width = self._widths.get("visual", 0)
-        if not media.has_video:
-            return no_visual(width, Status.NO_VIDEO, "the file has no pictures")
-        if not len(time):
-            reason = f"no frame could be decoded ({'; '.join(damage[:3]) or 'the stream is empty'})"
-            return no_visual(width, Status.UNDECODABLE, reason)
-        embedding, valid = np.zeros((len(time), width), np.float16), np.zeros(len(time), bool)
-        if "visual" not in self.settings.modalities:
-            return VisualFeatures(embedding, time, valid, box, confidence, Status.SKIPPED, NOT_ASKED)
-        views = {name: np.zeros_like(embedding) for name in stored_views(self.settings.views)}
-        rows = {"centre": embedding, **views}
-        margin, seen = self.settings.detection.margin, np.flatnonzero(confidence)
-        for index, made in embed_faces(
-            job, self.networks.face_encoder, self.settings.views, margin, seen, box, lanes, damage
-        ):
-            for name, embedded in made.items():
-                rows[name][index] = embedded
-            valid[index] = True
-        if valid.any():
-            return VisualFeatures(
-                embedding, time, valid, box, confidence * valid, Status.OK, _noted(damage), views
+    def parts(self) -> dict:
+        """Duration in seconds, and the features of each modality, under the names they have in the record."""
+        samples = self.listen()
+        words = self.lanes.submit(self.text, samples)
+        person = self.look()
+        clock, batches = self.hear(samples, person.time)
+        del samples  # from here on the lanes alone hold it, until the last of them is done with it
+        visual, audio, text = self.visual(person), self.audio(clock, batches), words.result()
+        if note := self._cut_short(visual.time):
+            visual, audio = (
+                replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
+                for part in (visual, audio)
             )
-        lack = (
-            f"no readable crop in {job.crops.name}" if job.crops else f"no face found in {len(time)} frames"
-        )
-        return VisualFeatures(embedding, time, valid, box, confidence * 0, Status.NO_FACE, lack, views)
+        duration = max(self.media.duration, self.heard)
+        return {"duration": duration, "visual": visual, "audio": audio, "text": text}
 
-    def _audio(
-        self, media: Media, sound: float, damage: list[str], time: np.ndarray, embedded: list[Future]
-    ) -> AudioFeatures:
-        if "audio" not in self.settings.modalities:
-            return no_audio(self._widths, Status.SKIPPED, NOT_ASKED)
-        if not sound:
-            return no_audio(self._widths, *_why_silent(media, damage))
-        if not len(time):
-            return no_audio(self._widths, Status.TOO_SHORT, "the sound ends before the first frame")
-        embedding = np.concatenate([batch.result() for batch in embedded])
-        return AudioFeatures(embedding, time, Status.OK, _noted(damage))
+    def listen(self) -> np.ndarray:
+        """The sound (samples,), where any is wanted."""
+        if not self.media.has_audio or not {"audio", "speech"} & set(self.settings.parts):
+            return np.zeros(0, np.float32)
+        with self.lanes.timed("decode"):
+            samples = read_audio(self.job.path, self.muffled)
+        self.heard = len(samples) / SAMPLE_RATE
+        return samples
 
-    def _text(
-        self, job: Job, media: Media, samples: np.ndarray, damage: list[str], lanes: Lanes
-    ) -> TextFeatures:
-        width = self._widths.get("text", 0)
+    def text(self, samples: np.ndarray) -> TextFeatures:
+        """Words, of the transcript given or of the sound, and their embeddings."""
+        width = self.provenance.width("text")
         if "text" not in self.settings.modalities:
-            return no_text(width, Status.SKIPPED, NOT_ASKED)
+            return TextFeatures.absent(width, Status.SKIPPED, NOT_ASKED)
         if self.settings.transcripts == "given":
-            if job.transcript is None:
-                return no_text(width, Status.SKIPPED, "no transcript was given for this video")
-            words = read_transcript(job.transcript)
+            if self.job.transcript is None:
+                return TextFeatures.absent(width, Status.SKIPPED, "no transcript was given for this video")
+            words = read_transcript(self.job.transcript)
         elif not len(samples):
-            return no_text(width, *_why_silent(media, damage))
+            return TextFeatures.absent(width, *self._why_silent())
         else:
-            with lanes.timed("speech"):
+            with self.lanes.timed("speech"):
                 words = self.networks.transcriber(samples)
         if not words:
-            return no_text(width, Status.NO_SPEECH, "no speech was recognised")
-        with lanes.timed("text"):
+            return TextFeatures.absent(width, Status.NO_SPEECH, "no speech was recognised")
+        with self.lanes.timed("text"):
             embedding = self.networks.word_encoder(words)
         return TextFeatures(
             embedding=embedding,
@@ -318,23 +162,123 @@ class Extractor:
             confidence=np.array([w.confidence for w in words], np.float32),
         )
 
+    def look(self) -> Person:
+        """The person followed; with given crops, seen wherever there is one; without pictures, no frame."""
+        if not self.media.has_video:
+            return Person.unseen(np.zeros(0))
+        wanted = "visual" in self.settings.modalities
+        if wanted and not self.job.crops:
+            detector, detection = self.networks.detector, self.settings.detection
+            frames = self._decoded(DETECTION_CHUNK, detection.short_side)
+            return find_person(self.lanes.ordered("detect", detector.watch, frames), detection.face)
+        frames = self._decoded(CLOCK_CHUNK, CLOCK_SIDE)
+        person = Person.unseen(np.concatenate([np.zeros(0), *(chunk.time for chunk in frames)]))
+        if wanted:
+            given = [i for i in range(len(person.time)) if self.job.crop(i).is_file()]
+            person.confidence[given] = 1
+        return person
+
+    def hear(self, samples: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, list[Future]]:
+        """The sound's times, and its embeddings, begun: those of the frames, where there are any and sound lasts."""
+        if "audio" not in self.settings.modalities:
+            return np.zeros(0), []
+        clock = time[time < self.heard] if len(time) else np.arange(0, self.heard, 1 / SOUND_RATE)
+        encoder = self.networks.sound_encoder
+
+        def encode(times: np.ndarray) -> np.ndarray:
+            with self.lanes.timed("audio"):
+                return encoder(samples, times)
+
+        starts = range(0, len(clock), encoder.portion)
+        return clock, [self.lanes.submit(encode, clock[i : i + encoder.portion]) for i in starts]
+
+    def visual(self, person: Person) -> VisualFeatures:
+        width, frames = self.provenance.width("visual"), len(person.time)
+        if not self.media.has_video:
+            return VisualFeatures.absent(width, Status.NO_VIDEO, "the file has no pictures")
+        if not frames:
+            reason = f"no frame could be decoded ({'; '.join(self.blurred[:3]) or 'the stream is empty'})"
+            return VisualFeatures.absent(width, Status.UNDECODABLE, reason)
+        embedding, valid = np.zeros((frames, width), np.float16), np.zeros(frames, bool)
+        features = VisualFeatures(embedding, person.time, valid, person.box, person.confidence)
+        if "visual" not in self.settings.modalities:
+            return replace(features, status=Status.SKIPPED, reason=NOT_ASKED)
+        views = {name: np.zeros_like(embedding) for name in stored_views(self.settings.views)}
+        rows = {"centre": embedding, **views}
+        portions = _portions(
+            self.lanes.reading("crop", self.squares(person)), self.networks.face_encoder.portion
+        )
+        for index, made in self.lanes.ordered("visual", self.embed, portions):
+            for name, embedded in made.items():
+                rows[name][index] = embedded
+            valid[index] = True
+        if not self.job.crops and not valid[person.seen].all():
+            raise UndecodableError(
+                f"{self.job.path} changed while it was read. Extract again when it is finished."
+            )
+        features = replace(features, confidence=person.confidence * valid, views=views)
+        if valid.any():
+            return replace(features, reason=_noted(self.blurred))
+        crops = self.job.crops
+        lack = f"no readable crop in {crops.name}" if crops else f"no face found in {frames} frames"
+        return replace(features, status=Status.NO_FACE, reason=lack)
+
+    def squares(self, person: Person) -> Iterator[tuple[int, torch.Tensor]]:
+        """Index and face of each frame with the person; a given crop that cannot be read counts as no face."""
+        if self.job.crops:
+            given = ((index, read_crop(self.job.crop(index), self.blurred)) for index in person.seen)
+            return ((index, picture) for index, picture in given if picture is not None)
+        frames = read_frames(self.job.path, chunk=CROP_CHUNK, wanted=person.confidence > 0)
+        return cut_squares(frames, person, self.settings.detection.margin)
+
+    def embed(self, portion: list[tuple[int, torch.Tensor]]) -> tuple[list[int], dict[str, np.ndarray]]:
+        """Frame indices, and {view: embeddings (n, D) float16} of their faces."""
+        encoder, chosen = self.networks.face_encoder, self.settings.views
+        given = [upload(square, encoder.device) for _, square in portion]
+        squares = {
+            side: torch.stack([resize(face, side) for face in given]) for side in sides(chosen, encoder)
+        }
+        made = {"centre": encoder(squares[encoder.size])}
+        made |= {view: encoder(cut_view(view, squares, encoder)) for view in stored_views(chosen)}
+        return [index for index, _ in portion], made
+
+    def audio(self, clock: np.ndarray, batches: list[Future]) -> AudioFeatures:
+        width = self.provenance.width("audio")
+        if "audio" not in self.settings.modalities:
+            return AudioFeatures.absent(width, Status.SKIPPED, NOT_ASKED)
+        if not self.heard:
+            return AudioFeatures.absent(width, *self._why_silent())
+        if not len(clock):
+            return AudioFeatures.absent(width, Status.TOO_SHORT, "the sound ends before the first frame")
+        embedding = np.concatenate([batch.result() for batch in batches])
+        return AudioFeatures(embedding, clock, Status.OK, _noted(self.muffled))
+
+    def _decoded(self, chunk: int, short_side: int) -> Iterator[Frames]:
+        """All frames, scaled down; what is damaged of them is noted."""
+        frames = read_frames(self.job.path, chunk=chunk, short_side=short_side, damage=self.blurred)
+        return self.lanes.reading("decode", frames)
+
+    def _why_silent(self) -> tuple[Status, str]:
+        if not self.media.has_audio:
+            return Status.NO_AUDIO, "the file has no sound"
+        if self.muffled:
+            return Status.UNDECODABLE, f"the sound could not be decoded ({self.muffled[0]})"
+        return Status.TOO_SHORT, "the sound stream is empty"
+
+    def _cut_short(self, time: np.ndarray) -> str:
+        """What to say of a file that ends before its header says, as a half-copied one does."""
+        whole = self.heard or not self.media.has_audio  # sound that was not decoded may well last to the end
+        end = max([self.heard, *time[-1:]])
+        if not whole or self.media.duration - end < CUT_SHORT:
+            return ""
+        return f"the file ends at {end:.1f} s of the {self.media.duration:.1f} s that its header says"
+
 
 def _noted(damage: list[str]) -> str:
     return f"{len(damage)} damaged parts were passed over (first: {damage[0]})" if damage else ""
 
 
-def _cut_short(media: Media, time: np.ndarray, sound: float) -> str:
-    """What to say of a file that ends before its header says, as a half-copied one does; `sound` in seconds."""
-    whole = sound or not media.has_audio  # sound that was not decoded may well last to the end
-    end = max([sound, *time[-1:]])
-    if not whole or media.duration - end < CUT_SHORT:
-        return ""
-    return f"the file ends at {end:.1f} s of the {media.duration:.1f} s that its header says"
-
-
-def _why_silent(media: Media, damage: list[str]) -> tuple[Status, str]:
-    if not media.has_audio:
-        return Status.NO_AUDIO, "the file has no sound"
-    if damage:
-        return Status.UNDECODABLE, f"the sound could not be decoded ({damage[0]})"
-    return Status.TOO_SHORT, "the sound stream is empty"
+def _portions(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while portion := list(islice(items, size)):
+        yield portion

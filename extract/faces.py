@@ -1,19 +1,23 @@
 """Faces: found by MTCNN in every n-th frame, linked over time, one person followed, square crops cut.
 
+    frames ─ FaceDetector ─ Sightings ─ link, follow ─ Person ─ cut_squares
+
 Frames are scaled down to `Detection.short_side` before faces are looked for; boxes are then in pixels of the scaled
 frame. Between two looks boxes are carried on, with a second look where that would not do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from affuse.extract.media import Frames
 from PIL import Image
 from pydantic import Field
 from torch.nn.functional import interpolate
@@ -21,11 +25,11 @@ from torch.nn.functional import interpolate
 from affuse.config import Settings
 
 MIN_FACE_PIXELS = 20  # MTCNN's own lower bound
-STEADY = (
-    0.6  # intersection over union at which a face counts as having moved evenly from one look to the next
-)
+STEADY = 0.6  # intersection over union at which a face has moved evenly from one look to the next
 CUT = 25.0  # mean change of a pixel between neighbouring frames, of 255, that counts as a scene cut
 COARSE = 8  # every how many pixels frames are compared at
+TRACK_MEMORY = 1.0  # s a track may go unseen before it ends
+LINK_OVERLAP = 0.3  # intersection over union that makes two boxes one person
 
 
 class Detection(Settings):
@@ -57,6 +61,36 @@ class Detected:
 NOBODY = Detected(np.zeros((0, 4)), np.zeros(0))
 
 
+@dataclass(frozen=True)
+class Sightings:
+    """Faces of consecutive frames: time (n,), seconds; size (n, 2), width and height of each; scaled (2,), the size at
+    which they were looked for."""
+
+    time: np.ndarray
+    size: np.ndarray
+    scaled: np.ndarray
+    faces: list[Detected]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person throughout a video: time (T,) of each frame, seconds; box (T, 4) float32 in pixels of that frame, and
+    confidence (T,) float32; NaN and 0 where unseen."""
+
+    time: np.ndarray
+    box: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def unseen(cls, time: np.ndarray) -> Person:
+        return cls(time, np.full((len(time), 4), np.nan, np.float32), np.zeros(len(time), np.float32))
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Indices of the frames with a face."""
+        return np.flatnonzero(self.confidence)
+
+
 class FaceDetector:
     """MTCNN (Zhang et al. 2016) from facenet-pytorch; the weights come with the package."""
 
@@ -79,12 +113,16 @@ class FaceDetector:
             if pairs is None:
                 lost += range(a + 1, b)
             else:
-                faces |= {
-                    i: between(faces[a], faces[b], pairs, _part(time, a, i, b)) for i in range(a + 1, b)
-                }
+                part = (time - time[a]) / (time[b] - time[a])
+                faces |= {i: between(faces[a], faces[b], pairs, part[i]) for i in range(a + 1, b)}
         if lost:
             faces |= zip(lost, self.look(pixels[lost]), strict=True)
         return [faces[i] for i in range(len(pixels))]
+
+    def watch(self, frames: Frames) -> Sightings:
+        """The same of frames as they were decoded."""
+        scaled = np.array(frames.pixels.shape[2:0:-1], float)
+        return Sightings(frames.time, frames.size, scaled, self(frames.pixels, frames.time))
 
     @torch.inference_mode()
     def look(self, pixels: np.ndarray) -> list[Detected]:
@@ -137,21 +175,13 @@ def between(one: Detected, other: Detected, pairs: np.ndarray, part: float) -> D
     )
 
 
-def _part(time: np.ndarray, a: int, i: int, b: int) -> float:
-    return float((time[i] - time[a]) / (time[b] - time[a]))
-
-
-TRACK_MEMORY = 1.0  # s a track may go unseen before it ends
-LINK_OVERLAP = 0.3  # intersection over union that makes two boxes one person
-
-
 @dataclass
 class Track:
     """One face followed over time: frame index, box and confidence per sighting."""
 
-    frame: list[int] = field(default_factory=list)
-    box: list[np.ndarray] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
+    frame: list[int]
+    box: list[np.ndarray]
+    confidence: list[float]
 
     def add(self, frame: int, box: np.ndarray, confidence: float) -> None:
         self.frame.append(frame)
@@ -178,17 +208,15 @@ def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
         unlinked = set(range(len(faces.boxes)))
         if live and unlinked:
             score = overlap(np.array([t.box[-1] for t in live]), faces.boxes)
-            for t, f in zip(
-                *np.unravel_index(np.argsort(-score, axis=None, kind="stable"), score.shape), strict=True
-            ):
+            order = np.argsort(-score, axis=None, kind="stable")
+            for t, f in zip(*np.unravel_index(order, score.shape), strict=True):
                 if score[t, f] < LINK_OVERLAP:
                     break
                 if f in unlinked and live[t].frame[-1] != index:
                     live[t].add(index, faces.boxes[f], faces.confidence[f])
                     unlinked.discard(f)
         for f in sorted(unlinked):
-            track = Track()
-            track.add(index, faces.boxes[f], faces.confidence[f])
+            track = Track([index], [faces.boxes[f]], [faces.confidence[f]])
             tracks.append(track)
             live.append(track)
     return tracks
@@ -207,16 +235,28 @@ def follow(tracks: list[Track], frames: int, width: int, face: str = "main") -> 
     if face in ("left", "right"):
         tracks = [t for t in tracks if (t.centre < width / 2) == (face == "left")]
     if face == "largest":
-        sightings = [
+        tracks = [
             Track([i], [b], [c]) for t in tracks for i, b, c in zip(t.frame, t.box, t.confidence, strict=True)
         ]
-        tracks = sightings
     for track in sorted(tracks, key=lambda t: -t.prominence):
         span = np.arange(track.frame[0], track.frame[-1] + 1)
         if np.isnan(box[span, 0]).all():
             box[track.frame] = track.box
             confidence[track.frame] = track.confidence
     return box, confidence
+
+
+def find_person(sightings: Iterable[Sightings], face: str) -> Person:
+    """The one person whom `follow` chooses of all these frames. Where their size changes midway, faces are linked in
+    pixels of the first scaled frame, and each box is scaled to its own frame."""
+    sightings = list(sightings)
+    if not sightings:
+        return Person.unseen(np.zeros(0))
+    first = sightings[0].scaled
+    faces = [found.scaled(first / part.scaled) for part in sightings for found in part.faces]
+    time, size = (np.concatenate([getattr(part, name) for part in sightings]) for name in ("time", "size"))
+    box, confidence = follow(link(faces, time), len(time), first[0], face)
+    return Person(time, box * np.tile(size / first, 2).astype(np.float32), confidence)
 
 
 def square(box: np.ndarray, margin: float) -> tuple[int, int, int]:
@@ -237,6 +277,15 @@ def crop(pixels: np.ndarray, box: np.ndarray, margin: float) -> torch.Tensor:
     return torch.from_numpy(pixels[rows[:, None], columns[None, :]])
 
 
+def cut_squares(
+    frames: Iterable[Frames], person: Person, margin: float
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Index and face of each frame in which the person is seen; `frames` are those alone."""
+    pictures = (pixels for chunk in frames for pixels in chunk.pixels)
+    for index, pixels in zip(person.seen, pictures, strict=False):
+        yield index, crop(pixels, person.box[index], margin)
+
+
 def upload(picture: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The picture on the device; to a GPU from pinned memory, so that the copy waits for nothing."""
     return picture if device.type == "cpu" else picture.pin_memory().to(device, non_blocking=True)
@@ -247,13 +296,8 @@ def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
 
     In float, because torch's integer path rounds differently for different memory layouts.
     """
-    return interpolate(
-        picture.permute(2, 0, 1)[None].float(),
-        (size, size),
-        mode="bilinear",
-        antialias=True,
-        align_corners=False,
-    )[0]
+    pixels = picture.permute(2, 0, 1)[None].float()
+    return interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def read_crop(path: Path, damage: list[str]) -> torch.Tensor | None:

@@ -19,9 +19,9 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 import torch
-from affuse.extract.memory import HOLES
 
 A, B = TypeVar("A"), TypeVar("B")
+AHEAD = 2  # items per lane that are begun before the first is asked for
 
 
 class Gathered(Generic[A, B]):
@@ -57,10 +57,6 @@ class Gathered(Generic[A, B]):
             return
         for (_, answer), result in zip(batch, made, strict=True):
             answer.set_result(result)
-
-
-A, B = TypeVar("A"), TypeVar("B")
-AHEAD = 2  # items per lane that are begun before the first is asked for
 
 
 class Lanes:
@@ -109,9 +105,7 @@ class Lanes:
     def submit(self, function: Callable[..., B], *given) -> Future[B]:
         def work() -> B:
             torch.set_num_threads(1)  # each time: numba, which Whisper uses, sets its thread's number too
-            made = function(*given)
-            HOLES.give_back(self.threads)
-            return made
+            return function(*given)
 
         return self._pool.submit(work)
 

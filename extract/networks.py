@@ -8,7 +8,6 @@ from threading import Lock
 
 import torch
 from affuse.extract.faces import FaceDetector
-from affuse.extract.memory import keep_freed_memory
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.weights.locate import Located, locate
 from affuse.extract.weights.table import LIBRARIES
@@ -113,7 +112,6 @@ class Networks:
 
         Raises AffuseError naming the file.
         """
-        keep_freed_memory()
         networks = {
             "visual": "face_encoder",
             "audio": "sound_encoder",

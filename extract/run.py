@@ -58,10 +58,10 @@ class Receipt:
     seconds: dict[str, float] | None = None
     details: str = ""
 
-
-def receipt(video: VideoFeatures) -> Receipt:
-    statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
-    return Receipt(video.id, video.failure, video.frames, video.duration, statuses, video.seconds)
+    @classmethod
+    def of(cls, video: VideoFeatures) -> Receipt:
+        statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
+        return cls(video.id, video.failure, video.frames, video.duration, statuses, video.seconds)
 
 
 def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
@@ -86,10 +86,33 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
         store.write(video, extractor.provenance)
     except RecordError as error:
         return Receipt(job.id, str(error))
-    return receipt(video)
+    return Receipt.of(video)
 
 
 Engine = Callable[[list[Job]], Iterable[Receipt]]  # does the work, and hands out receipts as videos finish
+
+
+def here(extractor: Extractor, store: FeatureStore) -> Engine:
+    """The engine that works in this process: one video after another, or as many at once as the device is for."""
+
+    def one_by_one(jobs: list[Job]) -> Iterator[Receipt]:
+        return (process(job, extractor, store) for job in jobs)
+
+    def side_by_side(jobs: list[Job]) -> Iterator[Receipt]:
+        extractor.halted.clear()
+        kernel_threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(extractor.at_once, "video")
+        try:
+            for future in as_completed([pool.submit(process, job, extractor, store) for job in jobs]):
+                yield future.result()
+        except BaseException:  # the run is called off, or its reader has left
+            extractor.halted.set()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(kernel_threads)  # videos side by side cannot each put it back
+
+    return side_by_side if extractor.at_once > 1 else one_by_one
 
 
 @dataclass
@@ -165,49 +188,6 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
 
 
-def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_failed: bool) -> dict[str, str]:
-    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve."""
-    reasons = {}
-    for job in jobs:
-        try:
-            reason = store.why_remake(job.id, settings_hash, job.size, job.mtime_ns, job.digest)
-        except OSError as error:  # the video is not readable: extraction will say so
-            reason = f"unreadable: {error.strerror or error}"
-        if reason is None and retry_failed and _failure(store, job.id):
-            reason = "failed before"
-        if reason is not None:
-            reasons[job.id] = reason
-    return reasons
-
-
-def _failure(store: FeatureStore, video_id: str) -> str | None:
-    """Why the store's record of a video holds nothing, or None where it holds something."""
-    return store.read(video_id, modalities=()).failure
-
-
-def here(extractor: Extractor, store: FeatureStore) -> Engine:
-    """The engine that works in this process: one video after another, or as many at once as the device is for."""
-
-    def one_by_one(jobs: list[Job]) -> Iterator[Receipt]:
-        return (process(job, extractor, store) for job in jobs)
-
-    def side_by_side(jobs: list[Job]) -> Iterator[Receipt]:
-        extractor.halted.clear()
-        kernel_threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(extractor.at_once, "video")
-        try:
-            for future in as_completed([pool.submit(process, job, extractor, store) for job in jobs]):
-                yield future.result()
-        except BaseException:  # the run is called off, or its reader has left
-            extractor.halted.set()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            torch.set_num_threads(kernel_threads)  # videos side by side cannot each put it back
-
-    return side_by_side if extractor.at_once > 1 else one_by_one
-
-
 def run(
     jobs: list[Job],
     store: FeatureStore,
@@ -226,22 +206,40 @@ def run(
     begin = time.perf_counter()
     store.sweep()
     reasons = remaining(jobs, store, settings_hash, retry_failed)
-    summary = Summary(todo=len(reasons))
-    for job in jobs:
-        if job.id not in reasons:
-            summary.kept.append(job.id)
-            if failure := _failure(store, job.id):
-                summary.failed[job.id] = f"{failure} (found by an earlier run; --retry-failed tries again)"
-    left = {job.id: job for job in jobs if job.id in reasons}
-    sizes = {video_id: _size(job) for video_id, job in left.items()}
-    summary.bytes_todo = sum(sizes.values())
+    left = [job for job in jobs if job.id in reasons]
+    sizes = {job.id: _size(job) for job in left}
+    summary = Summary(todo=len(left), bytes_todo=sum(sizes.values()))
+    summary.kept = [job.id for job in jobs if job.id not in reasons]
+    for video_id in summary.kept:
+        if failure := _failure(store, video_id):
+            summary.failed[video_id] = f"{failure} (found by an earlier run; --retry-failed tries again)"
     on_start(Counter(reasons.values()))
-    for receipt in engine(list(left.values())) if left else ():
+    for receipt in engine(left) if left else ():
         summary.add(receipt, sizes[receipt.id])
         summary.seconds = time.perf_counter() - begin
         on_done(receipt, summary)
     summary.seconds = time.perf_counter() - begin
     return summary
+
+
+def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_failed: bool) -> dict[str, str]:
+    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve."""
+    reasons = {}
+    for job in jobs:
+        try:
+            reason = store.why_remake(job.id, settings_hash, job.size, job.mtime_ns, job.digest)
+        except OSError as error:  # the video is not readable: extraction will say so
+            reason = f"unreadable: {error.strerror or error}"
+        if reason is None and retry_failed and _failure(store, job.id):
+            reason = "failed before"
+        if reason is not None:
+            reasons[job.id] = reason
+    return reasons
+
+
+def _failure(store: FeatureStore, video_id: str) -> str | None:
+    """Why the store's record of a video holds nothing, or None where it holds something."""
+    return store.read(video_id, modalities=()).failure
 
 
 def _size(job: Job) -> int:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
 from affuse.extract.weights.download import sha256_of
+from affuse.features.record import Source
 
 from affuse.errors import UsageError
 
 log = logging.getLogger("affuse")
+AnyPath: TypeAlias = str | os.PathLike
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video to extract. `id` is its path below the video folder without the suffix."""
+    """One video to extract, with what is given for it. `id` is what the store calls it."""
 
     id: str
     name: str
@@ -59,6 +63,9 @@ class Job:
         folder = [self.crops.stat().st_mtime_ns] if self.crops and self.crops.is_dir() else []
         return max(times + folder)
 
+    def source(self) -> Source:
+        return Source(self.name, self.size, self.digest(), self.mtime_ns)
+
     def digest(self) -> str:
         """sha256 of the video, or of the digests and names of all files where crops or a transcript are given."""
         digests = {path.name: sha256_of(path) for path in self.files}
@@ -68,38 +75,33 @@ class Job:
         return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path | None = None) -> list[Job]:
-    """Every video below `video_dir`, in order of its id. Raises UsageError where there is none, or where two
-    videos would have the same id."""
-    for option, folder in (
-        ("--video-dir", video_dir),
-        ("--faces-dir", faces_dir),
-        ("--transcripts", transcripts),
-    ):
-        if folder is not None and not folder.is_dir():
-            raise UsageError(f"{option} {folder} is not a folder. Give the folder, not a file in it.")
-    paths: dict[str, Path] = {}
-    for path in _media_files(video_dir):
-        video_id = path.relative_to(video_dir).with_suffix("").as_posix()
-        if video_id in paths:
-            raise UsageError(
-                f"{paths[video_id]} and {path} would both be called {video_id!r} in the store. Rename one of them."
-            )
-        paths[video_id] = path
-    if not paths:
-        raise UsageError(
-            f"No videos below {video_dir}. Files are taken by their ending: {' '.join(SUFFIXES)}."
-        )
-    jobs = [
-        Job(
-            id=video_id,
-            name=path.relative_to(video_dir).as_posix(),
-            path=path,
-            crops=faces_dir / video_id if faces_dir else None,
-            transcript=find_transcript(transcripts, video_id) if transcripts else None,
-        )
-        for video_id, path in paths.items()
-    ]
+def find_jobs(
+    videos: AnyPath | Iterable[AnyPath], faces_dir: AnyPath | None = None, transcripts: AnyPath | None = None
+) -> list[Job]:
+    """The videos of a folder, searched at every depth, in order of their path; or a file; or several of these.
+
+    The id of a video is its path below the folder, or its name, without the suffix. Raises UsageError where there is
+    no video, or where two would have the same id.
+    """
+    faces_dir, transcripts = _folder("--faces-dir", faces_dir), _folder("--transcripts", transcripts)
+    found: dict[str, Job] = {}
+    for place in _places(videos):
+        folder, paths = (place, _media_files(place)) if place.is_dir() else (place.parent, [place])
+        for path in paths:
+            name = path.relative_to(folder)
+            video_id = name.with_suffix("").as_posix()
+            if video_id in found:
+                raise UsageError(
+                    f"{found[video_id].path} and {path} would both be called {video_id!r} in the store. Rename one of "
+                    "them."
+                )
+            crops = faces_dir / video_id if faces_dir else None
+            transcript = find_transcript(transcripts, video_id) if transcripts else None
+            found[video_id] = Job(video_id, name.as_posix(), path, crops, transcript)
+    jobs = list(found.values())
+    if not jobs:
+        below = f"No videos below {videos}" if isinstance(videos, AnyPath) else "No videos"
+        raise UsageError(f"{below}. Files are taken by their ending: {' '.join(SUFFIXES)}.")
     # Names that fit nowhere would otherwise pass as videos without faces or words.
     if faces_dir and not any(job.crops.is_dir() for job in jobs):
         raise UsageError(
@@ -112,6 +114,24 @@ def find_jobs(video_dir: Path, faces_dir: Path | None = None, transcripts: Path 
             f"looked for at {transcripts / jobs[0].id}.json, .vtt or .srt."
         )
     return jobs
+
+
+def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:
+    """The folders and files named, all of them there."""
+    try:
+        places = [Path(place) for place in ([videos] if isinstance(videos, AnyPath) else videos)]
+    except TypeError:
+        raise UsageError(f"Videos are a folder, a file, or a list of these, not {videos!r}.") from None
+    for place in places:
+        if not (place.is_dir() or place.is_file()):
+            raise UsageError(f"{place} is not a folder of videos, and no video either. Check the path.")
+    return places
+
+
+def _folder(option: str, given: AnyPath | None) -> Path | None:
+    if given is not None and not (isinstance(given, AnyPath) and Path(given).is_dir()):
+        raise UsageError(f"{option} {given} is not a folder. Give the folder, not a file in it.")
+    return None if given is None else Path(given)
 
 
 def _media_files(folder: Path) -> list[Path]:

@@ -96,8 +96,7 @@ def _visual(table: Table | None, time: np.ndarray, provenance: Provenance) -> Vi
     rows = len(time)
     box, confidence = np.full((rows, 4), np.nan, np.float32), np.zeros(rows, np.float32)
     if table is None or not table.embedding.shape[1]:
-        width = provenance.backbones["visual"].width if "visual" in provenance.backbones else 0
-        nothing = np.zeros((rows, width), np.float16)
+        nothing = np.zeros((rows, provenance.width("visual")), np.float16)
         return VisualFeatures(nothing, time, np.zeros(rows, bool), box, confidence, Status.SKIPPED, NOTHING)
     status, reason = (Status.OK, "") if table.valid.any() else (Status.NO_FACE, "every row is missing")
     return VisualFeatures(
@@ -114,31 +113,16 @@ def _visual(table: Table | None, time: np.ndarray, provenance: Provenance) -> Vi
 def _audio(table: Table | None, time: np.ndarray | None, provenance: Provenance) -> AudioFeatures:
     """Missing rows are left out: aligning finds no row near enough at their moments."""
     if table is None or time is None or not table.valid.any():
-        width = provenance.backbones["audio"].width if "audio" in provenance.backbones else 0
-        status, reason = (
-            (Status.SKIPPED, NOTHING) if table is None else (Status.NO_AUDIO, "every row is missing")
-        )
-        return AudioFeatures(np.zeros((0, width), np.float16), np.zeros(0), status, reason)
+        why = (Status.SKIPPED, NOTHING) if table is None else (Status.NO_AUDIO, "every row is missing")
+        return AudioFeatures.absent(provenance.width("audio"), *why)
     return AudioFeatures(table.embedding[table.valid], time[table.valid])
 
 
 def _text(table: Table | None, time: np.ndarray | None, provenance: Provenance) -> TextFeatures:
     """Rows with one moment each stand from half a row before it to half a row after."""
     if table is None or not table.valid.any():
-        width = provenance.backbones["text"].width if "text" in provenance.backbones else 0
-        status, reason = (
-            (Status.SKIPPED, NOTHING) if table is None else (Status.NO_SPEECH, "every row is missing")
-        )
-        none = np.zeros(0)
-        return TextFeatures(
-            np.zeros((0, width), np.float16),
-            none,
-            none,
-            np.zeros(0, str),
-            none.astype(np.float32),
-            status,
-            reason,
-        )
+        why = (Status.SKIPPED, NOTHING) if table is None else (Status.NO_SPEECH, "every row is missing")
+        return TextFeatures.absent(provenance.width("text"), *why)
     keep = table.valid
     if time is None:
         start, end = table.columns["start"], table.columns["end"]

@@ -85,6 +85,12 @@ class VisualFeatures(_Part):
     reason: str = ""
     views: dict[str, np.ndarray] = field(default_factory=dict)
 
+    @classmethod
+    def absent(cls, width: int, status: Status, reason: str) -> VisualFeatures:
+        """No rows, and why."""
+        rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0, bool))
+        return cls(*rows, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), status, reason)
+
 
 @dataclass(frozen=True, repr=False)
 class AudioFeatures(_Part):
@@ -97,6 +103,11 @@ class AudioFeatures(_Part):
     time: np.ndarray
     status: Status = Status.OK
     reason: str = ""
+
+    @classmethod
+    def absent(cls, width: int, status: Status, reason: str) -> AudioFeatures:
+        """No rows, and why."""
+        return cls(np.zeros((0, width), np.float16), np.zeros(0), status, reason)
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,6 +125,12 @@ class TextFeatures(_Part):
     confidence: np.ndarray
     status: Status = Status.OK
     reason: str = ""
+
+    @classmethod
+    def absent(cls, width: int, status: Status, reason: str) -> TextFeatures:
+        """No rows, and why."""
+        rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0), np.zeros(0, str))
+        return cls(*rows, np.zeros(0, np.float32), status, reason)
 
 
 @dataclass(frozen=True)
@@ -153,6 +170,15 @@ class VideoFeatures:
         from affuse.features.facts import frame_of  # costs pandas
 
         return frame_of(self, embeddings)
+
+    @classmethod
+    def undecodable(cls, video_id: str, source: Source, reason: str, provenance: Provenance) -> VideoFeatures:
+        """The record of a video of which nothing can be decoded."""
+        visual, audio, text = (
+            part.absent(provenance.width(modality), Status.UNDECODABLE, reason)
+            for modality, part in zip(MODALITIES, (VisualFeatures, AudioFeatures, TextFeatures), strict=True)
+        )
+        return cls(video_id, source, fps=0.0, duration=0.0, frames=0, visual=visual, audio=audio, text=text)
 
     @property
     def transcript(self) -> str:
@@ -209,6 +235,10 @@ class Provenance:
     def untrained(self) -> list[str]:
         """The backbones with seeded, untrained weights, as "part (name)"."""
         return [f"{part} ({b.name})" for part, b in self.backbones.items() if not b.trained]
+
+    def width(self, part: str) -> int:
+        """Of the embeddings of a part; 0 where it was not extracted."""
+        return self.backbones[part].width if part in self.backbones else 0
 
     def as_dict(self) -> dict:
         return asdict(self)

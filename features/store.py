@@ -66,8 +66,8 @@ class FeatureStore:
     >>> store = FeatureStore("store")
     >>> store.ids, store.widths
     (['clip01', 'clip02'], {'visual': 24, 'audio': 8, 'text': 12})
-    >>> store["clip01"].visual.embedding.shape, store["clip01"].text.word[0]
-    ((40, 24), '日本')
+    >>> store["clip01"].visual.embedding.shape, store["clip01"].transcript
+    ((40, 24), 'Straße yes yes 日本 yes negotiations')
     >>> store.table()[["seconds", "frames", "words", "visual"]]
             seconds  frames  words visual
     id

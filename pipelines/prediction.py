@@ -6,7 +6,7 @@ from pathlib import Path
 
 from affuse.extract.extraction import Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
-from affuse.extract.videos import Job
+from affuse.extract.videos import find_jobs
 from affuse.features.record import Provenance
 from affuse.fuse import predict
 from affuse.fuse.training.run import load_run
@@ -45,13 +45,7 @@ def predict_videos(
                 f"The run {run_path} was trained on features from given {option}. Extract the new videos with "
                 "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
             )
-    jobs: dict[str, Job] = {}
-    for path in videos:
-        if path.stem in jobs:
-            raise UsageError(
-                f"{jobs[path.stem].path} and {path} have the same name; predict on them separately."
-            )
-        jobs[path.stem] = Job(id=path.stem, name=path.name, path=path)
+    jobs = find_jobs(videos)
 
     def accept(provenance: Provenance) -> None:
         if differences := run.differences(provenance):
@@ -62,17 +56,9 @@ def predict_videos(
 
     store = out / "features" / run.provenance.settings_hash[:12]
     summary, _ = extract_jobs(
-        list(jobs.values()),
-        store,
-        settings,
-        weights_dir,
-        bool(run.provenance.untrained),
-        Compute(device),
-        True,
-        announce,
-        progress,
-        accept,
-    )
-    there = [video_id for video_id in jobs if video_id not in summary.failed]
+        jobs, store, settings, weights_dir=weights_dir, allow_untrained=bool(run.provenance.untrained),
+        compute=Compute(device), retry_failed=True, announce=announce, progress=progress, accept=accept,
+    )  # fmt: skip
+    there = [job.id for job in jobs if job.id not in summary.failed]
     result = predict(run, store, out, there, device) if there else {"written": {}, "failed": {}}
     return {"written": result["written"], "failed": {**summary.failed, **result["failed"]}}

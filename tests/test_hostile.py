@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from affuse.extract.extractor import VideoExtraction
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 from affuse.extract.run import process
@@ -171,14 +172,14 @@ print(process(Job("mine", "mine.mp4", Path("mine.mp4")), extractor, store).failu
 def test_a_file_that_shrinks_while_it_is_read_is_said_to(tmp_path, monkeypatch):
     mux(tmp_path / "a.mkv", face_frames(6))
     extractor = seeded_extractor(modalities=("visual",))
-    look = extractor._look
+    look = VideoExtraction.look
 
-    def then_shrink(*given):
-        found = look(*given)
+    def then_shrink(video):
+        found = look(video)
         mux(tmp_path / "a.mkv", face_frames(2))
         return found
 
-    monkeypatch.setattr(extractor, "_look", then_shrink)
+    monkeypatch.setattr(VideoExtraction, "look", then_shrink)
     receipt = process(find_jobs(tmp_path)[0], extractor, FeatureStore(tmp_path / "store", create=True))
     assert "a.mkv changed while it was read" in receipt.failure
 
@@ -212,7 +213,9 @@ def test_of_two_people_the_one_asked_for_is_followed(tmp_path):
         extractor = seeded_extractor(modalities=("visual",), detection={"face": face})
         (job,) = find_jobs(tmp_path)
         with Lanes(1, threading.Event()) as lanes:
-            _, box, confidence = extractor._look(job, probe(job.path), lanes, [])
-        assert confidence.any()
-        centres[face] = np.nanmean(box[:, [0, 2]])
+            person = VideoExtraction(
+                job, probe(job.path), extractor.settings, extractor.networks, extractor.provenance, lanes
+            ).look()
+        assert person.confidence.any()
+        centres[face] = np.nanmean(person.box[:, [0, 2]])
     assert centres["left"] < 160 < centres["right"]

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import pytest
 from affuse.features import MODALITIES, AffuseError, FeatureStore, Status, UsageError
-from affuse.features.layout import chunk_shape, paths, shard_name
+from affuse.features.layout import ROWS, _finite, chunk_shape, paths, shard_name
 from affuse.features.seal import DamagedError
 from affuse.features.shard import (
     describe_shard,
@@ -278,6 +278,15 @@ def test_a_record_that_breaks_its_contract_is_not_kept(tmp_path, modality, chang
     with pytest.raises(AffuseError, match=f"'clip01' cannot be kept: {message}"):
         put(tmp_path, broken(random_video(), modality, **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS, ROWS + 1, 3 * ROWS])
+def test_a_number_that_is_none_is_found_in_any_row(rows):
+    array = np.zeros((rows, 3), np.float16)
+    assert _finite(array)
+    if rows:
+        array[-1, 2] = np.nan
+        assert not _finite(array)
 
 
 def test_a_record_without_a_finite_rate_is_not_kept(tmp_path):

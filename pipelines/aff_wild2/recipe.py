@@ -67,8 +67,10 @@ def run_aff_wild2(
     if features:
         store = FeatureStore(features)
     else:
-        make = (weights_dir, allow_untrained, compute, False, announce, progress)
-        store = _extract(data, out / "store", extraction, make)
+        store = _extract(
+            data, out / "store", extraction, weights_dir=weights_dir, allow_untrained=allow_untrained,
+            compute=compute, announce=announce, progress=progress,
+        )  # fmt: skip
     results = {}
     for model in models:
         settings = training.model_copy(update={"model": model, "allow_missing": allow_missing})
@@ -96,11 +98,12 @@ def _refuse_missing(data: AffWild2, report: dict, allow_missing: bool, features:
         raise AffuseError("\n".join(report["unreadable"].values()))
 
 
-def _extract(data: AffWild2, out: Path, settings: ExtractSettings, make: tuple) -> FeatureStore:
+def _extract(
+    data: AffWild2, out: Path, settings: ExtractSettings, *, announce: Announce, **how
+) -> FeatureStore:
     if settings.faces != "given":
         raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
-    summary, _ = extract_jobs(data.jobs(), out, settings, *make)
-    announce = make[-2]
+    summary, _ = extract_jobs(data.jobs(), out, settings, announce=announce, **how)
     announce(describe(summary))
     if summary.failed:
         video, why = next(iter(summary.failed.items()))
