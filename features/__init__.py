@@ -3,19 +3,13 @@
 from affuse.errors import AffuseError, UsageError
 from affuse.names import lazily
 
-_HOME = {
-    "MODALITIES": "affuse.features.record",
-    "AudioFeatures": "affuse.features.record",
-    "Backbone": "affuse.features.record",
-    "Provenance": "affuse.features.record",
-    "Source": "affuse.features.record",
-    "Status": "affuse.features.record",
-    "TextFeatures": "affuse.features.record",
-    "VideoFeatures": "affuse.features.record",
-    "VisualFeatures": "affuse.features.record",
+_RECORD = ("MODALITIES", "AudioFeatures", "Backbone", "Provenance", "Source", "Status", "TextFeatures",
+           "VideoFeatures", "VisualFeatures")  # fmt: skip
+_HOMES = {
+    **dict.fromkeys(_RECORD, "affuse.features.record"),
     "FeatureStore": "affuse.features.store",
     "align": "affuse.features.timeline",
 }
 
-__all__ = ["AffuseError", "UsageError", *_HOME]
-__getattr__, __dir__ = lazily(__name__, _HOME)
+__all__ = ["AffuseError", "UsageError", *_HOMES]
+__getattr__, __dir__ = lazily(__name__, _HOMES)

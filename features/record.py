@@ -174,11 +174,11 @@ class VideoFeatures:
     @classmethod
     def undecodable(cls, video_id: str, source: Source, reason: str, provenance: Provenance) -> VideoFeatures:
         """The record of a video of which nothing can be decoded."""
-        visual, audio, text = (
-            part.absent(provenance.width(modality), Status.UNDECODABLE, reason)
-            for modality, part in zip(MODALITIES, (VisualFeatures, AudioFeatures, TextFeatures), strict=True)
-        )
-        return cls(video_id, source, fps=0.0, duration=0.0, frames=0, visual=visual, audio=audio, text=text)
+        why = (Status.UNDECODABLE, reason)
+        visual = VisualFeatures.absent(provenance.width("visual"), *why)
+        audio = AudioFeatures.absent(provenance.width("audio"), *why)
+        text = TextFeatures.absent(provenance.width("text"), *why)
+        return cls(video_id, source, 0.0, 0.0, 0, visual, audio, text)
 
     @property
     def transcript(self) -> str:
