@@ -22,6 +22,8 @@ lint: $(VENV)/ready
 	rm -rf build/house && mkdir -p build/house && cp -r affuse build/house/
 	cp -r extract features fuse pipelines build/house/affuse/
 	cd build/house && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+	cp tests/user_script.py build/house/
+	cd build/house && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p affuse -m user_script
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

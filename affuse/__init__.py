@@ -1,1 +1,61 @@
-"""Continuous valence and arousal from video."""
+"""Continuous valence and arousal from video: all that a script or a notebook needs, each imported at its first use.
+
+>>> import affuse
+>>> store = affuse.FeatureStore("store")
+>>> store
+<FeatureStore store: 2 videos, 3.2 s; visual 24, audio 8, text 12 wide>
+>>> store["clip01"]
+<VideoFeatures 'clip01': 1.6 s, 40 frames; visual 40 × 24, audio 40 × 8, text 6 × 12>
+>>> store["clip01"].to_frame()[["time", "face", "sound", "word"]].head(2)
+       time  face  sound    word
+frame
+0      0.00  True   True
+1      0.04  True   True  Straße
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from affuse.errors import AffuseError, UsageError
+from affuse.names import lazily
+from affuse.version import VERSION
+
+HOMES = {  # where each name lives; the imports below say the same to editors and type checkers
+    "extract_videos": "affuse.extract.interface",
+    "FeatureStore": "affuse.features.store",
+    "align": "affuse.features.timeline",
+    "MODALITIES": "affuse.features.record",
+    "train": "affuse.fuse.training.train",
+    "train_settings": "affuse.fuse.training.settings",
+    "Run": "affuse.fuse.training.run",
+    "load_run": "affuse.fuse.training.run",
+    "compare": "affuse.fuse.experiments.compare",
+    "crossval": "affuse.fuse.experiments.crossval",
+    "ablate": "affuse.fuse.experiments.ablate",
+    "build_model": "affuse.fuse.models.model",
+    **{wing: f"affuse.{wing}" for wing in ("extract", "features", "fuse", "pipelines")},
+}
+
+__version__ = VERSION
+__all__ = ["AffuseError", "UsageError", "__version__", *HOMES]
+
+if TYPE_CHECKING:
+    from affuse import extract as extract
+    from affuse import features as features
+    from affuse import fuse as fuse
+    from affuse import pipelines as pipelines
+    from affuse.extract.interface import extract_videos as extract_videos
+    from affuse.features.record import MODALITIES as MODALITIES
+    from affuse.features.store import FeatureStore as FeatureStore
+    from affuse.features.timeline import align as align
+    from affuse.fuse.experiments.ablate import ablate as ablate
+    from affuse.fuse.experiments.compare import compare as compare
+    from affuse.fuse.experiments.crossval import crossval as crossval
+    from affuse.fuse.models.model import build_model as build_model
+    from affuse.fuse.training.run import Run as Run
+    from affuse.fuse.training.run import load_run as load_run
+    from affuse.fuse.training.settings import train_settings as train_settings
+    from affuse.fuse.training.train import train as train
+else:
+    __getattr__, __dir__ = lazily(__name__, HOMES)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affuse.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Settings(BaseModel):
@@ -21,7 +25,7 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def nearest(name: str, known) -> str:
+def nearest(name: object, known: Iterable) -> str:
     """'; did you mean X? Known: …' for an unknown name, to end an error message with."""
     known = [str(k) for k in known]
     match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
@@ -50,7 +54,7 @@ def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:
     return tree
 
 
-def _number(value):
+def _number(value: object) -> object:
     """YAML 1.1 reads 1e-4 as text; people mean a number."""
     if isinstance(value, str):
         try:
@@ -94,12 +98,12 @@ def resolve(cls: type[S], *layers: dict) -> S:
         raise UsageError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 
 
-def _explain(cls: type[Settings], problem: dict) -> str:
+def _explain(cls: type[Settings], problem: ErrorDetails) -> str:
     where = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].removeprefix("Value error, ")
         return f"Setting {'.'.join(where) or cls.__name__}: {reason} (given: {problem['input']!r})."
-    owner = cls
+    owner: Any = cls
     for part in where[:-1]:
         owner = owner.model_fields[part].annotation
     return f"Unknown setting {'.'.join(where)!r}{nearest(where[-1], owner.model_fields)}"

@@ -37,14 +37,16 @@ def extract_settings(
     given_transcripts: bool = False,
     views: str | None = None,
     detect_every: int | None = None,
+    **options,
 ) -> ExtractSettings:
-    """Profile ← settings file ← `key=value` assignments. Raises UsageError naming what is wrong."""
+    """Profile ← settings file ← `key=value` assignments ← named options. Raises UsageError naming what is wrong."""
     if profile not in PROFILES:
         raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
     given |= {"views": views} if views is not None else {}
     given |= {"detection": {"every": detect_every}} if detect_every is not None else {}
+    given |= options
     file = read_yaml(config) if config else {}
     settings = resolve(
         ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given

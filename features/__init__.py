@@ -1,30 +1,15 @@
 """The contract between extraction and fusion: what a video's features are, and the store that keeps them."""
 
-import importlib
+from affuse.errors import AffuseError, UsageError
+from affuse.names import lazily
 
-_HOME = {
-    "AffuseError": "affuse.errors",
-    "UsageError": "affuse.errors",
-    "MODALITIES": "affuse.features.record",
-    "AudioFeatures": "affuse.features.record",
-    "Backbone": "affuse.features.record",
-    "Provenance": "affuse.features.record",
-    "Source": "affuse.features.record",
-    "Status": "affuse.features.record",
-    "TextFeatures": "affuse.features.record",
-    "VideoFeatures": "affuse.features.record",
-    "VisualFeatures": "affuse.features.record",
+_RECORD = ("MODALITIES", "AudioFeatures", "Backbone", "Provenance", "Source", "Status", "TextFeatures",
+           "VideoFeatures", "VisualFeatures")  # fmt: skip
+_HOMES = {
+    **dict.fromkeys(_RECORD, "affuse.features.record"),
     "FeatureStore": "affuse.features.store",
     "align": "affuse.features.timeline",
 }
 
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    """Import a public name when it is first asked for, so that the command line's help costs no h5py."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'features' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__all__ = ["AffuseError", "UsageError", *_HOMES]
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -1,19 +1,104 @@
-"""`affuse features …`: options, help, and what a store holds as text for people. Every command is one call into the
-package."""
+"""`affuse features …`: options and help, each command one call into the package, and below them its facts as text."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 
 import click
 from affuse.features.record import MODALITIES, Status, failure_of
-from affuse.features.repair import Quarantined
-from affuse.features.store import Verification
 
 from affuse.console import FOLDER, JSON, show_progress, shown
 
 NAMED = 8  # videos with the same reason that are named
+
+
+@click.group()
+def features() -> None:
+    """Look at a feature store, check it and repair it."""
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def info(store, as_json) -> None:
+    """What a store holds, and what is missing and why. Exit 1 where something is damaged."""
+    from affuse.features.store import FeatureStore
+
+    facts = account(FeatureStore(store).info())
+    _show(as_json, facts, describe)
+    sys.exit(bool(facts["damaged"]))
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def verify(store, as_json) -> None:
+    """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
+    from affuse.features.store import FeatureStore
+
+    facts = asdict(FeatureStore(store).verify())
+    _show(as_json, facts, describe_verification)
+    sys.exit(bool(facts["problems"]))
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@JSON
+def repair(store, as_json) -> None:
+    """Move what is damaged or misnamed to STORE/quarantine; the next extract makes those videos anew."""
+    from affuse.features.repair import quarantine
+    from affuse.features.store import FeatureStore
+
+    moved = quarantine(FeatureStore(store))
+    _show(as_json, {"quarantined": [asdict(shard) for shard in moved]}, describe_repair)
+
+
+@features.command("import")
+@click.argument("store", type=FOLDER)
+@click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
+@click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
+@click.option(
+    "--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time."
+)
+@click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
+@click.option(
+    "--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated."
+)
+@JSON
+def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
+    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
+    from affuse.features.importing import import_features, parse_layout
+
+    layout = parse_layout(folders, rates, time_column, ignore)
+    result = import_features(source, store, layout, show_progress)
+    _show(as_json, result, describe_import)
+    sys.exit(bool(result["failed"]))
+
+
+@features.command("export")
+@click.argument("store", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
+@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
+@JSON
+def export(store, out, kind, as_json) -> None:
+    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces
+    with several views, the centre."""
+    from affuse.features.exporting import export_features
+    from affuse.features.store import FeatureStore
+
+    result = export_features(FeatureStore(store), out, kind, show_progress)
+    _show(as_json, result, lambda made: f"{made['videos']} videos, {made['files']} files: {out}")
+
+
+def _show(as_json: bool, facts: dict, describe: Callable[[dict], str]) -> None:
+    if as_json:
+        text = json.dumps(facts, indent=2, ensure_ascii=False)
+        click.echo(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as JSON escapes it
+    else:
+        click.echo(describe(facts))
 
 
 def account(info: dict) -> dict:
@@ -62,25 +147,29 @@ def describe(facts: dict) -> str:
     return "\n".join(lines)
 
 
-def describe_verification(verification: Verification) -> str:
+def describe_verification(facts: dict) -> str:
     """One line for every damaged place, and a count."""
-    problems = verification.problems
-    lines = [_problem(vars(problem)) for problem in problems]
-    summary = (
-        "all whole" if not problems else f"{len(problems)} damaged; affuse features repair sets them aside"
-    )
-    return "\n".join([*lines, f"{verification.checked} videos checked: {summary}."])
+    lines = [_problem(problem) for problem in facts["problems"]]
+    summary = f"{len(lines)} damaged; affuse features repair sets them aside" if lines else "all whole"
+    return "\n".join([*lines, f"{facts['checked']} videos checked: {summary}."])
 
 
-def describe_repair(moved: list[Quarantined]) -> str:
+def describe_repair(facts: dict) -> str:
     """What was wrong with every shard set aside and where it is now, and a count."""
+    moved, lines = facts["quarantined"], []
     if not moved:
         return "All whole: nothing to repair."
-    lines = []
     for shard in moved:
-        lines += [_problem(vars(problem)) for problem in shard.problems]
-        lines.append(f"  moved to {shown(shard.path)}")
+        lines += [_problem(problem) for problem in shard["problems"]]
+        lines.append(f"  moved to {shown(shard['path'])}")
     return "\n".join([*lines, f"{len(moved)} set aside. Run affuse extract again: it remakes their videos."])
+
+
+def describe_import(result: dict) -> str:
+    """What came into the store, in a line."""
+    widths = ", ".join(f"{m} {width} wide" for m, width in result["widths"].items())
+    counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
+    return f"{counts}: {widths}."
 
 
 def _names(ids: list[str]) -> str:
@@ -91,100 +180,3 @@ def _problem(problem: dict) -> str:
     where = f"{problem['video']}: " if problem["video"] else ""
     dataset = f"{problem['dataset']} " if problem["dataset"] else ""
     return shown(f"{where}{dataset}in {problem['file']}: {problem['reason']}")
-
-
-@click.group()
-def features() -> None:
-    """Look at a feature store, check it and repair it."""
-
-
-@features.command()
-@click.argument("store", type=FOLDER)
-@JSON
-def info(store, as_json) -> None:
-    """What a store holds, and what is missing and why. Exit 1 where something is damaged."""
-    from affuse.features.commands import account, describe
-    from affuse.features.store import FeatureStore
-
-    facts = account(FeatureStore(store).info())
-    if as_json:
-        text = json.dumps(facts, indent=2, ensure_ascii=False)
-        click.echo(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as JSON escapes it
-    else:
-        click.echo(describe(facts))
-    sys.exit(bool(facts["damaged"]))
-
-
-@features.command()
-@click.argument("store", type=FOLDER)
-@JSON
-def verify(store, as_json) -> None:
-    """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
-    from dataclasses import asdict
-
-    from affuse.features.commands import describe_verification
-    from affuse.features.store import FeatureStore
-
-    verification = FeatureStore(store).verify()
-    if as_json:
-        click.echo(json.dumps(asdict(verification), indent=2))
-    else:
-        click.echo(describe_verification(verification))
-    sys.exit(bool(verification.problems))
-
-
-@features.command()
-@click.argument("store", type=FOLDER)
-@JSON
-def repair(store, as_json) -> None:
-    """Move what is damaged or misnamed to STORE/quarantine; the next extract makes those videos anew."""
-    from dataclasses import asdict
-
-    from affuse.features.commands import describe_repair
-    from affuse.features.repair import quarantine
-    from affuse.features.store import FeatureStore
-
-    moved = quarantine(FeatureStore(store))
-    facts = {"quarantined": [asdict(shard) for shard in moved]}
-    click.echo(json.dumps(facts, indent=2) if as_json else describe_repair(moved))
-
-
-@features.command("import")
-@click.argument("store", type=FOLDER)
-@click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
-@click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
-@click.option(
-    "--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time."
-)
-@click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
-@click.option(
-    "--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated."
-)
-@JSON
-def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
-    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
-    from affuse.features.importing import describe, import_features, parse_layout
-
-    layout = parse_layout(folders, rates, time_column, ignore)
-    result = import_features(source, store, layout, show_progress)
-    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
-    sys.exit(bool(result["failed"]))
-
-
-@features.command("export")
-@click.argument("store", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
-@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
-@JSON
-def export(store, out, kind, as_json) -> None:
-    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces
-    with several views, the centre."""
-    from affuse.features.exporting import export_features
-    from affuse.features.store import FeatureStore
-
-    result = export_features(FeatureStore(store), out, kind, show_progress)
-    click.echo(
-        json.dumps(result, indent=2)
-        if as_json
-        else f"{result['videos']} videos, {result['files']} files: {out}"
-    )

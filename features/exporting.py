@@ -22,10 +22,7 @@ ABAW3_NAMES = {"visual": "visual", "audio": "vggish", "text": "bert"}  # the fil
 
 
 def export_features(
-    store: FeatureStore,
-    out: Path,
-    kind: str,
-    progress: Progress = lambda line, failure, last: None,
+    store: FeatureStore, out: Path, kind: str, progress: Progress = lambda line, failure, last: None
 ) -> dict:
     """Write every video of the store below `out`, one video in memory at a time; {"videos": n, "files": n}.
 

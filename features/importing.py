@@ -52,7 +52,9 @@ def import_features(
     files = find_files(Path(source), layout)
     provenance = _provenance(files, layout)
     store = FeatureStore(out, create=True)
-    written, kept, failed = [], [], {}
+    written: list[str] = []
+    kept: list[str] = []
+    failed: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:  # reading numbers and hashing let go of Python's lock
         tasks = {
             video_id: pool.submit(_bring, store, video_id, parts, layout, provenance, Path(source))
@@ -71,13 +73,6 @@ def import_features(
             raise
     widths = {m: backbone.width for m, backbone in provenance.backbones.items()}
     return {"written": written, "kept": kept, "failed": failed, "widths": widths}
-
-
-def describe(result: dict) -> str:
-    """What `import_features` did, in a line."""
-    widths = ", ".join(f"{m} {width} wide" for m, width in result["widths"].items())
-    counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
-    return f"{counts}: {widths}."
 
 
 def parse_layout(
@@ -157,7 +152,12 @@ def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance
 
 
 def _bring(
-    store, video_id: str, parts: dict[str, Path], layout: Layout, provenance: Provenance, root: Path
+    store: FeatureStore,
+    video_id: str,
+    parts: dict[str, Path],
+    layout: Layout,
+    provenance: Provenance,
+    root: Path,
 ) -> bool:
     """Write one video unless it is there already; whether it was written."""
     paths = list(parts.values())

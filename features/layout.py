@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from affuse.features.record import (
@@ -19,6 +21,9 @@ from affuse.features.record import (
 )
 
 from affuse.errors import RecordError
+
+if TYPE_CHECKING:
+    import h5py
 
 RECORDS = {"visual": VisualFeatures, "audio": AudioFeatures, "text": TextFeatures}
 DTYPES = {
@@ -33,6 +38,7 @@ DTYPES = {
 }
 CHUNK = 2**19  # bytes; what one checksum guards
 ROWS = 4096  # of an array looked through at once
+WIDEST = 2**16  # bytes; no row of an embedding has more
 
 
 def shard_name(video_id: str) -> str:
@@ -73,7 +79,7 @@ def arrays_of(video: VideoFeatures) -> dict[str, np.ndarray]:
     arrays |= {f"{VIEWS}/{view}": array for view, array in video.visual.views.items()}
     for path, array in arrays.items():
         embedding = getattr(video, path.partition("/")[0]).embedding
-        if problem := _problem(kind(path), array, *embedding.shape[:1], embedding.shape[-1]):
+        if problem := _problem(kind(path), array, embedding.shape[0], embedding.shape[-1]):
             raise RecordError(f"The features of video {video.id!r} cannot be kept: {path} {problem}.")
     return {path: np.ascontiguousarray(array) for path, array in arrays.items()}
 
@@ -93,6 +99,22 @@ def _problem(name: str, array: np.ndarray, rows: int, width: int) -> str:
 
 def _finite(array: np.ndarray) -> bool:
     return all(np.isfinite(array[i : i + ROWS]).all() for i in range(0, len(array), ROWS))
+
+
+def well_laid(dataset: h5py.Dataset, path: str) -> bool:
+    """Whether a stored dataset may be read: a shard from elsewhere must not make us read other files, or fill the
+    memory with rows it has not."""
+    own, group = kind(path), dataset.file[path.partition("/")[0]]
+    clock = group[names(path.partition("/")[0])[1]]  # time or start: always on disk, with 8 bytes a row
+    return (
+        dataset.dtype.str.startswith(DTYPES[own])
+        and dataset.ndim == (2 if own in ("embedding", "box") else 1)
+        and dataset.shape[0] == clock.shape[0] <= os.path.getsize(dataset.file.filename) // 8
+        and dataset.dtype.itemsize * math.prod(dataset.shape[1:]) <= WIDEST
+        and (own != "embedding" or dataset.shape == group["embedding"].shape)
+        and dataset.chunks is not None
+        and dataset.fletcher32
+    )
 
 
 def encode(words: Iterable[str]) -> np.ndarray:

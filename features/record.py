@@ -13,8 +13,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from affuse.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION = 1  # of the record and of the shard that keeps it; older code refuses newer shards
 MODALITIES = ("visual", "audio", "text")
@@ -33,8 +39,35 @@ class Status(str, Enum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True)
-class VisualFeatures:
+def checked_modalities(names: Iterable[str]) -> tuple[str, ...]:
+    """The modalities of these names. Raises UsageError for what is none, or no list of them."""
+    names = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    for name in names:
+        if name not in MODALITIES:
+            raise UsageError(f"{name!r} is no modality. Known: {', '.join(MODALITIES)}.")
+    return names
+
+
+class _Part:
+    """A modality of a video; shown by its facts instead of its arrays."""
+
+    embedding: np.ndarray
+    status: Status
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.facts}>"
+
+    @property
+    def facts(self) -> str:
+        """ "250 × 2048", or why there is nothing: "no_face (no face found in 250 frames)"."""
+        rows, width = self.embedding.shape
+        why = f"{self.status.value} ({self.reason})"
+        return f"{rows} × {width}" if self.status == Status.OK else why
+
+
+@dataclass(frozen=True, repr=False)
+class VisualFeatures(_Part):
     """Face embeddings, one row per video frame. A frame without a face is a row of zeros with valid False.
 
     embedding (T, D) float16; time (T,) float64, seconds; valid (T,) bool;
@@ -59,8 +92,8 @@ class VisualFeatures:
         return cls(*rows, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), status, reason)
 
 
-@dataclass(frozen=True)
-class AudioFeatures:
+@dataclass(frozen=True, repr=False)
+class AudioFeatures(_Part):
     """Sound embeddings, one row per video frame (25 a second where there is no video).
 
     embedding (T, D) float16; time (T,) float64, seconds. No rows unless status is ok.
@@ -77,8 +110,8 @@ class AudioFeatures:
         return cls(np.zeros((0, width), np.float16), np.zeros(0), status, reason)
 
 
-@dataclass(frozen=True)
-class TextFeatures:
+@dataclass(frozen=True, repr=False)
+class TextFeatures(_Part):
     """Word embeddings, one row per spoken word.
 
     embedding (W, D) float16; start, end (W,) float64, seconds; word (W,) of str;
@@ -110,7 +143,7 @@ class Source:
     mtime_ns: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VideoFeatures:
     """Everything kept of one video. `fps` is the mean rate (0 without video); `duration` is in seconds."""
 
@@ -124,14 +157,28 @@ class VideoFeatures:
     text: TextFeatures
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{m} {getattr(self, m).facts}" for m in MODALITIES)
+        return f"<VideoFeatures {self.id!r}: {self.duration:.1f} s, {self.frames} frames; {parts}>"
+
+    def to_frame(self, embeddings: bool = False) -> pd.DataFrame:
+        """One row per video frame (of its sound, where it has no frames): time, seconds; face, and its left, top,
+        right, bottom in pixels and confidence; sound; word, "" where none is spoken; words, whether one is.
+
+        embeddings: as well as columns visual_0, …, audio_0, …, text_0, …, zeros where there is none.
+        """
+        from affuse.features.facts import frame_of  # costs pandas
+
+        return frame_of(self, embeddings)
+
     @classmethod
     def undecodable(cls, video_id: str, source: Source, reason: str, provenance: Provenance) -> VideoFeatures:
         """The record of a video of which nothing can be decoded."""
-        visual, audio, text = (
-            part.absent(provenance.width(modality), Status.UNDECODABLE, reason)
-            for modality, part in zip(MODALITIES, (VisualFeatures, AudioFeatures, TextFeatures), strict=True)
-        )
-        return cls(video_id, source, fps=0.0, duration=0.0, frames=0, visual=visual, audio=audio, text=text)
+        why = (Status.UNDECODABLE, reason)
+        visual = VisualFeatures.absent(provenance.width("visual"), *why)
+        audio = AudioFeatures.absent(provenance.width("audio"), *why)
+        text = TextFeatures.absent(provenance.width("text"), *why)
+        return cls(video_id, source, 0.0, 0.0, 0, visual, audio, text)
 
     @property
     def transcript(self) -> str:
@@ -166,7 +213,7 @@ class Backbone:
     licence: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Provenance:
     """How features were made. Two videos belong in one store only if their `settings_hash` is the same.
 
@@ -177,6 +224,12 @@ class Provenance:
     settings_hash: str
     backbones: dict[str, Backbone]
     versions: dict[str, str]
+
+    def __repr__(self) -> str:
+        parts = (
+            f"{part} {b.name}" + ("" if b.trained else " (untrained)") for part, b in self.backbones.items()
+        )
+        return f"<Provenance {self.settings_hash[:12]}: {', '.join(parts)}>"
 
     @property
     def untrained(self) -> list[str]:
@@ -195,7 +248,7 @@ class Provenance:
         return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
 
 
-def canonical(value) -> str:
+def canonical(value: object) -> str:
     """JSON with one spelling per value: sorted keys, no spaces, ASCII. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -235,7 +288,7 @@ def how_they_differ(old: Provenance, new: Provenance) -> list[str]:
 
 def _dotted(tree: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} → {"a.b": 1}"""
-    leaves = {}
+    leaves: dict = {}
     for key, value in tree.items():
         leaves |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return leaves

@@ -1,4 +1,5 @@
-"""Setting aside what is damaged in a store, so that the next extraction makes it anew. Nothing is deleted."""
+"""What is wrong with the shards of a store, and setting them aside, so that the next extraction makes them anew.
+Nothing is deleted."""
 
 from __future__ import annotations
 
@@ -6,11 +7,16 @@ import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from affuse.features.seal import Problem
-from affuse.features.store import SHARDS, FeatureStore, problems_in
+from affuse.features.layout import shard_name
+from affuse.features.seal import Problem, check_seal
+from affuse.features.shard import verify_shard
 
 from affuse.errors import AffuseError
+
+if TYPE_CHECKING:
+    from affuse.features.store import FeatureStore
 
 QUARANTINE = "quarantine"
 
@@ -23,6 +29,21 @@ class Quarantined:
     problems: list[Problem]
 
 
+def problems_in(path: Path) -> list[Problem]:
+    """What is wrong with the shard in a file: nothing if all is well. Raises UsageError for a newer format."""
+    return verify_shard(path) or misnamed(path, check_seal(path).id)
+
+
+def misnamed(path: Path, video_id: str) -> list[Problem]:
+    """The problem with the file of a shard that is not named after its video."""
+    right = shard_name(video_id)
+    if path.name == right:
+        return []
+    return [
+        Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")
+    ]
+
+
 def quarantine(store: FeatureStore) -> list[Quarantined]:
     """Move every shard that is damaged or misnamed to the store's folder `quarantine`, where none is taken for a video.
 
@@ -31,10 +52,9 @@ def quarantine(store: FeatureStore) -> list[Quarantined]:
     """
     suspects = sorted({problem.file for problem in store.verify().problems})
     moved = []
-    for path in (store.path / SHARDS / name for name in suspects):
-        if path.is_file() and (
-            problems := problems_in(path)
-        ):  # what was remade or moved meanwhile is left alone
+    for path in (store.shards / name for name in suspects):
+        # What was remade or moved meanwhile is left alone.
+        if path.is_file() and (problems := problems_in(path)):
             moved.append(Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems))
     return moved
 
@@ -43,16 +63,14 @@ def _set_aside(path: Path, folder: Path) -> Path:
     """Move a file into `folder`, under its name and the first number that is free there; where it is now."""
     try:
         folder.mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            target = folder / f"{path.name}.{number}"
-            if _taken(target):
-                continue
-            os.replace(path, target)
-            return target
+        names = (folder / f"{path.name}.{number}" for number in itertools.count(1))
+        target = next(name for name in names if not _taken(name))
+        os.replace(path, target)
     except OSError as error:
         raise AffuseError(
             f"{path} could not be moved to {folder}: {error.strerror or error}. Check the permissions of both folders."
         ) from None
+    return target
 
 
 def _taken(target: Path) -> bool:

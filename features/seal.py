@@ -61,7 +61,7 @@ class DamagedError(AffuseError):
             f"{what} is damaged: {path}{where}: {reason}. Run affuse extract again: it remakes the video."
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return DamagedError, self.parts
 
 

@@ -27,7 +27,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from affuse.features.layout import (
-    DTYPES,
     RECORDS,
     VIEWS,
     array_digest,
@@ -39,6 +38,7 @@ from affuse.features.layout import (
     kind,
     names,
     paths,
+    well_laid,
 )
 from affuse.features.record import (
     FORMAT_VERSION,
@@ -48,14 +48,15 @@ from affuse.features.record import (
     Status,
     VideoFeatures,
     canonical,
+    checked_modalities,
+    failure_of,
 )
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
 
 from affuse.errors import AffuseError, RecordError
-from affuse.files import publish
+from affuse.files import Sink, publish
 
 BLOCK = 2**23  # bytes of a dataset read at once where only its digest is wanted
-WIDEST = 2**16  # no embedding has more values in a row
 DIGESTS = ("local", "features_digest", "digest")  # not part of what the features digest covers
 
 
@@ -87,6 +88,11 @@ class Header:
     provenance: Provenance
     features_digest: str
 
+    @property
+    def failure(self) -> str | None:
+        """See `VideoFeatures.failure`."""
+        return failure_of((getattr(self, m).status, getattr(self, m).reason) for m in MODALITIES)
+
 
 def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> None:
     """Make or replace the shard at `path`, whole or not at all.
@@ -101,7 +107,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
         )
     start = room(video.id, sum(map(chunk_count, arrays.values())))
 
-    def fill(sink) -> None:
+    def fill(sink: Sink) -> None:
         # The default libver: files written with "latest" never open again after a kill.
         with h5py.File(sink, "w", userblock_size=start) as file:
             _fill(file, video, provenance, arrays)
@@ -149,7 +155,7 @@ def _fill(
     _put(file, local=local, features_digest=features_digest, digest=_digest([features_digest, local]))
 
 
-def _put(node, **attributes) -> None:
+def _put(node: h5py.HLObject, **attributes: object) -> None:
     for name, value in attributes.items():
         node.attrs[name] = value if isinstance(value, (int, float)) else canonical(value)
 
@@ -161,7 +167,7 @@ def _extents(dataset: h5py.Dataset) -> list[tuple[int, int]]:
     return extents
 
 
-def _digest(value) -> str:
+def _digest(value: object) -> str:
     return sha256(canonical(value).encode()).hexdigest()
 
 
@@ -173,12 +179,12 @@ def read_shard(
 
     Raises UsageError for a newer format, DamagedError where what is read is not what was written.
     """
-    wanted = set(modalities)
+    wanted = checked_modalities(modalities)
     with _open(path) as file:
         header = _header(file)
         parts = {}
         for modality, record in RECORDS.items():
-            arrays = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
+            arrays: dict = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
             if modality == "visual":
                 whole = views and modality in wanted
                 arrays["views"] = {view: _read(file, f"{VIEWS}/{view}", whole) for view in header.views}
@@ -207,8 +213,13 @@ def read_frame_times(path: Path) -> np.ndarray:
 
 def read_header(path: Path) -> Header:
     """All but the arrays. Raises like `read_shard`."""
+    return read_overview(path)[0]
+
+
+def read_overview(path: Path, *datasets: str) -> tuple[Header, list[np.ndarray]]:
+    """The header and these datasets, such as "visual/valid". Raises like `read_shard`."""
     with _open(path) as file:
-        return _header(file)
+        return _header(file), [_read(file, name, True) for name in datasets]
 
 
 def describe_shard(path: Path) -> dict[str, dict]:
@@ -222,21 +233,22 @@ def verify_shard(path: Path) -> list[Problem]:
 
     Raises UsageError for a newer format.
     """
-    problems = []
+    problems: list[Problem] = []
+    with _noting(problems), _open(path) as file:
+        with _noting(problems):
+            _verify_attributes(file)
+        for name in paths(_header(file).views):
+            with _noting(problems):
+                _verify_dataset(file, name)
+    return problems
+
+
+@contextmanager
+def _noting(problems: list[Problem]) -> Iterator[None]:
     try:
-        with _open(path) as file:
-            try:
-                _verify_attributes(file)
-            except DamagedError as error:
-                problems.append(error.problem)
-            for name in paths(_header(file).views):
-                try:
-                    _verify_dataset(file, name)
-                except DamagedError as error:
-                    problems.append(error.problem)
+        yield
     except DamagedError as error:
         problems.append(error.problem)
-    return problems
 
 
 def _verify_or_raise(path: Path) -> None:
@@ -278,7 +290,8 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
     """The dataset, once its layout is right; whatever goes wrong with it is raised as its damage."""
     try:
         dataset = file[name]
-        _check_layout(file, dataset, name)
+        if not well_laid(dataset, name):
+            raise _damage(file, name, f"{dataset.shape} {dataset.dtype} is not the layout of a shard")
         yield dataset
     except (DamagedError, MemoryError):
         raise
@@ -286,41 +299,19 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
         raise _damage(file, name, f"it cannot be read ({_said(error)})") from error
 
 
-def _check_layout(file: h5py.File, dataset: h5py.Dataset, name: str) -> None:
-    """A shard from elsewhere must not make us read other files, or fill the memory with rows it has not."""
-    modality, own = name.partition("/")[0], kind(name)
-    clock = file[modality][names(modality)[1]]  # time or start: always on disk, with 8 bytes a row
-    right = (
-        dataset.dtype.str.startswith(DTYPES[own])
-        and dataset.ndim == (2 if own in ("embedding", "box") else 1)
-        and dataset.shape[0] == clock.shape[0] <= Path(file.filename).stat().st_size // 8
-        and dataset.dtype.itemsize * math.prod(dataset.shape[1:]) <= WIDEST
-        and (own != "embedding" or dataset.shape == file[modality]["embedding"].shape)
-        and dataset.chunks is not None
-        and dataset.fletcher32
-    )
-    if not right:
-        raise _damage(file, name, f"{dataset.shape} {dataset.dtype} is not the layout of a shard")
-
-
 def _header(file: h5py.File) -> Header:
     value = {k: json.loads(v) if isinstance(v, str) else v.item() for k, v in file.attrs.items()}
-    parts = {}
+    parts: dict = {}
     for modality in MODALITIES:
         said = {k: json.loads(v) for k, v in file[modality].attrs.items()}
         parts[modality] = Part(Status(said["status"]), said["reason"], *file[modality]["embedding"].shape)
+    name, size, digest = (value[f"source_{fact}"] for fact in ("name", "size", "sha256"))
     return Header(
-        id=value["id"],
-        source=Source(
-            value["source_name"], value["source_size"], value["source_sha256"], value["local"]["mtime_ns"]
-        ),
-        fps=value["fps"],
-        duration=value["duration"],
-        frames=value["frames"],
+        **{fact: value[fact] for fact in ("id", "fps", "duration", "frames", "features_digest")},
+        source=Source(name, size, digest, value["local"]["mtime_ns"]),
         views=tuple(value["views"]),
         seconds=value["local"]["seconds"],
         provenance=Provenance.from_dict(value["provenance"]),
-        features_digest=value["features_digest"],
         **parts,
     )
 

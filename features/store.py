@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import html
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
 from affuse.features.record import MODALITIES, Provenance, VideoFeatures, how_they_differ
+from affuse.features.repair import misnamed, problems_in
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal
 from affuse.features.shard import (
     Header,
     describe_shard,
     read_frame_times,
     read_header,
+    read_overview,
     read_shard,
     verify_shard,
     write_shard,
@@ -27,7 +33,11 @@ from affuse.features.shard import (
 from affuse.errors import AffuseError, UsageError
 from affuse.files import sweep
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SHARDS = "shards"
+SHOWN = 10  # videos in a notebook's view of the store
 SETTLED = 2.0  # seconds after which a folder's mtime tells of every later change, on any file system
 
 
@@ -50,20 +60,32 @@ class Scan:
 
 
 class FeatureStore:
-    """Features of videos, by id: `FeatureStore("cache")["clip01"].visual.embedding`.
+    """Features of videos, by id. Any number of processes may read and write at the same time: a video is there wholly
+    or not at all.
 
-    Any number of processes may read and write at the same time: a video is there wholly or not at all.
+    >>> store = FeatureStore("store")
+    >>> store.ids, store.widths
+    (['clip01', 'clip02'], {'visual': 24, 'audio': 8, 'text': 12})
+    >>> store["clip01"].visual.embedding.shape, store["clip01"].transcript
+    ((40, 24), 'Straße yes yes 日本 yes negotiations')
+    >>> store.table()[["seconds", "frames", "words", "visual"]]
+            seconds  frames  words visual
+    id
+    clip01      1.6      40      6     ok
+    clip02      1.6      40      6     ok
     """
 
     def __init__(self, path: str | Path, create: bool = False):
         """Open the store in folder `path`. With `create`, it is made where there is none or no video in it;
         without, that is a UsageError."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise UsageError(f"A feature store is opened by the path of its folder, not by {path!r}.")
         self.path = Path(path)
-        self._shards = self.path / SHARDS
+        self.shards = self.path / SHARDS
         self._scanned: Scan | None = None
         if create:
             try:
-                self._shards.mkdir(parents=True, exist_ok=True)
+                self.shards.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(
                     f"The feature store {self.path} cannot be made: {error.strerror}. Give another folder."
@@ -93,6 +115,22 @@ class FeatureStore:
     def __getitem__(self, video_id: str) -> VideoFeatures:
         return self.read(video_id)
 
+    def __repr__(self) -> str:
+        return line_of(self)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{table_of(self, self.ids[:SHOWN]).to_html(na_rep='')}"
+
+    def table(self) -> pd.DataFrame:
+        """One row per video, by id: seconds, fps, frames; faces, the share of frames with one; words, how many;
+        visual, audio, text, their statuses; failure, why nothing is there, or "". Reads no embeddings."""
+        return table_of(self, self.ids)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The videos of which nothing could be decoded, and why. Raises like `read`."""
+        return {video_id: why for video_id in self if (why := self.header(video_id).failure)}
+
     def read(
         self, video_id: str, modalities: Iterable[str] = MODALITIES, views: bool = False
     ) -> VideoFeatures:
@@ -114,9 +152,17 @@ class FeatureStore:
         """All that is known of a video but its arrays. Raises like `read`."""
         return read_header(self.shard(video_id))
 
+    def overview(self, video_id: str, *datasets: str) -> tuple[Header, list[np.ndarray]]:
+        """The header and these arrays, such as "visual/valid". Raises like `read`."""
+        return read_overview(self.shard(video_id), *datasets)
+
     def shard(self, video_id: str) -> Path:
         """The file that keeps a video. Raises UsageError for an unknown id, naming the nearest."""
-        path = self._shards / shard_name(video_id)
+        if not isinstance(video_id, str):
+            raise UsageError(
+                f"Videos are asked for by their ids, such as {self.ids[:1]}, not by {video_id!r}."
+            )
+        path = self.shards / shard_name(video_id)
         if not path.exists():
             match = difflib.get_close_matches(video_id, self.ids, n=1, cutoff=0.4)
             hint = f"; did you mean {match[0]!r}?" if match else "."
@@ -166,29 +212,12 @@ class FeatureStore:
 
         Raises UsageError where videos were made by different settings.
         """
-        provenance = self.provenance.as_dict() if len(self) else {}
-        videos, damaged = {}, list(self._scan().damaged)
-        for video_id in self.ids:
-            try:
-                videos[video_id] = self._describe(video_id)
-            except DamagedError as error:
-                damaged.append(error.problem)
-        return {
-            "settings": provenance.get("settings", {}),
-            "settings_hash": provenance.get("settings_hash", ""),
-            "backbones": provenance.get("backbones", {}),
-            "videos": videos,
-            "damaged": [asdict(problem) for problem in damaged],
-        }
+        return info_of(self)
 
-    def _describe(self, video_id: str) -> dict:
-        header = self.header(video_id)
-        described = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
-        for modality in MODALITIES:
-            part = getattr(header, modality)
-            described[modality] = {**asdict(part), "status": part.status.value}
-        described["visual"]["views"] = list(header.views)
-        return {**described, "transcript": self.read(video_id, ("text",)).transcript}
+    @property
+    def damaged(self) -> list[Problem]:
+        """What is wrong with files whose videos are therefore not among `ids`."""
+        return self._scan().damaged
 
     # ---- checking
 
@@ -213,7 +242,7 @@ class FeatureStore:
         The source counts as unchanged by its size and mtime, or else by its sha256, which `digest` returns.
         Raises UsageError where the shard is of a newer format, so that nothing newer is ever overwritten.
         """
-        path = self._shards / shard_name(video_id)
+        path = self.shards / shard_name(video_id)
         if not path.exists():
             return "new"
         try:
@@ -237,7 +266,7 @@ class FeatureStore:
 
         Raises AffuseError where it cannot be written, such as on a full disk; the store stays as it was.
         """
-        path = self._shards / shard_name(video.id)
+        path = self.shards / shard_name(video.id)
         if path.exists():
             with suppress(DamagedError):  # it is about to be replaced
                 self._refuse_collision(check_seal(path).id, video.id)
@@ -246,7 +275,7 @@ class FeatureStore:
 
     def sweep(self) -> int:
         """Remove what killed processes left half-written; how many files that was."""
-        return sweep(self._shards)
+        return sweep(self.shards)
 
     def _refuse_collision(self, there: str, video_id: str) -> None:
         if there != video_id:
@@ -258,12 +287,12 @@ class FeatureStore:
     # ---- the folder
 
     def _files(self) -> list[Path]:
-        files = (path for path in self._shards.glob("*.h5") if not path.name.startswith("."))
+        files = (path for path in self.shards.glob("*.h5") if not path.name.startswith("."))
         return sorted(path for path in files if path.is_file())
 
     def _scan(self) -> Scan:
         """Every shard's seal, read again once a file has come or gone."""
-        changed = self._shards.stat().st_mtime_ns
+        changed = self.shards.stat().st_mtime_ns
         if self._scanned is None or self._scanned.changed != changed or not self._scanned.settled:
             seals, damaged = {}, []
             settled = time.time() - changed / 1e9 > SETTLED
@@ -273,26 +302,12 @@ class FeatureStore:
                 except DamagedError as error:
                     damaged.append(error.problem)
                     continue
-                if misnamed := _misnamed(path, seal.id):
-                    damaged += misnamed
+                if wrong := misnamed(path, seal.id):
+                    damaged += wrong
                 else:
                     seals[seal.id] = seal
             self._scanned = Scan(changed, settled, seals, damaged)
         return self._scanned
-
-
-def problems_in(path: Path) -> list[Problem]:
-    """What is wrong with the shard in a file: nothing if all is well. Raises UsageError for a newer format."""
-    return verify_shard(path) or _misnamed(path, check_seal(path).id)
-
-
-def _misnamed(path: Path, video_id: str) -> list[Problem]:
-    right = shard_name(video_id)
-    if path.name == right:
-        return []
-    return [
-        Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")
-    ]
 
 
 def differences(one: FeatureStore, other: FeatureStore) -> list[str]:

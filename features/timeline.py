@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from affuse.features.record import MODALITIES, TextFeatures, VideoFeatures
+from affuse.features.record import MODALITIES, TextFeatures, VideoFeatures, checked_modalities
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, UsageError
 
 LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
 SLACK = 1e-6  # seconds; times that differ by rounding still meet
@@ -28,22 +28,40 @@ def align(
     valid are zeros, as is all of a modality that the video does not have.
 
     widths: D of each modality, for those that this video lacks; by default the width of its own empty array.
-    Raises AffuseError where features have another width than `widths` says, or it does not know the modality.
+    Raises AffuseError where features have another width than `widths` says, or it does not know the modality,
+    UsageError for arguments of another type.
+
+    >>> video = FeatureStore("store")["clip01"]
+    >>> embedding, valid = align(video, np.arange(0, 1.6, 0.1), ["audio"])["audio"]
+    >>> embedding.shape, embedding.dtype.name, int(valid.sum())
+    ((16, 8), 'float16', 16)
     """
-    time = np.asarray(time, np.float64)
+    if not isinstance(video, VideoFeatures):
+        raise UsageError(f'align takes the features of a video, such as store["clip01"], not {video!r}.')
+    try:
+        time = np.asarray(time, np.float64)
+    except (TypeError, ValueError):
+        time = np.zeros(())
+    if time.ndim != 1:
+        raise UsageError("align takes `time` as a row of numbers, the moments in seconds.")
     aligned = {}
-    for modality in modalities:
-        part = getattr(video, modality)
+    for modality in checked_modalities(modalities):
         width = _width(video, modality, widths)
         embedding = np.zeros((len(time), width), np.float16)
-        valid = np.zeros(len(time), bool)
-        if len(part.embedding):
-            row, valid = _word_at(part, time) if modality == "text" else _nearest(part.time, time)
-            if modality == "visual":
-                valid &= part.valid[row]
-            embedding[valid] = part.embedding[row[valid]]
+        row, valid = rows_at(video, modality, time)
+        if valid.any():
+            embedding[valid] = getattr(video, modality).embedding[row[valid]]
         aligned[modality] = embedding, valid
     return aligned
+
+
+def rows_at(video: VideoFeatures, modality: str, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index (T,) of the modality's row at each moment, as `align` lays it, and whether there is one (T,) bool."""
+    part = getattr(video, modality)
+    if not len(part.embedding):
+        return np.zeros(len(time), int), np.zeros(len(time), bool)
+    row, valid = _word_at(part, time) if modality == "text" else _nearest(part.time, time)
+    return row, valid & part.valid[row] if modality == "visual" else valid
 
 
 def _width(video: VideoFeatures, modality: str, widths: Mapping[str, int] | None) -> int:

@@ -1,0 +1,111 @@
+"""What a store or a video holds, for people and their notebooks: a line, plain facts, tables of pandas."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affuse.features.record import MODALITIES, VideoFeatures
+from affuse.features.seal import DamagedError
+from affuse.features.timeline import align, rows_at
+
+from affuse.errors import AffuseError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from affuse.features.store import FeatureStore
+
+EDGES = ("left", "top", "right", "bottom")
+
+
+def line_of(store: FeatureStore) -> str:
+    """The store's `repr`; being looked at never fails."""
+    seconds = 0.0
+    try:
+        for video_id in store:
+            with suppress(DamagedError):
+                seconds += store.header(video_id).duration
+        widths = ", ".join(f"{m} {width}" for m, width in store.widths.items())
+        untrained = ", ".join(store.provenance.untrained)
+    except (AffuseError, OSError) as error:
+        return f"<FeatureStore {store.path}: {error}>"
+    seeded = f"; untrained: {untrained}" if untrained else ""
+    return f"<FeatureStore {store.path}: {len(store)} videos, {seconds:.1f} s; {widths} wide{seeded}>"
+
+
+def info_of(store: FeatureStore) -> dict:
+    """See `FeatureStore.info`."""
+    provenance = store.provenance.as_dict() if len(store) else {}
+    videos, damaged = {}, list(store.damaged)
+    for video_id in store:
+        try:
+            header, (words,) = store.overview(video_id, "text/word")
+        except DamagedError as error:
+            damaged.append(error.problem)
+            continue
+        facts: dict = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
+        for m in MODALITIES:
+            part = getattr(header, m)
+            facts[m] = {**asdict(part), "status": part.status.value}
+        facts["visual"]["views"] = list(header.views)
+        videos[video_id] = {**facts, "transcript": " ".join(words)}
+    return {
+        "settings": provenance.get("settings", {}),
+        "settings_hash": provenance.get("settings_hash", ""),
+        "backbones": provenance.get("backbones", {}),
+        "videos": videos,
+        "damaged": [asdict(problem) for problem in damaged],
+    }
+
+
+def frame_of(video: VideoFeatures, embeddings: bool = False) -> pd.DataFrame:
+    """See `VideoFeatures.to_frame`."""
+    import pandas as pd  # slow to import
+
+    seen, said = video.visual, video.text
+    time = seen.time if len(seen.time) else video.audio.time
+    (face_row, face), (_, sound), (word_row, spoken) = (rows_at(video, m, time) for m in MODALITIES)
+    face_row, word_row = np.where(face, face_row, -1), np.where(spoken, word_row, -1)  # -1: what is put last
+    box = np.vstack([seen.box, np.full((1, 4), np.nan, np.float32)])[face_row]
+    columns = {
+        "time": time,
+        "face": face,
+        **dict(zip(EDGES, box.T, strict=True)),
+        "confidence": np.append(seen.confidence, np.float32(0))[face_row],
+        "sound": sound,
+        "word": np.append(said.word, "")[word_row],
+        "words": spoken,
+    }
+    if embeddings:
+        for m, (embedding, _) in align(video, time).items():
+            columns |= {f"{m}_{i}": values for i, values in enumerate(embedding.astype(np.float32).T)}
+    return pd.DataFrame(columns).rename_axis("frame")
+
+
+def table_of(store: FeatureStore, ids: list[str]) -> pd.DataFrame:
+    """See `FeatureStore.table`."""
+    import pandas as pd
+
+    rows: list[dict] = []
+    for video_id in ids:
+        try:
+            header, (face,) = store.overview(video_id, "visual/valid")
+        except DamagedError as error:
+            rows.append({"failure": f"damaged: {error.problem.reason}"})
+            continue
+        rows.append(
+            {
+                "seconds": header.duration,
+                "fps": header.fps,
+                "frames": header.frames,
+                "faces": face.mean() if len(face) else np.nan,
+                "words": header.text.rows,
+                **{m: getattr(header, m).status.value for m in MODALITIES},
+                "failure": header.failure or "",
+            }
+        )
+    columns = ["seconds", "fps", "frames", "faces", "words", *MODALITIES, "failure"]
+    table = pd.DataFrame(rows, index=pd.Index(ids, name="id", dtype=object), columns=columns)
+    return table.astype({"frames": "Int64", "words": "Int64"})
