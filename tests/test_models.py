@@ -323,14 +323,14 @@ def test_widths_and_settings_of_another_kind_say_why():
         build_model("rjcma", [4, 4])
     with pytest.raises(UsageError, match="Unknown setting 'recursion'; did you mean 'recursions'"):
         build_model("rjcma", WIDTHS, recursion=3)
-    with pytest.raises(UsageError, match="Setting recursions: .*integer"):
+    with pytest.raises(UsageError, match=r"Setting recursions: .*integer"):
         build_model("rjcma", WIDTHS, recursions="many")
 
 
 def test_bad_masks_say_why():
     model = small("concat")
     features = tensors(inputs(model)[0], torch.float32)
-    with pytest.raises(UsageError, match="A mask is a torch.Tensor .*, not list"):
+    with pytest.raises(UsageError, match=r"A mask is a torch.Tensor .*, not list"):
         model(features, [True])
     with pytest.raises(UsageError, match="mask of visual"):
         model(features, torch.ones(3, 4, dtype=torch.bool))

@@ -144,13 +144,13 @@ class FusionModel(nn.Module):
                 f"not {shapes if isinstance(y, dict) else type(y).__name__}."
             )
         if self.unproven:  # once only: an accelerator would wait for the answer
-            self.unproven = False
             for m, v in y.items():
-                if x[m].isfinite().all() and not v.isfinite().all():
+                if all(o.isfinite().all() for o in x.values()) and not v.isfinite().all():
                     raise UsageError(
                         f"The block of model {self.options.name!r} makes NaN or infinity of finite {m} features. "
                         "A softmax over frames of which none counts does; padding is such frames."
                     )
+            self.unproven = False
         return {m: zero_invalid(y[m], frames(valid, m)) for m in self.modalities}
 
     def _inputs(self, features, mask) -> tuple[dict[str, Tensor], Valid, int]:
@@ -228,7 +228,7 @@ class FusionModel(nn.Module):
 def build_model(name: str, widths: dict[str, int], **settings) -> FusionModel:
     """A model by name, its weights drawn from torch's random generator.
 
-    name      rjcma, rcma, grjca, hgrjca, dca, rjca, jca, ca, lfan, concat or unimodal, or one of your own
+    name      rjcma, rcma, grjca, hgrjca, dca, rjca, jca, ca, lfan, concat, unimodal, or your own (FILE.py:NAME)
     widths    width of every modality's features; any of visual, audio and text
     settings  window, recursions, variant, target …: those of `affuse.fuse.models.spec.ModelSettings`, which says what
               they are; sha256 refuses another FILE.py than the one that a run was trained with

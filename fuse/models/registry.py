@@ -173,13 +173,7 @@ _shelves = [OWN]  # `register` writes on the last
 
 
 def register(
-    name: str,
-    *,
-    title: str = "",
-    paper: str = "–",
-    recursions: int | dict[str, int] | None = 1,
-    attention_dropout: float = 0.0,
-    **fields,
+    name: str, *, recursions: int | dict[str, int] | None = 1, attention_dropout: float = 0.0, **fields
 ) -> Callable[[type], type]:
     """Make a fusion model of a block of your own: `@register("mbt", recursions=4)` over an nn.Module with
 
@@ -193,7 +187,7 @@ def register(
     dropout and the head are the family's; with 0 recursions it is the concatenation.
 
     recursions  l where none is asked for, for `released` alone or per variant; None: one pass that cannot be repeated
-    fields      of `ModelSpec` (modalities, encoder, channels, gates, l2, fusion, head, …) where RJCMA's do not suit
+    fields      of `ModelSpec`: title, paper; modalities, encoder, channels, gates, l2, fusion, head … if not RJCMA's
 
     Raises UsageError for a name that is taken or cannot be one, and for fields that cannot be.
     """
@@ -206,10 +200,8 @@ def register(
         shelf = _shelves[-1]
         taken = MODELS.get(name) or shelf.get(name)
         if taken and (shelf is not OWN or _home(taken.block) != _home(block)):  # a notebook's cell runs again
-            raise UsageError(
-                f"There is a model {name!r} already: {taken.title}. Register yours by another name."
-            )
-        own = {"title": title or name, "paper": paper, "block": block, "why": "as it was registered"}
+            raise UsageError(f"There is a model {name!r} already: {taken.title}. Name yours otherwise.")
+        own = {"title": name, "paper": "–", "block": block, "why": "as it was registered"}
         own["recursions"] = {"released": recursions} if isinstance(recursions, int) else recursions or {}
         shelf[name] = ModelSpec(**{**own, "attention_dropout": both(attention_dropout), **fields})
         return block

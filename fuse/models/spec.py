@@ -32,32 +32,21 @@ HEAD_RJCMA = partial(Head, hidden=256, norm=True, activation=F.leaky_relu, tanh=
 
 
 class ModelSettings(Settings):
-    """What may be asked of a model, beside its name and the widths of its features.
+    """What may be asked of a model, beside its name and the widths of its features."""
 
-    window      L, frames; what the time-mixing weights are made for
-    recursions  l; None is the variant's own. 0 leaves the attention out
-    variant     'released' (what made the published numbers) or 'paper' (what is printed)
-    target      'both', 'valence', 'arousal', or a list of names that the labels have
-    attention   'channel' (C is channel × channel) or 'frame' (C is frame × frame)
-    channels    widths of the encoder's layers per modality, the last being what it gives; None is the paper's
-    encoder     'spec', 'tcn', 'bilstm', 'linear' (no other frame seen) or 'none' (features as they are)
-    gates       'spec', 'dca', 'grjca', 'hgrjca' or 'none'; only what recurses has results to choose among
-    dropout     any of encoder, attention, fusion and head, over the specification's
-    tied        every recursion uses the same weights
-    modality_dropout  probability, in training, of dropping each modality of a sample; one always stays
-    """
-
-    window: int = 300
-    recursions: int | None = None
-    variant: str = "released"
-    target: str | list[str] = "both"
-    attention: str = "channel"
-    channels: dict[str, list[int]] | None = None
-    encoder: str = "spec"
-    gates: str = "spec"
-    dropout: dict[str, float] = Field(default_factory=dict)
-    tied: bool = False
-    modality_dropout: float = 0.0
+    window: int = 300  # L, frames; what the time-mixing weights are made for
+    recursions: int | None = None  # l; None is the variant's own. 0 leaves the attention out
+    variant: str = "released"  # what made the published numbers; or 'paper', what is printed
+    target: str | list[str] = "both"  # or 'valence', 'arousal', or names that the labels have
+    attention: str = "channel"  # C is channel × channel; or 'frame': it is frame × frame
+    channels: dict[str, list[int]] | None = None  # the encoder's layers per modality; None is the paper's
+    encoder: str = "spec"  # or 'tcn', 'bilstm', 'linear' (no other frame seen), 'none' (features as they are)
+    gates: str = "spec"  # or 'dca', 'grjca', 'hgrjca', 'none'; only what recurses has results to choose among
+    dropout: dict[str, float] = Field(
+        default_factory=dict
+    )  # of encoder, attention, fusion, head; else its own
+    tied: bool = False  # every recursion uses the same weights
+    modality_dropout: float = 0.0  # probability, in training, of dropping each modality of a sample but one
 
     @field_validator("window")
     @classmethod
@@ -131,31 +120,23 @@ class ModelSpec:
                 f"Model {name!r} is only {' and '.join(self.recursions)}, not {asked.variant!r}."
             )
         widths = _widths(name, self, widths)
-        recursions = _recursions(name, self, asked)
         if asked.attention not in self.attentions:
-            raise UsageError(
-                f"attention={asked.attention!r} is another reading of the joint attention, which {name!r} "
-                "does not have."
-            )
-        if not 0 <= asked.modality_dropout < 1:
-            raise UsageError(
-                f"modality_dropout is a probability from 0 to below 1, not {asked.modality_dropout!r}."
-            )
-        if asked.modality_dropout and len(widths) == 1:
+            reading = f"attention={asked.attention!r} is another reading of the joint attention"
+            raise UsageError(f"{reading}, which {name!r} does not have.")
+        if not 0 <= (p := asked.modality_dropout) < 1:
+            raise UsageError(f"modality_dropout is a probability from 0 to below 1, not {p!r}.")
+        if p and len(widths) == 1:
             raise UsageError("modality_dropout needs at least two modalities: the last one is never dropped.")
         encoder = self.encoder if asked.encoder == "spec" else asked.encoder
-        resolved = {
-            "name": name,
-            "widths": widths,
-            "recursions": recursions,
+        resolved = asked.model_dump() | {
+            "recursions": (recursions := _recursions(name, self, asked)),
             "target": _targets(asked.target),
             "channels": _channels(self, encoder, widths, asked.channels or {}),
             "encoder": encoder,
             "gates": _gates(name, self, asked.gates, recursions),
             "dropout": _dropout(self, asked),
-            "sha256": self.sha256,
         }
-        return Options(**{**asked.model_dump(include=set(ModelSettings.model_fields)), **resolved})
+        return Options(name=name, widths=widths, sha256=self.sha256, **resolved)
 
 
 def known(what: str, value, names) -> None:
@@ -192,22 +173,19 @@ def _recursions(name: str, spec: ModelSpec, asked: ModelSettings) -> int:
         what = "makes one pass through its attention" if spec.block else "has no attention to repeat"
         raise UsageError(f"Model {name!r} {what}; recursions={recursions} means nothing to it. Leave it out.")
     if asked.tied and recursions < 2:
-        raise UsageError(
-            f"tied=True shares weights between recursions; model {name!r} has {recursions} of them."
-        )
+        what = "tied=True shares weights between recursions"
+        raise UsageError(f"{what}; model {name!r} has {recursions} of them.")
     return recursions
 
 
 def _gates(name: str, spec: ModelSpec, gates: str, recursions: int) -> str:
     gates = spec.gates if gates == "spec" else gates
     if gates != "none" and not spec.recursive:
-        raise UsageError(
-            f"gates={gates!r} choose among the results of recursions, which {name!r} does not have."
-        )
+        what = f"gates={gates!r} choose among the results of recursions"
+        raise UsageError(f"{what}, which {name!r} does not have.")
     if gates != "none" and not recursions:
-        raise UsageError(
-            f"Model {name!r} gates the results of its recursions; with recursions=0 there are none."
-        )
+        what = f"Model {name!r} gates the results of its recursions"
+        raise UsageError(f"{what}; with recursions=0 there are none.")
     return gates
 
 
