@@ -6,6 +6,7 @@ _HOME = {
     "FusionModel": "affuse.fuse.models.model",
     "build_model": "affuse.fuse.models.model",
     "describe": "affuse.fuse.models.model",
+    "register": "affuse.fuse.models.registry",
     "Run": "affuse.fuse.training.run",
     "load_run": "affuse.fuse.training.run",
     "PRESETS": "affuse.fuse.training.settings",

@@ -221,11 +221,13 @@ def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, confi
 
 
 @fuse.command()
+@click.argument("names", nargs=-1, metavar="[NAME…]")
 @JSON
-def models(as_json) -> None:
-    """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters."""
+def models(names, as_json) -> None:
+    """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters. All, or those named, where a
+    model of your own is FILE.py:NAME."""
     from affuse.fuse import describe
     from affuse.fuse.reports.figures import model_table
 
-    rows = describe()
+    rows = describe(names)
     click.echo(json.dumps(rows, indent=2) if as_json else model_table(rows))

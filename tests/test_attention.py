@@ -8,10 +8,9 @@ from affuse.fuse.models.layers import dropout
 from affuse.fuse.models.registry import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import WIDTHS, WINDOW, inputs, small, tensors
+from test_models import EVERY, WIDTHS, WINDOW, inputs, small, tensors
 from torch.nn import functional as F
 
-ALL = list(MODELS)
 quick = settings(max_examples=6, deadline=None)
 seeds = st.integers(0, 2**16)
 
@@ -36,7 +35,7 @@ def test_tcn_reaches_121_frames_into_the_past_and_none_ahead():
     assert moved.tolist() == list(range(150, 271))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 @given(seed=seeds)
 @quick
 def test_permuting_the_batch_permutes_the_outputs(name, seed):
@@ -46,7 +45,7 @@ def test_permuting_the_batch_permutes_the_outputs(name, seed):
     torch.testing.assert_close(moved, model(x, mask)[order], atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 @given(seed=seeds, training=st.booleans(), poison=st.sampled_from([1e3, float("nan"), float("inf")]))
 @quick
 def test_masked_frames_never_change_anything(name, seed, training, poison):
@@ -66,7 +65,7 @@ def test_masked_frames_never_change_anything(name, seed, training, poison):
         torch.testing.assert_close(results[1][key], value, atol=0, rtol=0, msg=key)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("training", [False, True])
 def test_a_full_mask_is_no_mask(name, training, monkeypatch):
     model, x, _ = case(name, 0, time=WINDOW, dropout=NO_DROPOUT)
@@ -81,7 +80,7 @@ def test_a_full_mask_is_no_mask(name, training, monkeypatch):
         torch.testing.assert_close(value, after[key])
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_short_inputs_are_padded_and_masked(name):
     model, x, mask = case(name, 1)
     longer = {m: F.pad(v, (0, 0, 0, 3), value=9.0) for m, v in x.items()}
@@ -91,7 +90,9 @@ def test_short_inputs_are_padded_and_masked(name):
     torch.testing.assert_close(model(x, one), model(x), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if MODELS[n].encoder == "tcn" and MODELS[n].block is None])
+@pytest.mark.parametrize(
+    "name", [n for n in MODELS if MODELS[n].encoder == "tcn" and MODELS[n].block is None]
+)
 def test_without_attention_the_future_does_not_matter(name):
     model, x, _ = case(name, 2)
     later = {m: v.clone() for m, v in x.items()}
@@ -166,7 +167,7 @@ def test_explain_shows_updates_and_gates(name):
         assert [w.shape[-1] for w in seen["inner_gates"]["visual"]] == [2, 3]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_bfloat16_autocast_trains(name):
     torch.manual_seed(0)
     model = small(name).train()

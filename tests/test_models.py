@@ -1,6 +1,7 @@
 """Every fusion model and variant against the NumPy reference; counts, gradients, files, bad input."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from affuse.fuse import build_model, describe
 from affuse.fuse.models.layers import MaskedBatchNorm1d, drop_modalities
 from affuse.fuse.models.model import load_weights
-from affuse.fuse.models.registry import MODELS
+from affuse.fuse.models.registry import MODELS, find
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,8 @@ from affuse.errors import UsageError
 WIDTHS = {"visual": 7, "audio": 5, "text": 6}
 CHANNELS = {"visual": [6, 4], "audio": [4, 4], "text": [5, 6]}
 WINDOW = 24
+OWN = f"{Path(__file__).parent}/own_fusion.py:mbt"
+EVERY = [*MODELS, pytest.param(OWN, id="own")]
 CASES = [
     (name, variant, attention)
     for name, spec in MODELS.items()
@@ -30,7 +33,7 @@ CASES = [
 
 def small(name, modalities=None, **settings):
     """A model of the family at small widths, its normalisations moved away from their neutral start."""
-    spec = MODELS[name]
+    spec = find(name)
     modalities = modalities or list(WIDTHS)[: spec.modalities[1]]
     channels = {m: CHANNELS[m] for m in modalities} if spec.encoder != "none" else None
     settings = {"window": WINDOW, "channels": channels, **settings}
@@ -130,7 +133,7 @@ def test_masked_batch_norm_is_torchs_over_the_valid_rows():
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", EVERY)
 def test_gradients_are_those_of_finite_differences(name):
     torch.manual_seed(3)
     model = small(name, window=6).double().eval()
@@ -206,7 +209,7 @@ def test_describe_lists_the_family():
     json.dumps(rows)
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", EVERY)
 def test_config_and_safetensors_make_the_same_model_again(name, tmp_path):
     model = small(name, modality_dropout=0.0).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -301,9 +304,34 @@ def test_bad_inputs_say_why(change, message):
         model(features)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: list(x.values()), "dictionary .* not of list"),
+        (lambda x: {m: v.numpy() for m, v in x.items()}, "dictionary .* not of ndarray"),
+        (lambda x: {m: v.half() for m, v in x.items()}, r"visual features are torch\.float16, the model is"),
+    ],
+)
+def test_inputs_of_another_kind_say_why(change, message):
+    model = small("concat")
+    with pytest.raises(UsageError, match=message):
+        model(change(tensors(inputs(model)[0], torch.float32)))
+
+
+def test_widths_and_settings_of_another_kind_say_why():
+    with pytest.raises(UsageError, match="widths must be a dictionary"):
+        build_model("rjcma", [4, 4])
+    with pytest.raises(UsageError, match="Unknown setting 'recursion'; did you mean 'recursions'"):
+        build_model("rjcma", WIDTHS, recursion=3)
+    with pytest.raises(UsageError, match=r"Setting recursions: .*integer"):
+        build_model("rjcma", WIDTHS, recursions="many")
+
+
 def test_bad_masks_say_why():
     model = small("concat")
     features = tensors(inputs(model)[0], torch.float32)
+    with pytest.raises(UsageError, match=r"A mask is a torch.Tensor .*, not list"):
+        model(features, [True])
     with pytest.raises(UsageError, match="mask of visual"):
         model(features, torch.ones(3, 4, dtype=torch.bool))
     with pytest.raises(UsageError, match="mask names smell"):

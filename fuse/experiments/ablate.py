@@ -15,8 +15,8 @@ import pandas as pd
 from affuse.features import FeatureStore
 from affuse.fuse.experiments.compare import difference_rows, records, write_csv
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, parse_name, run_trials
-from affuse.fuse.models.registry import MODELS
-from affuse.fuse.models.spec import Options, resolve_options
+from affuse.fuse.models.registry import find, resolve_options
+from affuse.fuse.models.spec import Options
 from affuse.fuse.reports import tables as comparison_report
 from affuse.fuse.reports.figures import write_text
 from affuse.fuse.training.settings import TrainSettings
@@ -55,7 +55,7 @@ class Ablations:
 def plan(settings: TrainSettings, widths: dict[str, int]) -> list[Ablation]:
     """The ablations of the model in `settings`; widths are the store's."""
     options = resolve_options(**settings.model_options(widths))
-    spec = MODELS[options.name]
+    spec = find(options.name)
     none = "" if spec.recursive else f"{options.name} has no recursions"
     gated = options.gates if options.gates != "none" else "grjca"
     gateable = {} if options.recursions else {"recursions": 1}

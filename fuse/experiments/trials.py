@@ -1,6 +1,6 @@
 """What is to be compared, and the runs that are compared: several models with several seeds under one protocol.
 
-NAME[:VARIANT][@MODALITY+MODALITY…]      a model of the registry, in a variant, over some modalities
+NAME[:VARIANT][@MODALITY+MODALITY…]      a model of the registry or FILE.py:NAME, in a variant, over some modalities
 all                                      every model of the family as released, one modality alone for each
 
 Everything is checked before any training. A folder of trials can be stopped at any moment and gone on with: a finished
@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 from affuse.features import FeatureStore
 from affuse.fuse.models.model import build_model
-from affuse.fuse.models.registry import MODELS, VARIANTS
+from affuse.fuse.models.registry import MODELS, find
+from affuse.fuse.models.spec import VARIANTS, ModelSettings
 from affuse.fuse.scoring.evaluate import pairs, predict_partition, score_pairs
 from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
 from affuse.fuse.training.run import (
@@ -42,6 +43,7 @@ from affuse.config import nearest, resolve
 from affuse.errors import AffuseError, UsageError
 
 ALL = "all"
+NAME = re.compile(r"(?s)((?:.*\.py:)?[^:@]*)(?::([^@]*))?(?:@(.*))?")  # model, variant, modalities
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,15 @@ class Entry:
 
     @property
     def folder(self) -> str:
-        """The name where every file system takes it: `rjcma:paper@visual` is `rjcma-paper-visual`."""
-        return re.sub(r"[^\w+.]+", "-", self.name)
+        return folder_name(self.name)
 
     def seeded(self, seed: int) -> TrainSettings:
         return resolve(TrainSettings, self.settings.model_dump(), {"seed": seed})
+
+
+def folder_name(model: str) -> str:
+    """A model's name where every file system takes it: `rjcma:paper@visual` is `rjcma-paper-visual`."""
+    return re.sub(r"[^\w+.]+", "-", model)
 
 
 def parse_seeds(seeds: str) -> list[int]:
@@ -75,20 +81,18 @@ def parse_seeds(seeds: str) -> list[int]:
 
 def parse_name(name: str) -> dict:
     """A name as settings. Raises UsageError naming the nearest for an unknown model or variant."""
-    rest, at, modalities = name.partition("@")
-    model, colon, variant = rest.partition(":")
-    if model not in MODELS:
-        raise UsageError(f"Unknown model {model!r}{nearest(model, [*MODELS, ALL])}")
+    model, variant, modalities = NAME.fullmatch(name).groups()
+    recursions = find(model).recursions
     changes: dict = {"model": model}
-    if colon:
+    if variant is not None:
         if variant not in VARIANTS:
             raise UsageError(f"Unknown variant {variant!r} in {name!r}{nearest(variant, VARIANTS)}")
-        if not MODELS[model].recursive:
+        if variant not in recursions:
             raise UsageError(
                 f"Model {model!r} has no variants: its paper and its release agree. Name it {model!r}."
             )
         changes["variant"] = variant
-    if at:
+    if modalities is not None:
         changes["modalities"] = modalities.split("+")
     return changes
 
@@ -150,21 +154,21 @@ def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]
 
 def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, int]) -> Entry:
     if "modalities" not in {*changes, *settings.model_fields_set}:
-        model = changes.get("model", settings.model)
-        if model in MODELS:
-            changes = {**changes, "modalities": list(MODELS[model].standard)}
+        changes = {
+            **changes,
+            "modalities": list(find(changes.get("model", settings.model)).standard),
+        }
     resolved = resolve(TrainSettings, settings.model_dump(), changes)
     with torch.device("meta"):
         model = build_model(**resolved.model_options(widths))
-    schedule = resolved.model_dump(exclude={*FREE_TO_CHANGE, *MODEL_SETTINGS, "seed", "preset"})
+    said = {
+        "model",
+        "modalities",
+        *ModelSettings.model_fields,
+    }  # by the model's config, with nothing left open
+    schedule = resolved.model_dump(exclude={*FREE_TO_CHANGE, *said, "seed", "preset"})
     identity = json.dumps([model.config, schedule], sort_keys=True)
     return Entry(name, resolved, model.targets, identity)
-
-
-MODEL_SETTINGS = {  # what a model's own config says already, with nothing left to default
-    "model", "variant", "recursions", "attention", "target", "modalities", "encoder", "gates", "channels", "dropout",
-    "tied", "modality_dropout",
-}  # fmt: skip
 
 
 log = logging.getLogger("affuse")

@@ -1,10 +1,17 @@
-"""The joint cross-attention block: the one idea that RCMA, RJCMA, RJCA, DCA, GRJCA and HGRJCA share.
+"""Attention across modalities: three blocks, each one pass {m: (batch, time, d_m)} → the same shapes, and LFAN.
 
-Every modality is correlated with a joint of several modalities, and the correlation decides how the modality
-is updated. No softmax, no layer norm. One block is one recursion; a model chains l of them.
+A block is made from the encoded widths and the model's options. It gets zeros at the frames that do not count, and
+the model makes zeros of what it gives there.
 
-Sources. RJCMA: Praveen, Alam, "Recursive Joint Cross-Modal Attention for Multimodal Fusion in Dimensional
-Emotion Recognition", CVPRW 2024 (arXiv 2403.13659), and its release; RCMA is that release's first version.
+JointCrossAttention   RJCMA: Praveen, Alam, "Recursive Joint Cross-Modal Attention for Multimodal Fusion in
+                      Dimensional Emotion Recognition", CVPRW 2024 (arXiv 2403.13659), and its release; RCMA is that
+                      release's first version. RJCA, DCA, GRJCA and HGRJCA have the same block
+OnePassJointAttention JCA: Praveen et al., "A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional
+                      Emotion Recognition", CVPRW 2022 (arXiv 2203.14779), and its release
+CrossAttention        CA: Praveen, Granger, Cardinal, "Cross Attentional Audio-Visual Fusion for Dimensional Emotion
+                      Recognition", FG 2021 (arXiv 2111.05222), and its release
+LeaderFollower        LFAN: Zhang et al., "Continuous Emotion Recognition using Visual-audio-linguistic information",
+                      CVPRW 2022 (arXiv 2203.13031), the ABAW3 release
 """
 
 from __future__ import annotations
@@ -13,9 +20,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from affuse.fuse.models.layers import Dropout, Valid, any_valid, dropout, zero_invalid
+from affuse.fuse.models.layers import Dropout, Valid, any_valid, dropout, frames, xavier, zero_invalid
+from affuse.fuse.models.spec import Options
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+JCA_WIDTH = 32  # k, the inner width of JCA's H
+HEADS, HEAD_WIDTH = 2, 16  # of LFAN
+MODAL_WIDTH = HEADS * HEAD_WIDTH
 
 
 @dataclass(frozen=True)
@@ -28,46 +40,33 @@ class Equations:
     dropout: float  # on C and on the update
 
 
-RELEASED = Equations(biases=True, inner_tanh=True, rectified_update=True, dropout=0.6)
-PAPER = Equations(biases=False, inner_tanh=False, rectified_update=False, dropout=0.0)
-
-
-def xavier(linear: nn.Linear) -> nn.Linear:
-    """Xavier-uniform weight, zero bias: how every attention and gate layer starts."""
-    nn.init.xavier_uniform_(linear.weight)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-    return linear
+EQUATIONS = {
+    "released": Equations(biases=True, inner_tanh=True, rectified_update=True, dropout=0.6),
+    "paper": Equations(biases=False, inner_tanh=False, rectified_update=False, dropout=0.0),
+}
 
 
 class JointCrossAttention(nn.Module):
-    """One recursion of joint cross-attention over every modality: {m: (batch, time, d_m)} → the same shapes.
+    """One recursion of joint cross-attention: every modality is correlated with a joint of several modalities, and
+    the correlation decides how the modality is updated. No softmax, no layer norm.
 
     joint       'all': one J of all modalities; 'others': J_m of all but m.
-    fc          'used': J' = FC(J); 'unused': FC exists, is counted and never trained, and J' is the raw J, as
-                RJCMA was released (there it is computed and thrown away; here only its weights are kept).
-    attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
+    unused_fc   variants whose J' is the raw J and not FC(J). The FC exists, is counted and never trained, as RJCMA
+                was released (there it is computed and thrown away; here only its weights are kept).
+    options.attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
     """
 
-    def __init__(
-        self,
-        widths: dict[str, int],
-        window: int,
-        *,
-        joint: str,
-        fc: str,
-        attention: str,
-        equations: Equations,
-        dropout: float,
-    ):
+    def __init__(self, widths: dict[str, int], options: Options, joint: str, unused_fc: tuple[str, ...] = ()):
         super().__init__()
         self.members = {m: [o for o in widths if joint == "all" or o != m] for m in widths}
-        self.joint, self.use_fc, self.attention, self.equations = joint, fc == "used", attention, equations
-        self.dropout = dropout
+        self.joint, self.use_fc = joint, options.variant not in unused_fc
+        self.equations = equations = EQUATIONS[options.variant]
+        self.dropout = options.dropout["attention"]
         d_J = {m: sum(widths[o] for o in self.members[m]) for m in widths}
         fc = {"all": sum(widths.values())} if joint == "all" else d_J  # one FC per joint
         self.fc = nn.ModuleDict({joint: xavier(nn.Linear(d, d)) for joint, d in fc.items()})
-        L, channel = window, attention == "channel"
+        L, channel = options.window, options.attention == "channel"
+        self.channel = channel
 
         def layers(shape):
             return nn.ModuleDict({m: xavier(nn.Linear(*shape(m), bias=equations.biases)) for m in widths})
@@ -78,13 +77,13 @@ class JointCrossAttention(nn.Module):
 
     def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
         joints = self._joints(x, valid)
-        step = self._channel if self.attention == "channel" else self._frame
+        step = self._channel if self.channel else self._frame
         updated = {}
         for m in x:
-            update = step(m, x[m], joints[m], None if valid is None else valid[m])
+            update = step(m, x[m], joints[m], frames(valid, m))
             if self.equations.rectified_update:
                 update = self._dropout(F.relu(update))
-            updated[m] = zero_invalid(x[m] + update, None if valid is None else valid[m])
+            updated[m] = x[m] + update
         return updated
 
     def _joints(self, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
@@ -119,21 +118,16 @@ class JointCrossAttention(nn.Module):
         return dropout(x, self.dropout, self.training)
 
 
-JCA_WIDTH = 32  # k, the inner width of JCA's H
-
-
 class OnePassJointAttention(nn.Module):
-    """JCA: {m: (batch, time, d_m)} → the same shapes, through H of width k = 32. No biases.
+    """JCA, through H of width k = 32; W_jm (L × L), W_m (L × k) and W_hm (k × L) run over time. No biases.
 
-    Praveen et al., "A Joint Cross-Attention Model for Audio-Visual Fusion in Dimensional Emotion
-    Recognition", CVPRW 2022 (arXiv 2203.14779), and its release. (That release concatenates the raw with the
-    attended video before its head, by mistake; here both attended modalities are, as printed.)
-    W_jm (L × L), W_m (L × k) and W_hm (k × L) run over time.
+    (The release concatenates the raw with the attended video before its head, by mistake; here both attended
+    modalities are, as printed.)
     """
 
-    def __init__(self, widths: dict[str, int], window: int):
+    def __init__(self, widths: dict[str, int], options: Options):
         super().__init__()
-        joint = sum(widths.values())
+        window, joint = options.window, sum(widths.values())
         layers = {"W_j": (window, window), "W_m": (window, JCA_WIDTH), "W_c": (joint, JCA_WIDTH)}
         layers["W_h"] = (JCA_WIDTH, window)
         for name, shape in layers.items():
@@ -146,20 +140,18 @@ class OnePassJointAttention(nn.Module):
         for m, X in x.items():
             C = torch.tanh(X.mT @ self.W_j[m](J.mT).mT / math.sqrt(J.shape[-1]))  # (batch, d_m, d_J)
             H = F.relu(self.W_m[m](X.mT) + self.W_c[m](C))  # (batch, d_m, k)
-            update = self.W_h[m](H).mT  # (batch, time, d_m)
-            updated[m] = zero_invalid(X + update, None if valid is None else valid[m])
+            updated[m] = X + self.W_h[m](H).mT  # (batch, time, d_m)
         return updated
 
 
 class CrossAttention(nn.Module):
     """CA: each of two modalities attends over its own frames, weighted by its correlation with the other.
 
-    Praveen, Granger, Cardinal, "Cross Attentional Audio-Visual Fusion for Dimensional Emotion Recognition",
-    FG 2021 (arXiv 2111.05222), and its release. The first modality takes the part of X_v, the second of X_a.
-    A masked frame has weight zero, so that nothing attends to it.
+    The first modality takes the part of X_v, the second of X_a. A masked frame has weight zero, so that nothing
+    attends to it.
     """
 
-    def __init__(self, widths: dict[str, int]):
+    def __init__(self, widths: dict[str, int], options: Options):
         super().__init__()
         self.first, self.second = widths
         self.W = nn.Parameter(torch.empty(widths[self.second], widths[self.first]))
@@ -168,8 +160,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
         Z = x[self.second] @ self.W @ x[self.first].mT  # X_aᵀ W X_v, (batch, time of a, time of v)
         return {
-            self.first: self._attend(x[self.first], Z.mT, None if valid is None else valid[self.first]),
-            self.second: self._attend(x[self.second], Z, None if valid is None else valid[self.second]),
+            self.first: self._attend(x[self.first], Z.mT, frames(valid, self.first)),
+            self.second: self._attend(x[self.second], Z, frames(valid, self.second)),
         }
 
     @staticmethod
@@ -178,11 +170,7 @@ class CrossAttention(nn.Module):
         if valid is not None:
             Z = Z.masked_fill(~valid[..., None], torch.finfo(Z.dtype).min)  # finite: no frame valid is no NaN
         A = zero_invalid(torch.softmax(Z, 1), valid)
-        return zero_invalid(torch.tanh(X + A.mT @ X), valid)
-
-
-HEADS, HEAD_WIDTH = 2, 16
-MODAL_WIDTH = HEADS * HEAD_WIDTH
+        return torch.tanh(X + A.mT @ X)
 
 
 class LeaderFollower(nn.Module):
@@ -213,5 +201,5 @@ class LeaderFollower(nn.Module):
             scores = scores.masked_fill(~present[..., None, :], torch.finfo(scores.dtype).min)
             attended = (torch.softmax(scores, -1) @ v + v).masked_fill(~present[..., None], 0)
         followers = self.norm(self.dropout(self.project(attended.flatten(2))))
-        leader = zero_invalid(x[self.leader], None if valid is None else valid[self.leader])
+        leader = zero_invalid(x[self.leader], frames(valid, self.leader))
         return torch.cat([leader, followers], -1)

@@ -1,19 +1,25 @@
-"""The temporal convolutional network in front of most models of the family: 4 causal residual blocks.
+"""Temporal encoders, one per modality in front of the attention: {name: class}, made alike and called alike.
 
-Bai, Kolter, Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+`encoder(width, channels, dropout)` maps (batch, time, width) → (batch, time, encoder.width); channels are the
+widths of its layers, the last being what it gives. An invalid frame enters and leaves as zeros.
+
+TCN: Bai, Kolter, Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
 Modeling", arXiv 1803.01271, sec. 3, with LeakyReLU in place of ReLU as the ABAW3 and RJCMA releases have it.
+BiLSTM: RJCA, Praveen, Granger, Cardinal, "Recursive Joint Attention for Audio-Visual Fusion in Regression Based
+Emotion Recognition", ICASSP 2023 (arXiv 2304.07958), and its release.
 """
 
 from __future__ import annotations
 
 import torch
-from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, zero_invalid
+from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, xavier, zero_invalid
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-KERNEL = 5  # frames
+KERNEL = 5  # frames, of the TCN
 SLOPE = 0.01  # of LeakyReLU
+LAYERS = 2  # of the BiLSTM
 
 
 class CausalConv1d(nn.Module):
@@ -49,20 +55,15 @@ class TemporalBlock(nn.Module):
 
 
 class TCN(nn.Module):
-    """(batch, time, width) → (batch, time, channels[-1]); block i dilates by 2^i, BatchNorm follows the last.
+    """Causal residual blocks; block i dilates by 2^i, BatchNorm follows the last.
 
     Four blocks reach 1 + 2·4·(1+2+4+8) = 121 frames, into the past only.
     """
 
     def __init__(self, width: int, channels: list[int], dropout: float):
         super().__init__()
-        widths = [width, *channels]
-        self.blocks = nn.Sequential(
-            *(
-                TemporalBlock(a, b, 2**i, dropout)
-                for i, (a, b) in enumerate(zip(widths, channels, strict=False))
-            )
-        )
+        steps = enumerate(zip([width, *channels], channels, strict=False))
+        self.blocks = nn.Sequential(*(TemporalBlock(a, b, 2**i, dropout) for i, (a, b) in steps))
         self.norm = MaskedBatchNorm1d(channels[-1])
         self.width = channels[-1]
 
@@ -71,27 +72,20 @@ class TCN(nn.Module):
         return zero_invalid(self.norm(self.blocks(x.mT).mT, valid), valid)
 
 
-LAYERS = 2
-
-
 class BiLSTM(nn.Module):
-    """(batch, time, width) → (batch, time, out), every frame of unit length.
+    """Linear([x ; LSTM(x)]) and then L2 normalisation: every frame of unit length.
 
-    Linear([x ; LSTM(x)]) and then L2 normalisation; h0 and c0 are learned, one per layer and direction.
-    Invalid frames enter as zeros and leave as zeros; the recurrence itself steps over them.
+    h0 and c0 are learned, one per layer and direction. The recurrence steps over invalid frames.
     """
 
-    def __init__(self, width: int, out: int, dropout: float):
+    def __init__(self, width: int, channels: list[int], dropout: float):
         super().__init__()
+        self.width = out = channels[-1]
         self.rnn = nn.LSTM(width, out // 2, LAYERS, batch_first=True, bidirectional=True, dropout=dropout)
-        self.start = nn.Parameter(
-            nn.init.xavier_uniform_(torch.empty(2 * 2 * LAYERS, out // 2))
-        )  # h0, then c0
-        self.linear = nn.Linear(width + out, out)
+        start = torch.empty(2 * 2 * LAYERS, out // 2)  # h0, then c0
+        self.start = nn.Parameter(nn.init.xavier_uniform_(start))
+        self.linear = xavier(nn.Linear(width + out, out))
         self.dropout = Dropout(dropout)
-        self.width = out
-        nn.init.xavier_uniform_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         x = zero_invalid(x, valid)
@@ -99,3 +93,28 @@ class BiLSTM(nn.Module):
         y, _ = self.rnn(x, (h0, c0))
         y = self.linear(self.dropout(torch.cat([x, y.to(x.dtype)], -1)))
         return zero_invalid(F.normalize(y, dim=-1), valid)
+
+
+class FrameLinear(nn.Linear):
+    """The encoder that looks at no other frame."""
+
+    def __init__(self, width: int, channels: list[int], dropout: float):
+        super().__init__(width, channels[-1])
+        self.width = channels[-1]
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return zero_invalid(super().forward(zero_invalid(x, valid)), valid)
+
+
+class Unencoded(nn.Module):
+    """Features as they are."""
+
+    def __init__(self, width: int, channels: list[int], dropout: float):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return x
+
+
+ENCODERS = {"tcn": TCN, "bilstm": BiLSTM, "linear": FrameLinear, "none": Unencoded}

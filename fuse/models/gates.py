@@ -1,4 +1,6 @@
-"""Gates: how much of each recursion's features, and of the un-attended ones, every frame takes.
+"""Gates: how much of each recursion's features, and of the un-attended ones, every frame takes: {name: class}.
+
+`gate(width, recursions)`, one per modality, maps the steps X^0 … X^l to one of them all; `names` are its candidates.
 
 DCA: Praveen, Alam, "Cross-Attention is Not Always Needed: Dynamic Cross-Attention for Audio-Visual
 Dimensional Emotion Recognition", ICME 2024 (arXiv 2403.19554), and its release. GRJCA, HGRJCA: Rajasekhar,
@@ -8,8 +10,10 @@ Recognition in Valence-Arousal Space", CVPRW 2025 (arXiv 2503.12261).
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from affuse.fuse.models.attention import xavier
+from affuse.fuse.models.layers import xavier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,11 +35,11 @@ class Gate(nn.Module):
 
 
 class FlatGate(nn.Module):
-    """DCA chooses between X^0 and X^l, GRJCA between X^0, X^{l−1} and X^l; both ask X^l."""
+    """DCA (last = 1) chooses between X^0 and X^l, GRJCA (2) between X^0, X^{l−1} and X^l; both ask X^l."""
 
-    def __init__(self, width: int, recursions: int, kind: str):
+    def __init__(self, width: int, recursions: int, last: int):
         super().__init__()
-        self.steps = [0, recursions] if kind == "dca" else [0, recursions - 1, recursions]
+        self.steps = [0, *range(recursions + 1 - last, recursions + 1)]
         self.gate = Gate(width, len(self.steps))
         self.names = [f"X{i}" for i in self.steps]
 
@@ -61,6 +65,4 @@ class HierarchicalGate(nn.Module):
         return chosen, [weights, *(w for _, w in inner)]
 
 
-def build_gate(kind: str, width: int, recursions: int) -> nn.Module:
-    """kind 'dca' | 'grjca' | 'hgrjca'."""
-    return HierarchicalGate(width, recursions) if kind == "hgrjca" else FlatGate(width, recursions, kind)
+GATES = {"dca": partial(FlatGate, last=1), "grjca": partial(FlatGate, last=2), "hgrjca": HierarchicalGate}

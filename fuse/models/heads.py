@@ -1,51 +1,72 @@
-"""From fused features to valence and arousal, frame by frame: one head whose parts a specification picks."""
+"""From attended modalities to valence and arousal, frame by frame: how the modalities are joined, and the head."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d
+from affuse.fuse.models.encoders import BiLSTM
+from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, Valid, any_valid
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
-class HeadSpec:
-    """Linear(width, hidden) → norm → activation → dropout → Linear(hidden, targets) → tanh, each optional."""
+class Concatenation(nn.Module):
+    """{m: (batch, time, d_m)} → (batch, time, Σ d_m)."""
 
-    hidden: int | None = None  # None: one Linear only
-    norm: bool = False  # BatchNorm1d over the hidden channels
-    activation: str | None = None  # 'relu' | 'leaky_relu'
-    dropout: float = 0.0
-    per_target: bool = False  # a head of its own for every target
-    tanh: bool = False  # outputs within (−1, 1)
+    def __init__(self, widths: dict[str, int], dropout: float):
+        super().__init__()
+        self.width = sum(widths.values())
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> Tensor:
+        return torch.cat(list(x.values()), -1)
+
+
+class ConcatenationBiLSTM(BiLSTM):
+    """A BiLSTM over the concatenation, as wide as the first modality (RJCA, DCA)."""
+
+    def __init__(self, widths: dict[str, int], dropout: float):
+        super().__init__(sum(widths.values()), list(widths.values())[:1], dropout)
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> Tensor:
+        return super().forward(torch.cat(list(x.values()), -1), any_valid(valid, x))
 
 
 class Head(nn.Module):
-    """(batch, time, width) → (batch, time, targets)."""
+    """(batch, time, width) → (batch, time, targets): Linear → norm → activation → dropout → Linear → tanh.
 
-    def __init__(self, width: int, targets: int, spec: HeadSpec, dropout: float):
+    hidden      width between the two Linears; None: the last one only
+    norm        BatchNorm1d over the hidden channels
+    per_target  a head of its own for every target
+    tanh        outputs within (−1, 1)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        targets: int,
+        dropout: float,
+        hidden: int | None = None,
+        norm: bool = False,
+        activation: Callable[[Tensor], Tensor] | None = None,
+        per_target: bool = False,
+        tanh: bool = False,
+    ):
         super().__init__()
-        self.spec = spec
-        copies, outputs = (targets, 1) if spec.per_target else (1, targets)
-        hidden = spec.hidden or width
-        self.inner = nn.ModuleList(nn.Linear(width, hidden) for _ in range(copies if spec.hidden else 0))
-        self.norm = MaskedBatchNorm1d(hidden) if spec.norm else None
-        self.outer = nn.ModuleList(nn.Linear(hidden, outputs) for _ in range(copies))
+        copies, outputs = (targets, 1) if per_target else (1, targets)
+        self.inner = nn.ModuleList(nn.Linear(width, hidden) for _ in range(copies if hidden else 0))
+        self.norm = MaskedBatchNorm1d(hidden) if norm else None
+        self.outer = nn.ModuleList(nn.Linear(hidden or width, outputs) for _ in range(copies))
         self.dropout = Dropout(dropout)
+        self.activation, self.tanh = activation, tanh
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """valid (batch, time): frames with at least one valid modality; only they count in the BatchNorm."""
         y = torch.cat([self._one(i, x, valid) for i in range(len(self.outer))], -1)
-        return torch.tanh(y) if self.spec.tanh else y
+        return torch.tanh(y) if self.tanh else y
 
     def _one(self, i: int, x: Tensor, valid: Tensor | None) -> Tensor:
         if len(self.inner):
             x = self.inner[i](x)
-            if self.norm is not None:
-                x = self.norm(x, valid)
-            if self.spec.activation:
-                x = getattr(F, self.spec.activation)(x)
-            x = self.dropout(x)
+            x = x if self.norm is None else self.norm(x, valid)
+            x = self.dropout(self.activation(x) if self.activation else x)
         return self.outer[i](x)

@@ -1,4 +1,6 @@
-"""What a mask means to a model: which frames of which modality count, and how the others are kept out.
+"""What every model is made with: masks, batch statistics under them, dropout, and how a layer starts.
+
+A mask says which frames of which modality count, and how the others are kept out.
 
 A frame of modality m is valid when it is neither padding nor missing. Everywhere in `fuse`, `valid` is None
 (every frame counts) or a dictionary modality → (batch, time) bool. An invalid frame
@@ -17,11 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Valid = dict[str, Tensor] | None
+LEVELS = 2**16  # of the draws that dropout compares with
 
 
 def zero_invalid(x: Tensor, valid: Tensor | None) -> Tensor:
     """x (batch, time, width) with the frames outside valid (batch, time) set to zero, NaN included."""
     return x if valid is None else x.masked_fill(~valid[..., None], 0)
+
+
+def frames(valid: Valid, m: str) -> Tensor | None:
+    """The frames of modality m that count; None when every frame does."""
+    return None if valid is None else valid[m]
 
 
 def unless_full(valid: dict[str, Tensor]) -> Valid:
@@ -82,9 +90,6 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         self.num_batches_tracked += count > 0
 
 
-LEVELS = 2**16
-
-
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """x with every element zeroed with probability p, the others scaled up to keep the mean.
 
@@ -106,3 +111,11 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p, self.training)
+
+
+def xavier(linear: nn.Linear) -> nn.Linear:
+    """Xavier-uniform weight, zero bias: how every attention and gate layer starts."""
+    nn.init.xavier_uniform_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear

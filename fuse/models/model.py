@@ -6,26 +6,25 @@ model({"visual": v, "audio": a, "text": t}, mask=m)  # (batch, time, targets)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
-from affuse.fuse.models.attention import (
-    CrossAttention,
-    JointCrossAttention,
-    LeaderFollower,
-    OnePassJointAttention,
-)
-from affuse.fuse.models.encoders import TCN, BiLSTM
-from affuse.fuse.models.gates import build_gate
-from affuse.fuse.models.heads import Head
-from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, unless_full, zero_invalid
-from affuse.fuse.models.registry import EQUATIONS, MODELS, STANDARD_WIDTHS, VARIANTS, ModelSpec
-from affuse.fuse.models.spec import Options, resolve_options
+from affuse.fuse.models.encoders import ENCODERS
+from affuse.fuse.models.gates import GATES
+from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, frames, unless_full, zero_invalid
+from affuse.fuse.models.registry import MODELS, OWN, find, installed, resolve_options
+from affuse.fuse.models.spec import VARIANTS, ModelSpec, Options
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.errors import UsageError
 
+STANDARD_WIDTHS = {
+    "visual": 512,
+    "audio": 128,
+    "text": 768,
+}  # IR-50, VGGish, BERT: parameters are counted at these
 NAMED = 4  # differences spelled out; the rest are counted
 
 
@@ -53,74 +52,36 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     model.load_state_dict(state)
 
 
-class FrameLinear(nn.Linear):
-    """The encoder that looks at no other frame: (batch, time, width) → (batch, time, out)."""
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        return zero_invalid(super().forward(zero_invalid(x, valid)), valid)
-
-
 class FusionModel(nn.Module):
     """Frame-synchronous features of one to three modalities → `targets` per frame. Made by `build_model`.
+
+    It is the bare network. It neither cuts videos into windows, nor normalises features, nor averages windows that
+    overlap, and takes features of its own precision only (float32), not a store's float16: `Run.predict` does it all.
 
     config   JSON-able; build_model(**model.config) makes the same model
     targets  names of the output channels, in order
     """
 
-    def __init__(self, options: Options):
+    def __init__(self, spec: ModelSpec, options: Options):
         super().__init__()
-        self.options = options
-        self.spec: ModelSpec = MODELS[options.name]
+        self.spec, self.options = spec, options
         self.config = options.config()
         self.targets = tuple(options.target)
         self.modalities = tuple(options.widths)
-        self.encoders = nn.ModuleDict({m: self._encoder(m) for m in self.modalities})
-        encoded = options.encoded_widths()
-        self.blocks = nn.ModuleList(
-            self._block(encoded) for _ in range(1 if options.tied else options.recursions)
+        self.unproven = options.name not in MODELS
+        encoder, dropout = ENCODERS[options.encoder], options.dropout
+        self.encoders = nn.ModuleDict(
+            {m: encoder(d, options.channels.get(m), dropout["encoder"]) for m, d in options.widths.items()}
         )
+        encoded = {m: encoder.width for m, encoder in self.encoders.items()}
+        passes = 1 if options.tied else options.recursions
+        self.blocks = nn.ModuleList(spec.block(encoded, options) for _ in range(passes))
         self.gates = nn.ModuleDict()
         if options.gates != "none":
-            kind, l = options.gates, options.recursions
-            self.gates.update({m: build_gate(kind, d, l) for m, d in encoded.items()})
-        self.fusion, fused = self._fusion(encoded)
-        self.head = Head(fused, len(self.targets), self.spec.head, options.dropout["head"])
-
-    def _encoder(self, m: str) -> nn.Module:
-        width, dropout = self.options.widths[m], self.options.dropout["encoder"]
-        if self.options.encoder == "none":
-            return nn.Identity()
-        channels = self.options.channels[m]
-        if self.options.encoder == "tcn":
-            return TCN(width, channels, dropout)
-        if self.options.encoder == "bilstm":
-            return BiLSTM(width, channels[-1], dropout)
-        return FrameLinear(width, channels[-1])
-
-    def _block(self, widths: dict[str, int]) -> nn.Module:
-        if self.spec.block == "jca":
-            return OnePassJointAttention(widths, self.options.window)
-        if self.spec.block == "ca":
-            return CrossAttention(widths)
-        return JointCrossAttention(
-            widths,
-            self.options.window,
-            joint=self.spec.joint,
-            fc=self.spec.fc[self.options.variant],
-            attention=self.options.attention,
-            equations=EQUATIONS[self.options.variant],
-            dropout=self.options.dropout["attention"],
-        )
-
-    def _fusion(self, widths: dict[str, int]) -> tuple[nn.Module | None, int]:
-        total, dropout = sum(widths.values()), self.options.dropout["fusion"]
-        if self.spec.fusion == "leader":
-            fusion = LeaderFollower(widths, dropout)
-        elif self.spec.fusion == "bilstm":
-            fusion = BiLSTM(total, next(iter(widths.values())), dropout)
-        else:
-            return None, total
-        return fusion, fusion.width
+            gate = GATES[options.gates]
+            self.gates.update({m: gate(d, options.recursions) for m, d in encoded.items()})
+        self.fusion = spec.fusion(encoded, dropout["fusion"])
+        self.head = spec.head(self.fusion.width, len(self.targets), dropout["head"])
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> Tensor:
         """features {m: (batch, time, width_m)} → (batch, time, targets).
@@ -159,48 +120,49 @@ class FusionModel(nn.Module):
         x, valid, time = self._inputs(features, mask)
         if self.spec.l2 == "features":
             x = {m: F.normalize(v, dim=-1) for m, v in x.items()}
-        x = {m: self._encode(m, v, None if valid is None else valid[m]) for m, v in x.items()}
+        x = {m: self.encoders[m](v, frames(valid, m)) for m, v in x.items()}
         if self.spec.l2 == "encoded":
             x = {m: F.normalize(v, dim=-1) for m, v in x.items()}
         steps = [x]  # X^0, X^1 … X^l
         for i in range(self.options.recursions):
-            steps.append(self.blocks[0 if self.options.tied else i](steps[-1], valid))
+            steps.append(self._attend(self.blocks[0 if self.options.tied else i], steps[-1], valid))
         x, weights = steps[-1], {}
         for m, gate in self.gates.items():
             chosen, weights[m] = gate([step[m] for step in steps])
             x = {**x, m: chosen}
-        counted = any_valid(valid, self.modalities)
-        if self.spec.fusion == "leader":
-            fused = self.fusion(x, valid)
-        else:
-            fused = torch.cat([x[m] for m in self.modalities], -1)
-            if self.fusion is not None:
-                fused = self.fusion(fused, counted)
-        return self.head(fused, counted)[:, :time], steps, weights, time
+        output = self.head(self.fusion(x, valid), any_valid(valid, self.modalities))
+        return output[:, :time], steps, weights, time
 
-    def _encode(self, m: str, x: Tensor, valid: Tensor | None) -> Tensor:
-        encoder = self.encoders[m]
-        return x if isinstance(encoder, nn.Identity) else encoder(x, valid)
+    def _attend(self, block: nn.Module, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
+        """One pass of the attention, zero at the frames that do not count whatever the block makes of them."""
+        y = block(x, valid)
+        expected = {m: tuple(v.shape) for m, v in x.items()}
+        shapes = {m: tuple(getattr(v, "shape", ())) for m, v in y.items()} if isinstance(y, dict) else y
+        if shapes != expected:
+            raise UsageError(
+                f"The block of model {self.options.name!r} was given {expected} and has to give the same shapes, "
+                f"not {shapes if isinstance(y, dict) else type(y).__name__}."
+            )
+        if self.unproven:  # once only: an accelerator would wait for the answer
+            for m, v in y.items():
+                if all(o.isfinite().all() for o in x.values()) and not v.isfinite().all():
+                    raise UsageError(
+                        f"The block of model {self.options.name!r} makes NaN or infinity of finite {m} features. "
+                        "A softmax over frames of which none counts does; padding is such frames."
+                    )
+            self.unproven = False
+        return {m: zero_invalid(y[m], frames(valid, m)) for m in self.modalities}
 
     def _inputs(self, features, mask) -> tuple[dict[str, Tensor], Valid, int]:
         """Features checked, ordered, zeroed where invalid, padded to the window; masks; length given."""
         batch, time = self._check(features)
-        device = features[self.modalities[0]].device
-        valid = None
-        if (
-            mask is not None
-            or time < self.options.window
-            or (self.training and self.options.modality_dropout)
-        ):
-            if not isinstance(mask, dict):
-                mask = dict.fromkeys(self.modalities, mask)
-            full = torch.ones(batch, time, dtype=torch.bool, device=device)
-            valid = {m: full if mask.get(m) is None else mask[m].bool() for m in self.modalities}
-            self._check_masks(mask, valid, (batch, time))
-        if valid is not None and self.training and self.options.modality_dropout:
-            valid = drop_modalities(valid, self.options.modality_dropout)
-        x = {m: zero_invalid(features[m], None if valid is None else valid[m]) for m in self.modalities}
-        short = self.options.window - time
+        dropping = self.options.modality_dropout if self.training else 0.0
+        valid, short = None, self.options.window - time
+        if mask is not None or short or dropping:
+            valid = self._masks(mask, (batch, time), features[self.modalities[0]].device)
+        if dropping:
+            valid = drop_modalities(valid, dropping)
+        x = {m: zero_invalid(features[m], frames(valid, m)) for m in self.modalities}
         if short:
             x = {m: F.pad(v, (0, 0, 0, short)) for m, v in x.items()}
             valid = {m: F.pad(v, (0, short)) for m, v in valid.items()}
@@ -208,6 +170,12 @@ class FusionModel(nn.Module):
 
     def _check(self, features: dict[str, Tensor]) -> tuple[int, int]:
         name, widths, window = self.options.name, self.options.widths, self.options.window
+        if not isinstance(features, dict) or not all(isinstance(v, Tensor) for v in features.values()):
+            kinds = features.values() if isinstance(features, dict) else [features]
+            raise UsageError(
+                f"Features must be a dictionary {{modality: torch.Tensor (batch, time, width)}} of "
+                f"{', '.join(widths)}, not of {', '.join(dict.fromkeys(type(k).__name__ for k in kinds))}."
+            )
         if set(features) != set(widths):
             raise UsageError(
                 f"Model {name!r} takes {', '.join(widths)}, not {', '.join(features) or 'nothing'}. "
@@ -216,11 +184,17 @@ class FusionModel(nn.Module):
         shapes = {m: tuple(v.shape) for m, v in features.items()}
         if any(len(s) != 3 for s in shapes.values()) or len({s[:2] for s in shapes.values()}) != 1:
             raise UsageError(f"Features must be (batch, time, width) of one batch and time, not {shapes}.")
+        own = next(self.parameters())
         for m, width in widths.items():
             if shapes[m][2] != width:
                 raise UsageError(
                     f"Model {name!r} was built for {m} features {width} wide, these are {shapes[m][2]} wide: "
                     "they come from another backbone, or the model from other features."
+                )
+            if features[m].dtype != own.dtype and not torch.is_autocast_enabled(own.device.type):
+                raise UsageError(
+                    f"The {m} features are {features[m].dtype}, the model is {own.dtype}: give it "
+                    f"features.to({own.dtype}), or let Run.predict read them."
                 )
         batch, time = shapes[self.modalities[0]][:2]
         if time > window or not time:
@@ -229,64 +203,51 @@ class FusionModel(nn.Module):
             )
         return batch, time
 
-    def _check_masks(self, mask: dict, valid: dict[str, Tensor], shape: tuple[int, int]) -> None:
-        unknown = set(mask) - set(self.modalities)
-        if unknown:
+    def _masks(self, mask, shape: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
+        """{m: (batch, time) bool} of every modality, whatever form the mask was given in."""
+        mask = mask if isinstance(mask, dict) else dict.fromkeys(self.modalities, mask)
+        if unknown := set(mask) - set(self.modalities):
             raise UsageError(
-                f"The mask names {', '.join(sorted(unknown))}; known: {', '.join(self.modalities)}."
+                f"The mask names {', '.join(sorted(map(str, unknown)))}; known: {', '.join(self.modalities)}."
             )
-        for m, v in valid.items():
+        valid = dict.fromkeys(self.modalities, torch.ones(shape, dtype=torch.bool, device=device))
+        for m, v in mask.items():
+            if v is None:
+                continue
+            if not isinstance(v, Tensor):
+                raise UsageError(
+                    "A mask is a torch.Tensor (batch, time), True where a frame counts, or a dictionary of such, "
+                    f"not {type(v).__name__}."
+                )
             if tuple(v.shape) != shape:
                 raise UsageError(f"The mask of {m} is {tuple(v.shape)}; it must be (batch, time) = {shape}.")
+            valid[m] = v.bool()
+        return valid
 
 
-def build_model(
-    name: str,
-    widths: dict[str, int],
-    window: int = 300,
-    recursions: int | None = None,
-    variant: str = "released",
-    target: str | list[str] = "both",
-    attention: str = "channel",
-    *,
-    channels: dict[str, list[int]] | None = None,
-    encoder: str = "spec",
-    gates: str = "spec",
-    dropout: dict[str, float] | None = None,
-    tied: bool = False,
-    modality_dropout: float = 0.0,
-) -> FusionModel:
+def build_model(name: str, widths: dict[str, int], **settings) -> FusionModel:
     """A model by name, its weights drawn from torch's random generator.
 
-    name        rjcma, rcma, grjca, hgrjca, dca, rjca, jca, ca, lfan, concat or unimodal
-    widths      width of every modality's features; any of visual, audio and text
-    window      L, frames; what the time-mixing weights are made for
-    recursions  l; None is the variant's own. 0 leaves the attention out
-    variant     'released' (what made the published numbers) or 'paper' (what is printed)
-    target      'both', 'valence', 'arousal', or a list of names
-    attention   'channel' (C is channel × channel) or 'frame' (C is frame × frame)
-    channels    widths of the encoder's layers per modality, the last being what it gives; None is the paper's
-    encoder     'spec', 'tcn', 'bilstm', 'linear' (no other frame seen) or 'none' (features as they are)
-    gates       'spec', 'dca', 'grjca', 'hgrjca' or 'none'; only what recurses has results to choose among
-    dropout     any of encoder, attention, fusion and head, over the specification's
-    tied        every recursion uses the same weights
-    modality_dropout  probability, in training, of dropping each modality of a sample; one always stays
+    name      rjcma, rcma, grjca, hgrjca, dca, rjca, jca, ca, lfan, concat, unimodal, or your own (FILE.py:NAME)
+    widths    width of every modality's features; any of visual, audio and text
+    settings  window, recursions, variant, target …: those of `affuse.fuse.models.spec.ModelSettings`, which says what
+              they are; sha256 refuses another FILE.py than the one that a run was trained with
 
     Raises UsageError for an unknown name, with the nearest known, and for a combination that cannot be.
     """
-    given = dict(locals())
-    return FusionModel(resolve_options(**given))
+    options = resolve_options(name, widths, **settings)
+    return FusionModel(find(options.name, options.sha256), options)
 
 
-def describe() -> list[dict]:
-    """The family as rows: what each model is, and its parameters at visual 512, audio 128, text 768."""
+def describe(names: Iterable[str] = ()) -> list[dict]:
+    """Models as rows, the family and what is registered or installed if none is named: what each is, and its
+    parameters at visual 512, audio 128, text 768."""
     rows = []
-    for name, spec in MODELS.items():
-        widths = {m: STANDARD_WIDTHS[m] for m in spec.standard}
-        parameters = {}
-        for variant in VARIANTS:
+    for name in names or {**MODELS, **installed(), **OWN}:
+        spec, parameters = find(name), {}
+        for variant in spec.recursions or VARIANTS:
             with torch.device("meta"):
-                model = build_model(name, widths, variant=variant)
+                model = build_model(name, {m: STANDARD_WIDTHS[m] for m in spec.standard}, variant=variant)
             parameters[variant] = sum(p.numel() for p in model.parameters())
         rows.append(
             {
@@ -294,11 +255,11 @@ def describe() -> list[dict]:
                 "title": spec.title,
                 "paper": spec.paper,
                 "modalities": list(spec.standard),
-                "joint": spec.joint or "–",
+                "joint": spec.joint,
                 "recursions": dict(spec.recursions),
-                "gates": spec.gates or "–",
+                "gates": "–" if spec.gates == "none" else spec.gates,
                 "encoder": spec.encoder,
-                "variants": list(VARIANTS) if spec.recursive else ["released"],
+                "variants": list(spec.recursions) or ["released"],
                 "parameters": parameters,
             }
         )

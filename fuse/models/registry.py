@@ -1,165 +1,143 @@
 """The family at a glance: one entry per model, and the entries differ in exactly what the papers differ in.
 
-Read a column to compare the papers. A new variant is a new entry here, not a new file.
+Read a column to compare the papers. A model of your own is a block in your own file, under `register`. It is named
+FILE.py:NAME wherever a model is named; NAME alone does where this process has registered it, or an installed package
+offers it as an entry point of the group `affuse.models` (NAME = "module"). Only code that you name is run, or that
+lies, unchanged, where a run of yours left its copy: a run folder from elsewhere runs none of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 
-from affuse.fuse.models.attention import PAPER, RELEASED, Equations
-from affuse.fuse.models.heads import HeadSpec
+from affuse.fuse.models.attention import (
+    EQUATIONS,
+    CrossAttention,
+    JointCrossAttention,
+    LeaderFollower,
+    OnePassJointAttention,
+)
+from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
+from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
+from torch.nn import functional as F
 
-VARIANTS = ("released", "paper")
-ATTENTIONS = ("channel", "frame")
-ENCODERS = ("tcn", "bilstm", "linear", "none")
-GATES = ("dca", "grjca", "hgrjca", "none")
+from affuse.config import nearest, resolve
+from affuse.errors import AffuseError, UsageError
 
 AUDIO_VISUAL = ("visual", "audio")
-TRIMODAL = ("visual", "audio", "text")
-STANDARD_WIDTHS = {
-    "visual": 512,
-    "audio": 128,
-    "text": 768,
-}  # IR-50, VGGish, BERT: parameters are counted at these
-
 TCN_RCMA = {"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)}
-TCN_RJCMA = {"visual": (512, 512, 256, 256), "audio": (128, 128, 128, 128), "text": (256, 256, 128, 128)}
 TCN_LFAN = {"visual": (256, 256, 128, 128), "audio": (64, 64, 32, 32), "text": (256, 256, 128, 128)}
 LSTM_512 = dict.fromkeys(TRIMODAL, (512,))
 LINEAR_128 = dict.fromkeys(TRIMODAL, (128,))
 
-HEAD_RJCMA = HeadSpec(hidden=256, norm=True, activation="leaky_relu", tanh=True)
-HEAD_LINEAR = HeadSpec(tanh=True)
-HEAD_RJCA = HeadSpec(hidden=128, activation="relu", dropout=0.6, per_target=True)
-HEAD_JCA = HeadSpec(hidden=128, dropout=0.6)
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a model is. Fields given per variant are dictionaries released/paper."""
-
-    title: str
-    paper: str  # authors, year, venue
-    block: str | None  # 'joint' | 'jca' | 'ca' | None
-    standard: tuple[str, ...] = TRIMODAL  # modalities of the publication
-    modalities: tuple[int, int] = (2, 3)  # fewest and most it can take
-    joint: str | None = None  # 'all' | 'others'
-    fc: dict[str, str] = field(default_factory=dict)  # 'used' | 'unused', per variant
-    recursions: dict[str, int] = field(default_factory=dict)  # l, per variant
-    gates: str | None = None  # 'dca' | 'grjca' | 'hgrjca'
-    encoder: str = "tcn"
-    channels: dict[str, tuple[int, ...]] = field(
-        default_factory=lambda: TCN_RJCMA
-    )  # the last is the encoded width
-    encoder_dropout: float = 0.1
-    l2: str | None = (
-        None  # frames scaled to unit length: 'features' as they come in, 'encoded' before the attention
-    )
-    fusion: str = "concat"  # 'concat' | 'bilstm' (a second one, over the concatenation) | 'leader'
-    fusion_dropout: float = 0.0
-    head: HeadSpec = HEAD_RJCMA
-
-    @property
-    def recursive(self) -> bool:
-        return self.block == "joint"
+HEAD_LINEAR = partial(Head, tanh=True)
+HEAD_RJCA = partial(Head, hidden=128, activation=F.relu, per_target=True)
+HEAD_JCA = partial(Head, hidden=128)
 
 
 def both(value) -> dict:
     return dict.fromkeys(VARIANTS, value)
 
 
-EQUATIONS: dict[str, Equations] = {"released": RELEASED, "paper": PAPER}
+def recursive(joint: str, unused_fc: tuple[str, ...] = (), **fields) -> ModelSpec:
+    """A model of the joint cross-attention, twice unless said."""
+    return ModelSpec(
+        block=partial(JointCrossAttention, joint=joint, unused_fc=unused_fc),
+        joint=joint,
+        attentions=ATTENTIONS,
+        attention_dropout={variant: equations.dropout for variant, equations in EQUATIONS.items()},
+        **{"recursions": both(2), **fields},
+    )
+
 
 MODELS: dict[str, ModelSpec] = {
-    "rjcma": ModelSpec(
+    "rjcma": recursive(
+        "all",
         title="Recursive Joint Cross-Modal Attention",
         paper="Praveen, Alam, 2024, CVPRW (ABAW6)",
-        block="joint",
-        joint="all",
-        fc={"released": "unused", "paper": "used"},
+        unused_fc=("released",),
         recursions={"released": 2, "paper": 3},
     ),
-    "rcma": ModelSpec(
+    "rcma": recursive(
+        "others",
         title="Recursive Cross-Modal Attention",
         paper="Praveen, Alam, 2024, CVPRW (ABAW6), first release",
-        block="joint",
-        joint="others",
-        fc=both("used"),
-        recursions=both(2),
         channels=TCN_RCMA,
         head=HEAD_LINEAR,
     ),
-    "grjca": ModelSpec(
+    "grjca": recursive(
+        "all",
         title="Gated Recursive Joint Cross-Attention",
         paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
-        block="joint",
         standard=AUDIO_VISUAL,
-        joint="all",
-        fc=both("used"),
-        recursions=both(2),
         gates="grjca",
         l2="encoded",
     ),
-    "hgrjca": ModelSpec(
+    "hgrjca": recursive(
+        "all",
         title="Hierarchically Gated Recursive Joint Cross-Attention",
         paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
-        block="joint",
         standard=AUDIO_VISUAL,
-        joint="all",
-        fc=both("used"),
-        recursions=both(2),
         gates="hgrjca",
         l2="encoded",
     ),
-    "dca": ModelSpec(
+    "dca": recursive(
+        "all",
         title="Dynamic Cross-Attention",
         paper="Praveen, Alam, 2024, ICME",
-        block="joint",
         standard=AUDIO_VISUAL,
-        joint="all",
-        fc=both("used"),
-        recursions=both(2),
         gates="dca",
         encoder="bilstm",
         channels=LSTM_512,
         l2="features",
-        fusion="bilstm",
+        fusion=ConcatenationBiLSTM,
         head=HEAD_RJCA,
+        head_dropout=0.6,
     ),
-    "rjca": ModelSpec(
+    "rjca": recursive(
+        "all",
         title="Recursive Joint Cross-Attention with LSTMs",
         paper="Praveen, Granger, Cardinal, 2023, ICASSP",
-        block="joint",
         standard=AUDIO_VISUAL,
-        joint="all",
-        fc=both("used"),
         recursions=both(1),
         encoder="bilstm",
         channels=LSTM_512,
         l2="features",
-        fusion="bilstm",
+        fusion=ConcatenationBiLSTM,
         head=HEAD_RJCA,
+        head_dropout=0.6,
     ),
     "jca": ModelSpec(
         title="Joint Cross-Attention",
         paper="Praveen et al., 2022, CVPRW (ABAW3)",
-        block="jca",
+        block=OnePassJointAttention,
         standard=AUDIO_VISUAL,
         joint="all",
         encoder="linear",
         channels=LINEAR_128,
         head=HEAD_JCA,
+        head_dropout=0.6,
     ),
     "ca": ModelSpec(
         title="Cross-Attention",
         paper="Praveen, Granger, Cardinal, 2021, FG",
-        block="ca",
+        block=CrossAttention,
         standard=AUDIO_VISUAL,
         modalities=(2, 2),
+        why="its attention is the correlation of one modality with one other",
         joint="others",
         encoder="none",
         l2="features",
+        head_dropout=0.6,
         head=HEAD_JCA,  # the paper regresses clips, not frames; JCA's head is its successor per frame
     ),
     "lfan": ModelSpec(
@@ -167,12 +145,168 @@ MODELS: dict[str, ModelSpec] = {
         paper="Zhang et al., 2022, CVPRW (ABAW3)",
         block=None,
         channels=TCN_LFAN,
-        fusion="leader",
+        fusion=LeaderFollower,
         fusion_dropout=0.1,
         head=HEAD_LINEAR,
     ),
-    "concat": ModelSpec(title="Concatenation", paper="baseline", block=None),
+    "concat": ModelSpec(
+        title="Concatenation",
+        paper="baseline",
+        block=None,
+        why="there is nothing to concatenate; use 'unimodal' for one",
+    ),
     "unimodal": ModelSpec(
-        title="One modality alone", paper="baseline", block=None, standard=("visual",), modalities=(1, 1)
+        title="One modality alone",
+        paper="baseline",
+        block=None,
+        standard=("visual",),
+        modalities=(1, 1),
+        why="it is the baseline of one modality; use 'concat' for several",
     ),
 }
+
+OWN: dict[str, ModelSpec] = {}  # registered in this process, or by an installed package
+ENTRY_POINTS = "affuse.models"
+STAND_IN = "AFFUSE_MODEL_FILE"
+_files: dict[str, dict[str, ModelSpec]] = {}  # {sha256 of a file that was run: what it registered}
+_shelves = [OWN]  # `register` writes on the last
+
+
+def register(
+    name: str, *, recursions: int | dict[str, int] | None = 1, attention_dropout: float = 0.0, **fields
+) -> Callable[[type], type]:
+    """Make a fusion model of a block of your own: `@register("mbt", recursions=4)` over an nn.Module with
+
+        __init__(self, widths, options)   {m: d_m} behind the encoders; `Options`: options.window, .variant,
+                                          .dropout["attention"] …
+        forward(self, x, valid)           one recursion, {m: (batch, time, d_m)} → the same shapes
+
+    valid is None where every frame counts, or {m: (batch, time) bool}. A frame that does not count is zero in x, and is
+    made zero in what the block gives. In between the block may not let it act on other frames (a softmax gives it
+    weight zero) and must stay finite, also where no frame counts. Encoders, masks, gates, tied weights, modality
+    dropout and the head are the family's; with 0 recursions it is the concatenation.
+
+    recursions  l where none is asked for, for `released` alone or per variant; None: one pass that cannot be repeated
+    fields      of `ModelSpec`: title, paper; modalities, encoder, channels, gates, l2, fusion, head … if not RJCMA's
+
+    Raises UsageError for a name that is taken or cannot be one, and for fields that cannot be.
+    """
+    for key in fields:
+        known("field of a model", key, ModelSpec.__dataclass_fields__)
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise UsageError(f"A model cannot be named {name!r}: use letters, digits and . + - _ only.")
+
+    def keep(block: type) -> type:
+        shelf = _shelves[-1]
+        taken = MODELS.get(name) or shelf.get(name)
+        if taken and (shelf is not OWN or _home(taken.block) != _home(block)):  # a notebook's cell runs again
+            raise UsageError(f"There is a model {name!r} already: {taken.title}. Name yours otherwise.")
+        own = {"title": name, "paper": "–", "block": block, "why": "as it was registered"}
+        own["recursions"] = {"released": recursions} if isinstance(recursions, int) else recursions or {}
+        shelf[name] = ModelSpec(**{**own, "attention_dropout": both(attention_dropout), **fields})
+        return block
+
+    return keep
+
+
+def _home(block) -> tuple:
+    return getattr(block, "__module__", block), getattr(block, "__qualname__", block)
+
+
+def find(name: str, sha256: str | None = None) -> ModelSpec:
+    """The model of a name: of the family, registered, of an installed package, or FILE.py:NAME.
+
+    A file is run when a model of it is first asked for, and again when it has changed. sha256 is what it must have; a
+    file that is gone or has changed may be replaced by the one that AFFUSE_MODEL_FILE names. Raises UsageError for a
+    name that is not known, a file that cannot be run, and one that is another than it was.
+    """
+    path, model = split(name)
+    if path:
+        shelf = _run_file(path, *_read(path, sha256))
+        if model not in shelf:
+            there = nearest(model, shelf) if shelf else '. Write @register("NAME") above its block.'
+            raise UsageError(f"{path} registers no model {model!r}{there}")
+        return shelf[model]
+    offered = installed()
+    known("model", name, {**MODELS, **OWN, **offered})
+    if name not in {**MODELS, **OWN}:
+        try:
+            offered[name].load()
+        except Exception as error:
+            raise UsageError(
+                f"Model {name!r} comes with {offered[name].value}, which cannot be loaded: {_why(error)}."
+            ) from error
+        if name not in OWN:
+            raise UsageError(
+                f"{offered[name].value} promises a model {name!r} and registers none of that name."
+            )
+    return MODELS.get(name) or OWN[name]
+
+
+def installed() -> dict[str, EntryPoint]:
+    """{name: where it is} of the models that installed packages offer."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def split(name: str) -> tuple[Path | None, str]:
+    """FILE.py:NAME as the whole path and NAME; None and the name where no file is named."""
+    file, _, model = (f"{name}:" if name.endswith(".py") else name).rpartition(":")
+    return (Path(file).expanduser().resolve(), model) if file.endswith(".py") else (None, name)
+
+
+def located(name: str, folder: Path | None = None) -> str:
+    """A model's name as it holds from every working directory; of its file in `folder` where one is given."""
+    path, model = split(name)
+    return f"{folder.resolve() / path.name if folder else path}:{model}" if path else name
+
+
+def code(name: str) -> list[tuple[str, bytes]]:
+    """The file that a model is from, as name and content; nothing where it is from none. Raises as `find`."""
+    path, _ = split(name)
+    return [(path.name, _read(path, None)[0])] if path else []
+
+
+def _read(path: Path, sha256: str | None) -> tuple[bytes, str]:
+    """A model's file and its sha256, which has to be the one asked for."""
+    problems, stand_in = [], os.environ.get(STAND_IN)
+    for file in [path, Path(stand_in)] if sha256 and stand_in else [path]:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            problems.append(f"model file {file} cannot be read: {error.strerror}")
+            continue
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 in (None, found):
+            return content, found
+        problems.append(f"model file {file} is not the one that the model was trained with")
+    advice = "A model of your own is named FILE.py:NAME."
+    if sha256:
+        advice = f"The run folder has a copy of it: read that, and if you trust it name it in {STAND_IN}."
+    problems = "; ".join(problems)
+    raise UsageError(f"{problems[0].upper()}{problems[1:]}. {advice}")
+
+
+def _run_file(path: Path, content: bytes, sha256: str) -> dict[str, ModelSpec]:
+    """What the file registers. Once for each content, so that models of one file share their classes."""
+    if sha256 not in _files:
+        module, shelf = ModuleType(f"affuse_model_{sha256[:16]}"), {}
+        module.__file__, sys.modules[module.__name__] = str(path), module
+        _shelves.append(shelf)
+        try:
+            exec(compile(content, str(path), "exec"), vars(module))  # noqa: S102 - the file that was named
+        except Exception as error:
+            raise UsageError(f"Model file {path} cannot be run: {_why(error)}.") from error
+        finally:
+            _shelves.pop()
+        _files[sha256] = {name: replace(spec, sha256=sha256) for name, spec in shelf.items()}
+    return _files[sha256]
+
+
+def _why(error: Exception) -> str:
+    return str(error).rstrip(".") if isinstance(error, AffuseError) else f"{type(error).__name__}: {error}"
+
+
+def resolve_options(name: str, widths: dict[str, int], sha256: str | None = None, **settings) -> Options:
+    """What `build_model` is asked, with nothing left to default. Raises UsageError."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    return find(name, sha256).resolve(located(name), widths, resolve(ModelSettings, given))

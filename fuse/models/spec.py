@@ -1,176 +1,211 @@
-"""What a caller of `build_model` may ask for, checked against the specification before any weight is made."""
+"""What a model is (`ModelSpec`), what may be asked of it (`ModelSettings`), and both resolved (`Options`).
+
+A specification holds the classes that a model is put together from. What is asked is checked against it before any
+weight is made.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 from affuse.features.record import MODALITIES
-from affuse.fuse.models.registry import ATTENTIONS, ENCODERS, EQUATIONS, GATES, MODELS, VARIANTS, ModelSpec
+from affuse.fuse.models.encoders import ENCODERS
+from affuse.fuse.models.gates import GATES
+from affuse.fuse.models.heads import Concatenation, Head
+from pydantic import Field, field_validator
+from torch import nn
+from torch.nn import functional as F
 
-from affuse.config import nearest
+from affuse.config import Settings, nearest
 from affuse.errors import UsageError
 
+VARIANTS = ("released", "paper")
+ATTENTIONS = ("channel", "frame")
 DROPOUTS = ("encoder", "attention", "fusion", "head")
 TARGETS = {"both": ("valence", "arousal"), "valence": ("valence",), "arousal": ("arousal",)}
+TRIMODAL = ("visual", "audio", "text")
+
+TCN_RJCMA = {"visual": (512, 512, 256, 256), "audio": (128, 128, 128, 128), "text": (256, 256, 128, 128)}
+HEAD_RJCMA = partial(Head, hidden=256, norm=True, activation=F.leaky_relu, tanh=True)
 
 
-@dataclass(frozen=True)
-class Options:
+class ModelSettings(Settings):
+    """What may be asked of a model, beside its name and the widths of its features."""
+
+    window: int = 300  # L, frames; what the time-mixing weights are made for
+    recursions: int | None = None  # l; None is the variant's own. 0 leaves the attention out
+    variant: str = "released"  # what made the published numbers; or 'paper', what is printed
+    target: str | list[str] = "both"  # or 'valence', 'arousal', or names that the labels have
+    attention: str = "channel"  # C is channel × channel; or 'frame': it is frame × frame
+    channels: dict[str, list[int]] | None = None  # the encoder's layers per modality; None is the paper's
+    encoder: str = "spec"  # or 'tcn', 'bilstm', 'linear' (no other frame seen), 'none' (features as they are)
+    gates: str = "spec"  # or 'dca', 'grjca', 'hgrjca', 'none'; only what recurses has results to choose among
+    dropout: dict[str, float] = Field(
+        default_factory=dict
+    )  # of encoder, attention, fusion, head; else its own
+    tied: bool = False  # every recursion uses the same weights
+    modality_dropout: float = 0.0  # probability, in training, of dropping each modality of a sample but one
+
+    @field_validator("window")
+    @classmethod
+    def _has_a_ccc(cls, window: int) -> int:
+        if window < 2:
+            raise ValueError("a window has at least 2 frames (one has no CCC)")
+        return window
+
+
+class Options(ModelSettings):
     """A resolved request: nothing left to default. Its fields are build_model's arguments."""
 
     name: str
     widths: dict[str, int]
-    window: int
     recursions: int  # l; one for JCA and CA, none for the baselines
-    variant: str
     target: list[str]
-    attention: str
     channels: dict[str, list[int]]
-    encoder: str
-    gates: str
-    dropout: dict[str, float]
-    tied: bool
-    modality_dropout: float
+    sha256: str | None = None  # of the file that the model was registered in
 
     def config(self) -> dict:
         """JSON-able; build_model(**config) makes the same model."""
-        return asdict(self)
-
-    def encoded_widths(self) -> dict[str, int]:
-        """Width of every modality's features behind its encoder."""
-        return self.widths if self.encoder == "none" else {m: c[-1] for m, c in self.channels.items()}
+        return self.model_dump(exclude_none=True)
 
 
-def resolve_options(
-    *,
-    name,
-    widths,
-    window,
-    recursions,
-    variant,
-    target,
-    attention,
-    channels,
-    encoder,
-    gates,
-    dropout,
-    tied,
-    modality_dropout,
-) -> Options:
-    """Fill in the specification's values and check the whole. Raises UsageError."""
-    _known("model", name, MODELS)
-    _known("variant", variant, VARIANTS)
-    _known("attention", attention, ATTENTIONS)
-    _known("encoder", encoder, ("spec", *ENCODERS))
-    _known("gates", gates, ("spec", *GATES))
-    spec = MODELS[name]
-    widths = _widths(name, spec, widths)
-    recursions = _recursions(name, spec, recursions, variant, tied)
-    gates = _gates(name, spec, gates, recursions)
-    if attention == "frame" and not spec.recursive:
-        raise UsageError(
-            f"attention='frame' is another reading of the joint attention, which {name!r} does not have."
-        )
-    if not _whole(window, 2):
-        raise UsageError(
-            f"window must be a whole number of frames, at least 2 (one has no CCC), not {window!r}."
-        )
-    if not 0 <= modality_dropout < 1:
-        raise UsageError(f"modality_dropout is a probability from 0 to below 1, not {modality_dropout!r}.")
-    if modality_dropout and len(widths) == 1:
-        raise UsageError("modality_dropout needs at least two modalities: the last one is never dropped.")
-    return Options(
-        name=name,
-        widths=widths,
-        window=int(window),
-        recursions=recursions,
-        variant=variant,
-        target=_targets(target),
-        attention=attention,
-        channels=_channels(spec, spec.encoder if encoder == "spec" else encoder, widths, channels),
-        encoder=spec.encoder if encoder == "spec" else encoder,
-        gates=gates,
-        dropout=_dropout(spec, variant, dropout),
-        tied=bool(tied),
-        modality_dropout=float(modality_dropout),
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is. Fields given per variant are dictionaries released/paper."""
+
+    title: str
+    paper: str  # authors, year, venue
+    block: Callable[[dict[str, int], Options], nn.Module] | None  # one pass of attention; None: no attention
+    standard: tuple[str, ...] = TRIMODAL  # modalities of the publication
+    modalities: tuple[int, int] = (2, 3)  # fewest and most it can take
+    why: str = (
+        "attention across modalities has nothing to attend to; use 'unimodal' for one"  # no fewer or more
     )
+    joint: str = "–"  # whose features a modality is correlated with: 'all' | 'others'
+    recursions: dict[str, int] = field(
+        default_factory=dict
+    )  # l, per variant; empty: one pass, or no attention
+    attentions: tuple[str, ...] = ("channel",)  # readings of the joint attention that the block has
+    gates: str = "none"
+    encoder: str = "tcn"
+    channels: dict[str, tuple[int, ...]] = field(default_factory=lambda: TCN_RJCMA)
+    l2: str | None = None  # frames of unit length: 'features' as they come in, 'encoded' before the attention
+    fusion: Callable[[dict[str, int], float], nn.Module] = Concatenation  # what joins the modalities
+    head: Callable[[int, int, float], nn.Module] = HEAD_RJCMA
+    encoder_dropout: float = 0.1
+    attention_dropout: dict[str, float] = field(default_factory=dict)  # per variant
+    fusion_dropout: float = 0.0
+    head_dropout: float = 0.0
+    sha256: str | None = None
+
+    def __post_init__(self):
+        known("encoder", self.encoder, ENCODERS)
+        known("gates", self.gates, (*GATES, "none"))
+        known("l2", self.l2, ("features", "encoded", None))
+
+    @property
+    def recursive(self) -> bool:
+        return bool(self.recursions)
+
+    def resolve(self, name: str, widths: dict[str, int], asked: ModelSettings) -> Options:
+        """Fill in the specification's values and check the whole. Raises UsageError."""
+        known("variant", asked.variant, VARIANTS)
+        known("attention", asked.attention, ATTENTIONS)
+        known("encoder", asked.encoder, ("spec", *ENCODERS))
+        known("gates", asked.gates, ("spec", *GATES, "none"))
+        if self.recursive and asked.variant not in self.recursions:
+            raise UsageError(
+                f"Model {name!r} is only {' and '.join(self.recursions)}, not {asked.variant!r}."
+            )
+        widths = _widths(name, self, widths)
+        if asked.attention not in self.attentions:
+            reading = f"attention={asked.attention!r} is another reading of the joint attention"
+            raise UsageError(f"{reading}, which {name!r} does not have.")
+        if not 0 <= (p := asked.modality_dropout) < 1:
+            raise UsageError(f"modality_dropout is a probability from 0 to below 1, not {p!r}.")
+        if p and len(widths) == 1:
+            raise UsageError("modality_dropout needs at least two modalities: the last one is never dropped.")
+        encoder = self.encoder if asked.encoder == "spec" else asked.encoder
+        resolved = asked.model_dump() | {
+            "recursions": (recursions := _recursions(name, self, asked)),
+            "target": _targets(asked.target),
+            "channels": _channels(self, encoder, widths, asked.channels or {}),
+            "encoder": encoder,
+            "gates": _gates(name, self, asked.gates, recursions),
+            "dropout": _dropout(self, asked),
+        }
+        return Options(name=name, widths=widths, sha256=self.sha256, **resolved)
 
 
-def _known(what: str, value, known) -> None:
-    if value not in known:
-        raise UsageError(f"Unknown {what} {value!r}{nearest(value, known)}")
-
-
-def _whole(value, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def known(what: str, value, names) -> None:
+    """Raise UsageError for a name that is not among these, with the nearest that is."""
+    if value not in names:
+        raise UsageError(f"Unknown {what} {value!r}{nearest(value, names)}")
 
 
 def _widths(name: str, spec: ModelSpec, widths: dict[str, int]) -> dict[str, int]:
+    if not isinstance(widths, dict):
+        raise UsageError(
+            "widths must be a dictionary {modality: width}, for example {'visual': 2048, 'audio': 128}, "
+            f"not {widths!r}."
+        )
     for m, width in widths.items():
-        _known("modality", m, MODALITIES)
-        if not _whole(width, 1):
+        known("modality", m, MODALITIES)
+        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
             raise UsageError(f"The width of {m} must be a whole number of at least 1, not {width!r}.")
     fewest, most = spec.modalities
     if not fewest <= len(widths) <= most:
         takes = f"exactly {fewest}" if fewest == most else f"{fewest} to {most}"
-        why = {
-            "unimodal": "it is the baseline of one modality; use 'concat' for several",
-            "concat": "there is nothing to concatenate; use 'unimodal' for one",
-            "ca": "its attention is the correlation of one modality with one other",
-        }.get(name, "attention across modalities has nothing to attend to; use 'unimodal' for one")
         raise UsageError(
-            f"Model {name!r} takes {takes} modalities, not {len(widths)} ({', '.join(widths)}): {why}."
+            f"Model {name!r} takes {takes} modalities, not {len(widths)} ({', '.join(widths)}): {spec.why}."
         )
-    return {m: int(widths[m]) for m in MODALITIES if m in widths}
+    return {m: widths[m] for m in MODALITIES if m in widths}
 
 
-def _recursions(name: str, spec: ModelSpec, recursions: int | None, variant: str, tied: bool) -> int:
-    own = spec.recursions.get(variant, 1 if spec.block else 0)
-    if recursions is None:
-        recursions = own
-    if not _whole(recursions, 0):
+def _recursions(name: str, spec: ModelSpec, asked: ModelSettings) -> int:
+    own = spec.recursions.get(asked.variant, 1 if spec.block else 0)
+    recursions = own if asked.recursions is None else asked.recursions
+    if recursions < 0:
         raise UsageError(f"recursions must be a whole number, 0 or more, not {recursions!r}.")
     if not spec.recursive and recursions != own:
         what = "makes one pass through its attention" if spec.block else "has no attention to repeat"
         raise UsageError(f"Model {name!r} {what}; recursions={recursions} means nothing to it. Leave it out.")
-    if tied and recursions < 2:
-        raise UsageError(
-            f"tied=True shares weights between recursions; model {name!r} has {recursions} of them."
-        )
+    if asked.tied and recursions < 2:
+        what = "tied=True shares weights between recursions"
+        raise UsageError(f"{what}; model {name!r} has {recursions} of them.")
     return recursions
 
 
 def _gates(name: str, spec: ModelSpec, gates: str, recursions: int) -> str:
-    gates = (spec.gates or "none") if gates == "spec" else gates
+    gates = spec.gates if gates == "spec" else gates
     if gates != "none" and not spec.recursive:
-        raise UsageError(
-            f"gates={gates!r} choose among the results of recursions, which {name!r} does not have."
-        )
+        what = f"gates={gates!r} choose among the results of recursions"
+        raise UsageError(f"{what}, which {name!r} does not have.")
     if gates != "none" and not recursions:
-        raise UsageError(
-            f"Model {name!r} gates the results of its recursions; with recursions=0 there are none."
-        )
+        what = f"Model {name!r} gates the results of its recursions"
+        raise UsageError(f"{what}; with recursions=0 there are none.")
     return gates
 
 
-def _targets(target) -> list[str]:
+def _targets(target: str | list[str]) -> list[str]:
     if isinstance(target, str):
-        _known("target", target, TARGETS)
+        known("target", target, TARGETS)
         return list(TARGETS[target])
-    names = list(target)
-    if not names or len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
+    if not target or len(set(target)) != len(target) or not all(target):
         raise UsageError(
             f"target must be 'both', 'valence', 'arousal' or a list of different names, not {target!r}."
         )
-    return names
+    return target
 
 
-def _channels(spec: ModelSpec, encoder: str, widths: dict, channels: dict | None) -> dict[str, list[int]]:
+def _channels(spec: ModelSpec, encoder: str, widths: dict, channels: dict) -> dict[str, list[int]]:
     if encoder == "none":
         return {}
-    for m in channels or {}:
-        _known("modality in channels", m, widths)
-    resolved = {m: [int(c) for c in (channels or {}).get(m, spec.channels[m])] for m in widths}
+    for m in channels:
+        known("modality in channels", m, widths)
+    resolved = {m: list(channels.get(m, spec.channels[m])) for m in widths}
     for m, c in resolved.items():
         if not c or min(c) < 1 or (encoder == "bilstm" and c[-1] % 2):
             raise UsageError(
@@ -179,15 +214,10 @@ def _channels(spec: ModelSpec, encoder: str, widths: dict, channels: dict | None
     return resolved
 
 
-def _dropout(spec: ModelSpec, variant: str, dropout: dict | None) -> dict[str, float]:
-    for part, p in (dropout or {}).items():
-        _known("dropout", part, DROPOUTS)
+def _dropout(spec: ModelSpec, asked: ModelSettings) -> dict[str, float]:
+    for part, p in asked.dropout.items():
+        known("dropout", part, DROPOUTS)
         if not 0 <= p < 1:
             raise UsageError(f"dropout of the {part} is a probability from 0 to below 1, not {p!r}.")
-    own = {
-        "encoder": spec.encoder_dropout,
-        "attention": EQUATIONS[variant].dropout if spec.recursive else 0.0,
-        "fusion": spec.fusion_dropout,
-        "head": spec.head.dropout,
-    }
-    return {**own, **{part: float(p) for part, p in (dropout or {}).items()}}
+    own = {part: getattr(spec, f"{part}_dropout") for part in DROPOUTS}
+    return {**own, "attention": own["attention"].get(asked.variant, 0.0), **asked.dropout}

@@ -29,6 +29,7 @@ from affuse.features.record import Provenance, how_they_differ
 from affuse.fuse.data.corpus import Normalisation
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.models.model import FusionModel, build_model, load_weights
+from affuse.fuse.models.registry import code, located
 from affuse.fuse.training.checkpoint import prefixed, read_tensors, unprefixed, write_bytes, write_tensors
 from affuse.fuse.training.settings import TrainSettings
 
@@ -191,6 +192,8 @@ class RunFolder:
             head = "# The resolved settings of this run. Train again with --config and this file.\n"
             text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
             write_bytes(self.config, f"{head}{text}".encode())
+            for name, content in code(settings.model):
+                write_bytes(self.path / name, content)
         if not self.checkpoint.exists():
             keep(self.data, data)
 
@@ -209,7 +212,12 @@ class RunFolder:
     def differences(self, settings: TrainSettings) -> list[str]:
         """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
         there, here = read_yaml(self.config), settings.model_dump()
+        copies = [(self.path / name, content) for name, content in code(settings.model)]
         return [
+            f"{copy.name} is not what it was"
+            for copy, content in copies
+            if copy.exists() and copy.read_bytes() != content
+        ] + [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
             for key in dict.fromkeys([*there, *here])
             if key not in FREE_TO_CHANGE and there.get(key) != here.get(key)
@@ -231,7 +239,7 @@ class RunFolder:
         facts = {
             "version": VERSION,
             "git": git_revision(),
-            "model": model.config,
+            "model": {**model.config, "name": located(model.config["name"], self.path)},
             "settings": settings.model_dump(),
             "provenance": provenance.as_dict(),
             "best": best,

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from affuse.features.record import MODALITIES
+from affuse.fuse.models.registry import located
+from affuse.fuse.models.spec import ModelSettings
 from pydantic import Field, ValidationInfo, field_validator
 
-from affuse.config import Settings, merge, nearest, parse_assignments, read_yaml, resolve
+from affuse.config import merge, nearest, parse_assignments, read_yaml, resolve
 from affuse.errors import UsageError
 
 PRESETS: dict[str, dict] = {
@@ -42,26 +44,14 @@ PRESETS: dict[str, dict] = {
 }
 
 
-class TrainSettings(Settings):
-    """One run's settings. Lengths are frames, rates are per step, patience is epochs."""
+class TrainSettings(ModelSettings):
+    """One run's settings, the model's among them. Lengths are frames, rates are per step, patience is epochs."""
 
     preset: str = "released"
 
     model: str = "rjcma"
-    variant: str = "released"
-    recursions: int | None = None  # None: the variant's own
-    attention: str = "channel"
-    target: str | list[str] = "both"  # valence, arousal, both, or names that the labels have
     modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
-    encoder: str = "spec"
-    gates: str = "spec"
-    channels: dict[str, list[int]] | None = None  # None: the paper's; of an unused modality: without effect
-    # Of encoder, attention, fusion and head; what is not named is the model's own.
-    dropout: dict[str, float] = Field(default_factory=dict)
-    tied: bool = False
-    modality_dropout: float = 0.0
 
-    window: int = Field(300, ge=2)
     hop: int = Field(200, ge=1)
     gaps: Literal["mask", "close"] = (
         "mask"  # frames without a label: kept and masked, or taken out before cutting
@@ -90,6 +80,11 @@ class TrainSettings(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     tensorboard: bool = True
     checkpoint_seconds: float = Field(10.0, ge=0)  # least time between two checkpoints; 0: after every epoch
+
+    @field_validator("model")
+    @classmethod
+    def _holds_everywhere(cls, model: str) -> str:
+        return located(model)
 
     @field_validator("modalities")
     @classmethod
@@ -125,21 +120,10 @@ class TrainSettings(Settings):
                     f"The features have no {m}, only {', '.join(widths)}. Leave it out, for example --set "
                     f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
                 )
-        return {
-            "name": self.model,
-            "widths": {m: widths[m] for m in self.modalities},
-            "window": self.window,
-            "recursions": self.recursions,
-            "variant": self.variant,
-            "target": self.target,
-            "attention": self.attention,
-            "channels": self.channels and {m: c for m, c in self.channels.items() if m in self.modalities},
-            "encoder": self.encoder,
-            "gates": self.gates,
-            "dropout": self.dropout,
-            "tied": self.tied,
-            "modality_dropout": self.modality_dropout,
-        }
+        own = {key: getattr(self, key) for key in ModelSettings.model_fields}
+        if self.channels:  # those of a modality that is left out are without effect
+            own["channels"] = {m: c for m, c in self.channels.items() if m in self.modalities}
+        return {"name": self.model, "widths": {m: widths[m] for m in self.modalities}, **own}
 
 
 def train_settings(config: Path | None = None, assignments: Iterable[str] = (), **options) -> TrainSettings:

@@ -14,9 +14,11 @@ from affuse.extract.extraction import HERE, Compute, describe, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
 from affuse.fuse import TrainSettings, crossval
+from affuse.fuse.experiments.trials import folder_name
 from affuse.fuse.training.checkpoint import write_bytes
 from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
 
+from affuse.config import resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
 
@@ -73,13 +75,15 @@ def run_aff_wild2(
         )  # fmt: skip
     results = {}
     for model in models:
-        settings = training.model_copy(update={"model": model, "allow_missing": allow_missing})
+        settings = resolve(
+            TrainSettings, training.model_dump(), {"model": model, "allow_missing": allow_missing}
+        )
+        folder = out / folder_name(model)
         result = crossval(
-            store, data.labels, out / model, six_folds(data), settings, ensemble,
+            store, data.labels, folder, six_folds(data), settings, ensemble,
             on_fold=lambda fold, made, model=model: announce(f"{model}, {fold}: {'trained' if made else 'there'}"),
         )  # fmt: skip
         if sample:
-            folder = out / model
             result["submission"] = write_submission(sample, folder / "ensemble", folder / "submission.txt")
         results[model] = result
     text = table(results)
