@@ -22,15 +22,23 @@ from affuse.errors import AffuseError
 
 BLOCK = 480  # samples: 30 ms, over which loudness is taken
 AT_ONCE = 1000 * BLOCK  # samples whose loudness is taken at once
-PIECE = 600  # s of sound that Whisper is given at once
-CUT_WITHIN = 60  # s at a piece's end, in which it is cut
-HUSH = 16  # blocks, half a second, quietest together where it is cut; a stop in a word is one to three
+PIECE = 600  # s of sound that Whisper is given at once, one piece after the other
+PIECE_CUT = 60  # s at a piece's end, in which it is cut
+WINDOW = 30  # s that Whisper hears at once
+WINDOW_CUT = 10  # s at a window's end, in which it is cut, where many windows are decoded at once
+BATCH = {"cpu": 4, "cuda": 16}  # windows
+FRAMES = 100  # spectrum frames per second
+SHORTEST = 1600  # samples in which a word can be
+HUSH = 16  # blocks, half a second, quietest together where sound is cut; a stop in a word is one to three
 SILENCE = -50.0  # dB below full scale: nothing quieter is handed to Whisper
 NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
 REPETITIVE = 2.4  # Whisper's own threshold on the compression ratio
+FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
 SLACK = 0.3  # s by which a word's times may be off
 PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
+
+Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many of its frames are sound
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
@@ -107,7 +115,7 @@ class Transcriber:
         The language, where it is not set, is that of the first piece that is not silent.
         """
         words, language = [], self.language
-        for begin, end in pieces(samples, PIECE, CUT_WITHIN):
+        for begin, end in pieces(samples, PIECE, PIECE_CUT):
             piece = samples[begin:end]
             if sounding(piece):
                 result = self.transcribe(piece, language)
@@ -160,16 +168,6 @@ def _alignment_heads() -> dict[str, bytes]:
 ALIGNMENT_HEADS = _alignment_heads()
 
 
-WINDOW = 30  # s that Whisper hears at once
-CUT_WITHIN = 10  # s at a window's end, in which it is cut
-BATCH = {"cpu": 4, "cuda": 16}  # windows
-FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
-SHORTEST = 1600  # samples in which a word can be
-FRAMES = 100  # spectrum frames per second
-
-Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many of its frames are sound
-
-
 class ChunkedTranscriber(Transcriber):
     """openai-whisper's decoder and word times, over windows. The language, where not set, is each window's own."""
 
@@ -189,7 +187,7 @@ class ChunkedTranscriber(Transcriber):
         """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
         spans = [
             (begin, end)
-            for begin, end in pieces(samples, WINDOW, CUT_WITHIN)
+            for begin, end in pieces(samples, WINDOW, WINDOW_CUT)
             if end - begin >= SHORTEST and sounding(samples[begin:end])
         ]
         words = []
