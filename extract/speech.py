@@ -12,11 +12,17 @@ from threading import Lock
 
 import numpy as np
 import torch
+import whisper
 from affuse.extract.lanes import Gathered
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.checkpoints import fill, load_whisper
 from affuse.extract.weights.locate import Located
+from whisper.audio import log_mel_spectrogram, pad_or_trim
+from whisper.decoding import DecodingOptions, decode
+from whisper.model import ModelDimensions, Whisper
+from whisper.timing import add_word_timestamps
+from whisper.tokenizer import get_tokenizer
 
 from affuse.errors import AffuseError
 
@@ -91,7 +97,6 @@ class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention; in float16 if `half`."""
 
     def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
-        from whisper.model import ModelDimensions, Whisper
 
         dims, state = load_whisper(located.path, located.name)
         try:
@@ -101,8 +106,7 @@ class Transcriber:
         fill(self.model, state, located)
         self.model = self.model.eval().requires_grad_(False).to(device)
         self.model.encoder = EncodedOnce(self.model.encoder)
-        heads = ALIGNMENT_HEADS.get(located.name)
-        if heads:
+        if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)
         self.language = "en" if located.name.endswith(".en") else language
         self.device, self.half = device, half
@@ -125,8 +129,6 @@ class Transcriber:
 
     def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
-        import whisper
-
         with self._turn, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the fallback temperatures sample
             return whisper.transcribe(
@@ -157,15 +159,6 @@ def _spoken(segment: dict) -> bool:
 
 def _audible(samples: np.ndarray, start: float, end: float) -> bool:
     return sounding(samples[max(0, int((start - SLACK) * SAMPLE_RATE)) : int((end + SLACK) * SAMPLE_RATE)])
-
-
-def _alignment_heads() -> dict[str, bytes]:
-    from whisper import _ALIGNMENT_HEADS
-
-    return {f"whisper-{name}": heads for name, heads in _ALIGNMENT_HEADS.items()}
-
-
-ALIGNMENT_HEADS = _alignment_heads()
 
 
 class ChunkedTranscriber(Transcriber):
@@ -199,7 +192,6 @@ class ChunkedTranscriber(Transcriber):
         return words
 
     def _window(self, samples: np.ndarray) -> Window:
-        from whisper.audio import log_mel_spectrogram, pad_or_trim
 
         mel = log_mel_spectrogram(pad_or_trim(samples), self.model.dims.n_mels)
         return mel, round(len(samples) / SAMPLE_RATE * FRAMES)
@@ -231,14 +223,11 @@ class ChunkedTranscriber(Transcriber):
         return result
 
     def _decoded(self, encoded: torch.Tensor, temperature: float) -> list:
-        from whisper.decoding import DecodingOptions, decode
 
         options = DecodingOptions(language=self.language, temperature=temperature, fp16=self.half)
         return decode(self.model, encoded, options)
 
     def _segment(self, result, mel: torch.Tensor, frames: int) -> dict:
-        from whisper.timing import add_word_timestamps
-        from whisper.tokenizer import get_tokenizer
 
         model = self.model
         model.encoder.remember(mel[None], result.audio_features[None])

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import torch
 from affuse.extract.weights import ctranslate2
-from affuse.extract.weights.download import UnreachableError, fetch, matches, publish, sha256_of
+from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches, sha256_of
 from affuse.extract.weights.table import BackboneSource, PackageFile, backbone
 
 from affuse.errors import AffuseError, UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-HUB = "https://huggingface.co"  # HF_ENDPOINT in the environment replaces it
 SEED = 0  # initialises a backbone that stays untrained
 FOLDER_FILES = (  # what decides a text encoder's output; a folder's sha256 is over those of these that exist
     "config.json",
@@ -189,10 +188,7 @@ def _download(entry: BackboneSource, allowed: bool) -> Located:
         raise UnreachableError("downloads are switched off")
     target = _downloads(entry)
     if entry.is_folder:
-        base = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-        with publish(target, folder=True) as partial:
-            for file, pin in entry.files:
-                fetch(f"{base}/{entry.hub}/resolve/{entry.revision}/{file}", partial / file, pin)
+        fetch_folder(entry.hub, entry.revision, entry.files, target)
     else:
         fetch(entry.address, target, entry.sha256)
     return _downloaded(entry)
@@ -203,8 +199,7 @@ def _converted(located: Located) -> Path:
     target = cache_folder() / "converted" / f"{located.name}-{located.sha256[:12]}.pt"
     if not target.is_file():
         checkpoint = ctranslate2.convert(located.path)
-        with publish(target) as partial:
-            torch.save(checkpoint, partial)
+        keep(target, lambda sink: torch.save(checkpoint, sink))
     return target
 
 
