@@ -107,45 +107,66 @@ class IR50(nn.Module):
 
 
 class FusedConv:
-    """relu(norm(conv(x))), relu(norm(conv(x)) + other) where `other` is given, or without ReLU."""
+    """relu(norm(conv(x))), relu(norm(conv(x)) + other) where `other` is given, or without ReLU: in one pass through
+    oneDNN, whose operators are private to torch's compiler, or, `plain`, one after the other."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool = True):
-        folded = fuse_conv_bn_eval(conv, norm)
-        self.geometry = (folded.padding, folded.stride, folded.dilation, folded.groups)
-        weight = folded.weight.detach()
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, None)
-        self.bias = folded.bias.detach()
-        self.then = "relu" if relu else "none"
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool = True, plain: bool = False):
+        self.folded = fuse_conv_bn_eval(conv, norm)
+        self.relu, self.plain = relu, plain
+        if not plain:
+            self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+            weight = self.folded.weight.detach()
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, None)
+            self.bias = self.folded.bias.detach()
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        if self.plain:
+            made = self.folded(x) if other is None else self.folded(x).add_(other)
+            return F.relu_(made) if self.relu else made
         given = (self.weight, self.bias, *self.geometry)
         if other is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, *given, self.then, [], "")
+            then = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._convolution_pointwise(x, *given, then, [], "")
         return torch.ops.mkldnn._convolution_pointwise(x, other, *given, "add", None, "relu", [], "")
 
 
 class FusedBottleneck:
-    def __init__(self, block: nn.Module):
-        self.narrow = FusedConv(block.conv1, block.bn1)
-        self.middle = FusedConv(block.conv2, block.bn2)
-        self.wide = FusedConv(block.conv3, block.bn3)
-        self.shortcut = FusedConv(*block.downsample, relu=False) if block.downsample else lambda x: x
+    def __init__(self, block: nn.Module, plain: bool):
+        self.narrow = FusedConv(block.conv1, block.bn1, plain=plain)
+        self.middle = FusedConv(block.conv2, block.bn2, plain=plain)
+        self.wide = FusedConv(block.conv3, block.bn3, plain=plain)
+        self.shortcut = FusedConv(*block.downsample, False, plain) if block.downsample else lambda x: x
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.wide(self.middle(self.narrow(x)), self.shortcut(x))
 
 
 class FusedResNet50:
-    """What `network` in eval mode computes, from (B, 3, 224, 224) in channels_last."""
+    """What `network` in eval mode computes on CPU, from (B, 3, 224, 224) in channels_last."""
 
     def __init__(self, network: ResNet50):
         self.network = network
-        self.stem = FusedConv(network.conv1, network.bn1)
+        plain = not onednn_serves(next(network.parameters()).dtype)
+        self.stem = FusedConv(network.conv1, network.bn1, plain=plain)
         stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-        self.blocks = [FusedBottleneck(block) for stage in stages for block in stage]
+        self.blocks = [FusedBottleneck(block, plain) for stage in stages for block in stage]
 
     def __call__(self, x: Tensor) -> Tensor:
         x = self.network.maxpool(self.stem(self.network.bordered(x)))
         for block in self.blocks:
             x = block(x)
         return self.network.projected(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def onednn_serves(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has the fused operators, and they do here what they are to do."""
+    conv, norm = (
+        layer.to(dtype).eval().requires_grad_(False) for layer in (nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+    )
+    x = torch.ones(1, 8, 2, 2, dtype=dtype)
+    try:
+        fused = FusedConv(conv, norm)
+        fused(x), fused(x, x.clone())
+    except (AttributeError, RuntimeError):  # another build, or another kind of processor
+        return False
+    return True

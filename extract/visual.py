@@ -89,9 +89,7 @@ class FaceEncoder:
         face = located.entry.face
         network = build(located).eval().requires_grad_(False)
         network = network.to(device, dtype, memory_format=torch.channels_last)
-        fused = (
-            isinstance(network, ResNet50) and device.type == "cpu" and torch.backends.mkldnn.is_available()
-        )
+        fused = isinstance(network, ResNet50) and device.type == "cpu"
         self.network = FusedResNet50(network) if fused else network
         self.device, self.dtype = device, dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
