@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Located:
     source: "file:NAME", "package:DISTRIBUTION VERSION", an address, "hub:ID@REVISION" or "seed:0"; never an
     absolute path, so that it reads the same on every machine. sha256: of the file as its publisher made it
     (for a converted one, the package's original), or of a folder's list of files; "" for an untrained
-    backbone.
+    backbone of the table. encoder: of a stranger's file or package, the class.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Located:
     sha256: str
     trained: bool
     entry: BackboneSource
+    encoder: object = None
 
 
 def cache_folder() -> Path:
@@ -223,15 +225,17 @@ def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
 
 
 def folder_sha256(folder: Path, name: str) -> str:
-    """The digest of a transformers folder: over "sha256  file" lines of those of FOLDER_FILES it has.
-
-    Raises AffuseError where config.json or model.safetensors is missing.
-    """
+    """The digest of a folder of the table. Raises AffuseError where config.json or model.safetensors is missing."""
     for needed in ("config.json", "model.safetensors"):
         if not (folder / needed).is_file():
             raise AffuseError(
                 f"The folder {folder} of backbone {name!r} has no {needed}. It must hold a transformers "
                 "model: config.json, model.safetensors and the tokenizer's files."
             )
-    lines = (f"{sha256_of(folder / file)}  {file}\n" for file in FOLDER_FILES if (folder / file).is_file())
+    return sha256_of_files(folder, FOLDER_FILES)
+
+
+def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
+    """The sha256 over "sha256  file" lines of those of these files that the folder has."""
+    lines = (f"{sha256_of(folder / file)}  {file}\n" for file in names if (folder / file).is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
