@@ -182,7 +182,11 @@ def _of_file(part: str, name: str, folder: Path) -> Located:
                 f"The file {path} of backbone {name!r} cannot be run: {said(error, path)}."
             ) from None
     if not hasattr(module, member):
-        own = [key for key, value in vars(module).items() if hasattr(value, "encode")]
+        own = [
+            key
+            for key, value in vars(module).items()
+            if hasattr(value, "encode") and not isinstance(value, str)
+        ]
         raise UsageError(f"{path} has no {member!r}{nearest(member, own)}")
     return _described(part, public_name(name), path, f"file:{path.name}", sha256, getattr(module, member))
 
