@@ -100,7 +100,8 @@ def _of_timm(name: str, model: str, allow_untrained: bool) -> Located:
     from affuse.extract.strangers import timm_network
 
     if ":" not in model and not timm.is_model(model):
-        raise UsageError(f"timm {timm.__version__} has no model {model!r}{_near(model, timm.list_models())}")
+        near = nearest(model, timm.list_models()).partition(" Known:")[0]  # of a thousand
+        raise UsageError(f"timm {timm.__version__} has no model {model!r}{near}")
     trained = True
     try:
         network = timm_network(model, trained)
@@ -113,10 +114,6 @@ def _of_timm(name: str, model: str, allow_untrained: bool) -> Located:
     source = f"timm {timm.__version__}, {published.get('hf_hub_id') or model}" if trained else f"seed:{SEED}"
     entry = BackboneSource(name, "visual", 0, published.get("license") or UNSTATED)
     return Located(name, None, source, _state_sha256(network), trained, entry)
-
-
-def _near(name: str, known: list[str]) -> str:
-    return nearest(name, known).partition(" Known:")[0]  # of a thousand
 
 
 def _not_to_be_had(name: str, reason: str) -> str:

@@ -90,21 +90,10 @@ class Networks:
     def detector(self) -> FaceDetector:
         return FaceDetector(self.settings.detection, self.device)
 
-    @cached_property
-    def face_encoder(self):
-        return self._built("visual")
-
-    @cached_property
-    def sound_encoder(self):
-        return self._built("audio")
-
-    @cached_property
-    def transcriber(self):
-        return self._built("speech")
-
-    @cached_property
-    def word_encoder(self):
-        return self._built("text")
+    face_encoder = cached_property(lambda self: self._built("visual"))
+    sound_encoder = cached_property(lambda self: self._built("audio"))
+    transcriber = cached_property(lambda self: self._built("speech"))
+    word_encoder = cached_property(lambda self: self._built("text"))
 
     def _built(self, part: str):
         return build(part, self.located[part], self.settings, self.device, self.dtype, self.together)
@@ -128,7 +117,7 @@ def build(
     settings: ExtractSettings,
     device: torch.device,
     dtype: torch.dtype,
-    together: bool = False,
+    together=False,
 ):
     """The encoder of one part, ready to be called. Raises AffuseError where it cannot be made of what was found."""
     try:
@@ -146,18 +135,17 @@ def build(
                 if settings.transcription == "chunked"
                 else Transcriber(*given)
             )
-        if part == "audio":
-            from affuse.extract.audio import SoundEncoder
-            from affuse.extract.strangers import FramedSound, StrangersSound
-
-            if located.name in BACKBONES:
-                return SoundEncoder(located, settings.audio_anchor, device, dtype, together)
-            kind = StrangersSound if located.encoder else FramedSound
-            return kind(located, settings.audio_anchor, device, dtype)
-        from affuse.extract.strangers import StrangersWords
+        from affuse.extract.audio import SoundEncoder
+        from affuse.extract.strangers import FramedSound, Stranger
         from affuse.extract.text import WordEncoder
 
-        return (StrangersWords if located.encoder else WordEncoder)(located, device, dtype)
+        if located.encoder:
+            return Stranger(located, settings.audio_anchor, device, dtype)
+        if part == "text":
+            return WordEncoder(located, device, dtype)
+        if located.name in BACKBONES:
+            return SoundEncoder(located, settings.audio_anchor, device, dtype, together)
+        return FramedSound(located, settings.audio_anchor, device, dtype)
     except AffuseError:
         raise
     except Exception as error:  # a stranger's may be anything

@@ -5,8 +5,11 @@ All return an embedding per face; none has a classifier.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -107,49 +110,42 @@ class IR50(nn.Module):
 
 
 class FusedConv:
-    """relu(norm(conv(x))), relu(norm(conv(x)) + other) where `other` is given, or without ReLU: in one pass through
-    oneDNN, whose operators are private to torch's compiler, or, `plain`, one after the other."""
+    """relu(norm(conv(x))), relu(norm(conv(x)) + other) where `other` is given, or without ReLU."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool = True, plain: bool = False):
-        self.folded = fuse_conv_bn_eval(conv, norm)
-        self.relu, self.plain = relu, plain
-        if not plain:
-            self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-            weight = self.folded.weight.detach()
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, None)
-            self.bias = self.folded.bias.detach()
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool = True):
+        folded = fuse_conv_bn_eval(conv, norm)
+        self.geometry = (folded.padding, folded.stride, folded.dilation, folded.groups)
+        weight = folded.weight.detach()
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, None)
+        self.bias = folded.bias.detach()
+        self.then = "relu" if relu else "none"
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        if self.plain:
-            made = self.folded(x) if other is None else self.folded(x).add_(other)
-            return F.relu_(made) if self.relu else made
         given = (self.weight, self.bias, *self.geometry)
         if other is None:
-            then = "relu" if self.relu else "none"
-            return torch.ops.mkldnn._convolution_pointwise(x, *given, then, [], "")
+            return torch.ops.mkldnn._convolution_pointwise(x, *given, self.then, [], "")
         return torch.ops.mkldnn._convolution_pointwise(x, other, *given, "add", None, "relu", [], "")
 
 
 class FusedBottleneck:
-    def __init__(self, block: nn.Module, plain: bool):
-        self.narrow = FusedConv(block.conv1, block.bn1, plain=plain)
-        self.middle = FusedConv(block.conv2, block.bn2, plain=plain)
-        self.wide = FusedConv(block.conv3, block.bn3, plain=plain)
-        self.shortcut = FusedConv(*block.downsample, False, plain) if block.downsample else lambda x: x
+    def __init__(self, block: nn.Module):
+        self.narrow = FusedConv(block.conv1, block.bn1)
+        self.middle = FusedConv(block.conv2, block.bn2)
+        self.wide = FusedConv(block.conv3, block.bn3)
+        self.shortcut = FusedConv(*block.downsample, relu=False) if block.downsample else lambda x: x
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.wide(self.middle(self.narrow(x)), self.shortcut(x))
 
 
 class FusedResNet50:
-    """What `network` in eval mode computes on CPU, from (B, 3, 224, 224) in channels_last."""
+    """What `network` in eval mode computes, from (B, 3, 224, 224) in channels_last."""
 
     def __init__(self, network: ResNet50):
         self.network = network
-        plain = not onednn_serves(next(network.parameters()).dtype)
-        self.stem = FusedConv(network.conv1, network.bn1, plain=plain)
+        self.stem = FusedConv(network.conv1, network.bn1)
         stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-        self.blocks = [FusedBottleneck(block, plain) for stage in stages for block in stage]
+        self.blocks = [FusedBottleneck(block) for stage in stages for block in stage]
 
     def __call__(self, x: Tensor) -> Tensor:
         x = self.network.maxpool(self.stem(self.network.bordered(x)))
@@ -158,15 +154,12 @@ class FusedResNet50:
         return self.network.projected(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def onednn_serves(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the fused operators, and they do here what they are to do."""
-    conv, norm = (
-        layer.to(dtype).eval().requires_grad_(False) for layer in (nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
-    )
-    x = torch.ones(1, 8, 2, 2, dtype=dtype)
+def for_cpu(network: ResNet50) -> Callable[[Tensor], Tensor]:
+    """What `network` in eval mode computes, its norms folded into its convolutions: in oneDNN's fused operators, which
+    are private to torch's compiler, where this build has them and they serve here, else in plain ones."""
     try:
-        fused = FusedConv(conv, norm)
-        fused(x), fused(x, x.clone())
-    except (AttributeError, RuntimeError):  # another build, or another kind of processor
-        return False
-    return True
+        fused = FusedResNet50(network)
+        fused(torch.zeros(1, 3, 64, 64, dtype=network.conv1.weight.dtype))
+    except (AttributeError, RuntimeError):  # another build of torch, or another kind of processor
+        return fuse(network)
+    return fused

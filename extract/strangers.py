@@ -20,11 +20,6 @@ from torch import nn
 
 from affuse.errors import AffuseError, UsageError
 
-TRIALS = {  # what a stranger's encoder is tried with before the first video, by part
-    "visual": lambda encoder: (torch.zeros(1, 3, encoder.size, encoder.size, device=encoder.device),),
-    "audio": lambda encoder: (np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)),
-    "text": lambda encoder: (["word"],),
-}
 PIECE = 20.0  # s of sound encoded at once, so that memory does not grow with its length
 MARGIN = 2.0  # s of sound heard before and after a piece
 SHORTEST = 1600  # samples that an encoder is given at least
@@ -35,9 +30,8 @@ def picture_network(
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], FaceInput]:
     """A picture network, crops → embeddings, and how its input is made; a library's is still on the CPU."""
     if located.encoder:
-        stranger = Stranger(located, device, dtype)
-        as_it_is = FaceInput("stranger", False, stranger.size, stranger.size, "RGB", (0.0, 0.0, 0.0))
-        return lambda crops: stranger(len(crops), crops), as_it_is
+        stranger = Stranger(located, "start", device, dtype)
+        return stranger, FaceInput("stranger", False, stranger.size, stranger.size, "RGB", (0.0, 0.0, 0.0))
     scheme, _, model = located.name.partition(":")
     if scheme == "timm":
         from timm.data import resolve_model_data_config
@@ -136,10 +130,13 @@ class FramedSound:
 
 
 class Stranger:
-    """An encoder of a file or a package, loaded; whatever it gives is checked."""
+    """An encoder of a file or a package, loaded; it stands for that of its part, and whatever it gives is checked."""
 
-    def __init__(self, located: Located, device: torch.device, dtype: torch.dtype):
-        made, part = located.encoder, located.entry.part
+    portion = sys.maxsize  # sound is encoded as a whole
+
+    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype):
+        made, self.part = located.encoder, located.entry.part
+        self.located, self.anchor = located, ANCHORS[anchor]
         load = getattr(made, "load", made if inspect.isclass(made) else lambda *_: made)
         try:
             self.encoder = load(device, dtype)
@@ -147,51 +144,35 @@ class Stranger:
             raise AffuseError(
                 f"Backbone {located.name!r} cannot be loaded: {said(error, located.path)}."
             ) from None
-        for need in ("width", "size")[: 2 if part == "visual" else 1]:
+        for need in ("width", "size")[: 2 if self.part == "visual" else 1]:
             if not isinstance(getattr(self.encoder, need, None), int):
                 raise UsageError(lacking(located.name, located.path, need))
-        self.located, self.device, self.width = located, device, self.encoder.width
-        self.size = self.encoder.size if part == "visual" else 0
-        self(1, *TRIALS[part](self))
+        self.width, self.size = self.encoder.width, getattr(self.encoder, "size", 0)
+        trials = {  # before the first video
+            "visual": lambda: self(torch.zeros(1, 3, self.size, self.size, device=device)),
+            "audio": lambda: self(np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)),
+            "text": lambda: self([Word("word", 0, 0)]),
+        }
+        trials[self.part]()
 
     @torch.inference_mode()
-    def __call__(self, rows: int, *given) -> torch.Tensor:
-        """What it makes of `given`: (rows, width) float16 on the CPU. Raises AffuseError where it is anything else."""
-        name = self.located.name
+    def __call__(self, first, *time: np.ndarray):
+        """Crops, sound and frame times, or Words → embeddings (n, width) float16: a tensor of crops, else an array.
+
+        Raises AffuseError where it makes anything else of them.
+        """
+        given = (
+            [[word.text for word in first]]
+            if self.part == "text"
+            else [first, *(t + self.anchor for t in time)]
+        )
+        name, wanted = self.located.name, (len(given[-1]), self.width)
         try:
             made = torch.as_tensor(self.encoder.encode(*given)).detach().cpu().half()
         except Exception as error:
             raise AffuseError(f"Backbone {name!r} failed: {said(error, self.located.path)}.") from None
-        if made.shape != (rows, self.width):
-            raise AffuseError(
-                f"Backbone {name!r} gave {tuple(made.shape)}, where {(rows, self.width)} is wanted."
-            )
+        if made.shape != wanted:
+            raise AffuseError(f"Backbone {name!r} gave {tuple(made.shape)}, where {wanted} is wanted.")
         if not made.isfinite().all():
             raise AffuseError(f"Backbone {name!r} gave NaN, or values beyond float16, as embeddings.")
-        return made
-
-
-class StrangersSound:
-    """Sound as a stranger encodes it, all of a video's at once."""
-
-    portion = sys.maxsize
-
-    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype):
-        self.encode, self.anchor = Stranger(located, device, dtype), ANCHORS[anchor]
-        self.width = self.encode.width
-
-    def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Sound (samples,) and frame times (T,) → embeddings (T, width) float16."""
-        return self.encode(len(time), samples, time + self.anchor).numpy()
-
-
-class StrangersWords:
-    """Words as a stranger encodes them, all of a video's at once."""
-
-    def __init__(self, located: Located, device: torch.device, dtype: torch.dtype):
-        self.encode = Stranger(located, device, dtype)
-        self.width = self.encode.width
-
-    def __call__(self, words: list[Word]) -> np.ndarray:
-        """Words in spoken order → embeddings (W, width) float16."""
-        return self.encode(len(words), [word.text for word in words]).numpy()
+        return made if self.part == "visual" else made.numpy()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from affuse.extract.lanes import Gathered
-from affuse.extract.resnet import IR50, FusedResNet50, ResNet50, damp
+from affuse.extract.resnet import IR50, ResNet50, damp, for_cpu
 from affuse.extract.strangers import picture_network
 from affuse.extract.weights.checkpoints import load_weights
 from affuse.extract.weights.locate import Located
@@ -93,7 +93,7 @@ class FaceEncoder:
             network = network.eval().requires_grad_(False)
             network = network.to(device, dtype, memory_format=torch.channels_last)
         fused = isinstance(network, ResNet50) and device.type == "cpu"
-        self.network = FusedResNet50(network) if fused else network
+        self.network = for_cpu(network) if fused else network
         self.device, self.dtype = device, torch.float32 if located.encoder else dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.size, self.centre = face.face, face.size

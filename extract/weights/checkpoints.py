@@ -11,31 +11,16 @@ from __future__ import annotations
 
 import pickle
 import re
-import struct
 from pathlib import Path
 
 import torch
 from affuse.extract.weights.locate import SEED, Located
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from affuse.errors import AffuseError
 
 State = dict[str, torch.Tensor]
-
-READ_ERRORS = (  # the unpickler's own, and what it stumbles over in a file that is none
-    OSError,
-    AssertionError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
-
 
 _OXFORD_BLOCK = re.compile(r"conv(\d)_(\d+)_(1x1_reduce|3x3|1x1_increase|1x1_proj)(_bn)?\.(\w+)")
 _OXFORD_LAYERS = {"1x1_reduce": "conv1", "3x3": "conv2", "1x1_increase": "conv3"}
@@ -114,7 +99,7 @@ def _read(path: Path, name: str) -> dict:
     safe = path.suffix == ".safetensors"
     try:
         content = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
-    except READ_ERRORS as error:
+    except Exception as error:  # the unpickler stumbles in many ways over a file that is none
         # torch's own words on what needs unpickling would have people do it
         pickled = isinstance(error, pickle.UnpicklingError)
         reason = "it is no file of plain tensors" if pickled else _first_line(error)
