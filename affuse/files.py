@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside, synced, checked, then renamed."""
+"""Files and folders that appear whole or not at all: written beside, synced, checked, then renamed."""
 
 from __future__ import annotations
 
@@ -45,33 +45,55 @@ class Sink(io.FileIO):
             return size or 0
 
 
-def publish(path: Path, fill: Callable[[Sink], None], check: Callable[[Path], None]) -> None:
+def publish(
+    path: Path,
+    fill: Callable[[Sink | Path], object],
+    check: Callable[[Path], None] = lambda written: None,
+    folder: bool = False,
+    advice: str = "",
+) -> None:
     """Make or replace `path` with what `fill` writes, once `check` has found nothing wrong with it on disk.
 
-    At every instant `path` is the old file or the new one. Raises AffuseError if the file cannot be written.
+    fill is given a Sink, or, for a folder, an empty one to put files in. At every instant `path` is the old file or the
+    new one; a folder that is replaced is gone for a moment. Raises AffuseError, which ends with `advice`, if it cannot
+    be written.
     """
     partial = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        with Sink(partial) as sink:
-            try:
-                fill(sink)
-            finally:
-                if sink.failure is not None:
-                    raise sink.failure
-            os.fsync(sink.fileno())
-        check(partial)
-        partial.chmod(path.parent.stat().st_mode & 0o666)
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise AffuseError(_explain(path, error)) from error
-    finally:
         _discard(partial)
+        if folder:
+            partial.mkdir(mode=0o700)
+            fill(partial)
+            for file in partial.rglob("*"):
+                _sync(file)
+        else:
+            _fill(partial, fill)
+        check(partial)
+        partial.chmod(path.parent.stat().st_mode & (0o777 if folder else 0o666))
+        if folder and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise AffuseError(" ".join([_explain(path, error), advice]).rstrip()) from error
+    finally:
+        # What kept it from being written may keep it from being removed; sweep() gets it later.
+        with suppress(OSError):
+            _discard(partial)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _fill(partial: Path, fill: Callable[[Sink], object]) -> None:
+    with Sink(partial) as sink:
+        try:
+            fill(sink)
+        finally:
+            if sink.failure is not None:
+                raise sink.failure
+        os.fsync(sink.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -79,8 +101,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    # What kept it from being written may keep it from being removed; sweep() gets it later.
-    with suppress(OSError):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
         path.unlink(missing_ok=True)
 
 
@@ -99,7 +122,7 @@ def _explain(path: Path, error: OSError) -> str:
 
 
 def sweep(folder: Path) -> int:
-    """Remove what dead processes left half-written in `folder`; how many files that was.
+    """Remove what dead processes left half-written in `folder`; how many that was.
 
     A process of this machine is dead when its number is free; of another machine's only the file's age tells.
     """
@@ -109,7 +132,7 @@ def sweep(folder: Path) -> int:
             *_, host, process, _ = partial.name.split(".")
             dead = host == HOST and not _alive(int(process))
             if dead or time.time() - partial.stat().st_mtime > ABANDONED:
-                partial.unlink()
+                _discard(partial)
                 swept += 1
         except (ValueError, OverflowError, OSError):  # not a name of ours, or gone meanwhile
             continue

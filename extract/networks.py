@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from threading import Lock
 
 import torch
+from affuse.extract.backbones import locate_backbone, public_name, said
 from affuse.extract.faces import FaceDetector
 from affuse.extract.settings import ExtractSettings
-from affuse.extract.weights.locate import Located, locate
-from affuse.extract.weights.table import LIBRARIES
+from affuse.extract.weights.locate import Located
+from affuse.extract.weights.table import BACKBONES, LIBRARIES
 from affuse.features.record import Backbone, Provenance, settings_hash
 
 from affuse.device import pick_device
-from affuse.errors import UsageError
+from affuse.errors import AffuseError, UsageError
 from affuse.version import VERSION
 
+ENCODERS = {
+    "visual": "face_encoder",
+    "audio": "sound_encoder",
+    "speech": "transcriber",
+    "text": "word_encoder",
+}
 VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
 
 
@@ -30,13 +38,15 @@ def extraction_device(name: str) -> torch.device:
 
 def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
     """Find the weights of every part. Only faces and sound may be untrained: words cannot be invented."""
-    names = settings.backbones.model_dump()
-    return {
-        part: locate(
-            names[part], weights_dir, allow_untrained=allow_untrained and part in ("visual", "audio")
-        )
-        for part in settings.parts
-    }
+    located = {}
+    for part in settings.parts:
+        untrained = allow_untrained and part in ("visual", "audio")
+        found = locate_backbone(part, getattr(settings.backbones, part), weights_dir, untrained)
+        if not (found.entry.width or part == "speech"):  # what a stranger makes is known once it is built
+            width = build(part, found, settings, torch.device("cpu"), torch.float32).width
+            found = replace(found, entry=replace(found.entry, width=width))
+        located[part] = found
+    return located
 
 
 def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> Provenance:
@@ -57,6 +67,7 @@ def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> P
         for part, found in located.items()
     }
     resolved = settings.model_dump(mode="json")
+    resolved["backbones"] = {part: public_name(name) for part, name in resolved["backbones"].items()}
     versions = {"affuse": VERSION, **{name: version(name) for name in LIBRARIES}}
     return Provenance(resolved, settings_hash(resolved, backbones), backbones, versions)
 
@@ -78,48 +89,64 @@ class Networks:
     def detector(self) -> FaceDetector:
         return FaceDetector(self.settings.detection, self.device)
 
-    @cached_property
-    def face_encoder(self):
-        from affuse.extract.visual import FaceEncoder
+    face_encoder = cached_property(lambda self: self._built("visual"))
+    sound_encoder = cached_property(lambda self: self._built("audio"))
+    transcriber = cached_property(lambda self: self._built("speech"))
+    word_encoder = cached_property(lambda self: self._built("text"))
 
-        return FaceEncoder(self.located["visual"], self.device, self.dtype, self.together)
-
-    @cached_property
-    def sound_encoder(self):
-        from affuse.extract.audio import SoundEncoder
-
-        anchor = self.settings.audio_anchor
-        return SoundEncoder(self.located["audio"], anchor, self.device, self.dtype, self.together)
-
-    @cached_property
-    def transcriber(self):
-        from affuse.extract.speech import ChunkedTranscriber, Transcriber
-
-        half = self.device.type == "cuda" and self.settings.precision == "bfloat16"
-        given = (self.located["speech"], self.settings.language, self.device, half)
-        if self.settings.transcription == "chunked":
-            return ChunkedTranscriber(*given, self.together)
-        return Transcriber(*given)
-
-    @cached_property
-    def word_encoder(self):
-        from affuse.extract.text import WordEncoder
-
-        return WordEncoder(self.located["text"], self.device, self.dtype)
+    def _built(self, part: str):
+        return build(part, self.located[part], self.settings, self.device, self.dtype, self.together)
 
     def load(self) -> None:
         """Build the networks of every part now, so that weights that do not fit stop a run before its first video.
 
         Raises AffuseError naming the file.
         """
-        networks = {
-            "visual": "face_encoder",
-            "audio": "sound_encoder",
-            "speech": "transcriber",
-            "text": "word_encoder",
-        }
         with self._loading:
             for part in self.settings.parts:
-                getattr(self, networks[part])
+                getattr(self, ENCODERS[part])
             if "visual" in self.settings.parts and self.settings.faces == "detected":
                 self.detector  # noqa: B018 (built here)
+
+
+def build(
+    part: str,
+    located: Located,
+    settings: ExtractSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    together=False,
+):
+    """The encoder of one part, ready to be called. Raises AffuseError where it cannot be made of what was found."""
+    try:
+        if part == "visual":
+            from affuse.extract.visual import FaceEncoder
+
+            return FaceEncoder(located, device, dtype, together)
+        if part == "speech":
+            from affuse.extract.speech import ChunkedTranscriber, Transcriber
+
+            half = device.type == "cuda" and settings.precision == "bfloat16"
+            given = (located, settings.language, device, half)
+            return (
+                ChunkedTranscriber(*given, together)
+                if settings.transcription == "chunked"
+                else Transcriber(*given)
+            )
+        from affuse.extract.audio import SoundEncoder
+        from affuse.extract.strangers import FramedSound, Stranger
+        from affuse.extract.text import WordEncoder
+
+        if located.encoder:
+            return Stranger(located, settings.audio_anchor, device, dtype)
+        if part == "text":
+            return WordEncoder(located, device, dtype)
+        if located.name in BACKBONES:
+            return SoundEncoder(located, settings.audio_anchor, device, dtype, together)
+        return FramedSound(located, settings.audio_anchor, device, dtype)
+    except AffuseError:
+        raise
+    except Exception as error:  # a stranger's may be anything
+        if located.name in BACKBONES and not isinstance(error, OSError | ValueError):
+            raise
+        raise AffuseError(f"Backbone {located.name!r} does not serve for {part}: {said(error)}.") from None

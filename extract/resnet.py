@@ -5,8 +5,11 @@ All return an embedding per face; none has a classifier.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -149,3 +152,14 @@ class FusedResNet50:
         for block in self.blocks:
             x = block(x)
         return self.network.projected(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def for_cpu(network: ResNet50) -> Callable[[Tensor], Tensor]:
+    """What `network` in eval mode computes, its norms folded into its convolutions: in oneDNN's fused operators, which
+    are private to torch's compiler, where this build has them and they serve here, else in plain ones."""
+    try:
+        fused = FusedResNet50(network)
+        fused(torch.zeros(1, 3, 64, 64, dtype=network.conv1.weight.dtype))
+    except (AttributeError, RuntimeError):  # another build of torch, or another kind of processor
+        return fuse(network)
+    return fused

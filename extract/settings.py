@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from affuse.extract.backbones import whole_name
 from affuse.extract.faces import Detection
 from affuse.extract.visual import CHOICES
-from affuse.extract.weights.table import BACKBONES
 from affuse.features.record import MODALITIES
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from affuse.config import Settings, nearest
 
@@ -38,11 +38,8 @@ class Backbones(Settings):
 
     @field_validator("*")
     @classmethod
-    def _known(cls, name: str, info) -> str:
-        known = [s.name for s in BACKBONES.values() if s.part == info.field_name]
-        if name not in known:
-            raise ValueError(f"unknown {info.field_name} backbone {name!r}{nearest(name, known)}")
-        return name
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        return whole_name(info.field_name, name)
 
 
 class ExtractSettings(Settings):
@@ -64,6 +61,16 @@ class ExtractSettings(Settings):
     transcription: Literal["sequential", "chunked"] = "sequential"
     language: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backbones_by_part_alone(cls, given):
+        """`visual` is short for `backbones.visual`, and so are the other parts."""
+        if not isinstance(given, dict) or not isinstance(given.get("backbones", {}), dict):
+            return given
+        short = given.keys() & Backbones.model_fields.keys()
+        backbones = given.get("backbones", {}) | {part: given[part] for part in short}
+        return {key: given[key] for key in given.keys() - short} | {"backbones": backbones}
 
     @field_validator("views", mode="before")
     @classmethod

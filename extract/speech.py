@@ -12,25 +12,39 @@ from threading import Lock
 
 import numpy as np
 import torch
+import whisper
 from affuse.extract.lanes import Gathered
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.checkpoints import fill, load_whisper
 from affuse.extract.weights.locate import Located
+from whisper.audio import log_mel_spectrogram, pad_or_trim
+from whisper.decoding import DecodingOptions, decode
+from whisper.model import ModelDimensions, Whisper
+from whisper.timing import add_word_timestamps
+from whisper.tokenizer import get_tokenizer
 
 from affuse.errors import AffuseError
 
 BLOCK = 480  # samples: 30 ms, over which loudness is taken
 AT_ONCE = 1000 * BLOCK  # samples whose loudness is taken at once
-PIECE = 600  # s of sound that Whisper is given at once
-CUT_WITHIN = 60  # s at a piece's end, in which it is cut
-HUSH = 16  # blocks, half a second, quietest together where it is cut; a stop in a word is one to three
+PIECE = 600  # s of sound that Whisper is given at once, one piece after the other
+PIECE_CUT = 60  # s at a piece's end, in which it is cut
+WINDOW = 30  # s that Whisper hears at once
+WINDOW_CUT = 10  # s at a window's end, in which it is cut, where many windows are decoded at once
+BATCH = {"cpu": 4, "cuda": 16}  # windows
+FRAMES = 100  # spectrum frames per second
+SHORTEST = 1600  # samples in which a word can be
+HUSH = 16  # blocks, half a second, quietest together where sound is cut; a stop in a word is one to three
 SILENCE = -50.0  # dB below full scale: nothing quieter is handed to Whisper
 NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
 REPETITIVE = 2.4  # Whisper's own threshold on the compression ratio
+FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
 SLACK = 0.3  # s by which a word's times may be off
 PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
+
+Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many of its frames are sound
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
@@ -83,7 +97,6 @@ class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention; in float16 if `half`."""
 
     def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
-        from whisper.model import ModelDimensions, Whisper
 
         dims, state = load_whisper(located.path, located.name)
         try:
@@ -93,8 +106,7 @@ class Transcriber:
         fill(self.model, state, located)
         self.model = self.model.eval().requires_grad_(False).to(device)
         self.model.encoder = EncodedOnce(self.model.encoder)
-        heads = ALIGNMENT_HEADS.get(located.name)
-        if heads:
+        if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)
         self.language = "en" if located.name.endswith(".en") else language
         self.device, self.half = device, half
@@ -107,7 +119,7 @@ class Transcriber:
         The language, where it is not set, is that of the first piece that is not silent.
         """
         words, language = [], self.language
-        for begin, end in pieces(samples, PIECE, CUT_WITHIN):
+        for begin, end in pieces(samples, PIECE, PIECE_CUT):
             piece = samples[begin:end]
             if sounding(piece):
                 result = self.transcribe(piece, language)
@@ -117,8 +129,6 @@ class Transcriber:
 
     def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
-        import whisper
-
         with self._turn, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the fallback temperatures sample
             return whisper.transcribe(
@@ -151,25 +161,6 @@ def _audible(samples: np.ndarray, start: float, end: float) -> bool:
     return sounding(samples[max(0, int((start - SLACK) * SAMPLE_RATE)) : int((end + SLACK) * SAMPLE_RATE)])
 
 
-def _alignment_heads() -> dict[str, bytes]:
-    from whisper import _ALIGNMENT_HEADS
-
-    return {f"whisper-{name}": heads for name, heads in _ALIGNMENT_HEADS.items()}
-
-
-ALIGNMENT_HEADS = _alignment_heads()
-
-
-WINDOW = 30  # s that Whisper hears at once
-CUT_WITHIN = 10  # s at a window's end, in which it is cut
-BATCH = {"cpu": 4, "cuda": 16}  # windows
-FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
-SHORTEST = 1600  # samples in which a word can be
-FRAMES = 100  # spectrum frames per second
-
-Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many of its frames are sound
-
-
 class ChunkedTranscriber(Transcriber):
     """openai-whisper's decoder and word times, over windows. The language, where not set, is each window's own."""
 
@@ -189,7 +180,7 @@ class ChunkedTranscriber(Transcriber):
         """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
         spans = [
             (begin, end)
-            for begin, end in pieces(samples, WINDOW, CUT_WITHIN)
+            for begin, end in pieces(samples, WINDOW, WINDOW_CUT)
             if end - begin >= SHORTEST and sounding(samples[begin:end])
         ]
         words = []
@@ -201,7 +192,6 @@ class ChunkedTranscriber(Transcriber):
         return words
 
     def _window(self, samples: np.ndarray) -> Window:
-        from whisper.audio import log_mel_spectrogram, pad_or_trim
 
         mel = log_mel_spectrogram(pad_or_trim(samples), self.model.dims.n_mels)
         return mel, round(len(samples) / SAMPLE_RATE * FRAMES)
@@ -233,14 +223,11 @@ class ChunkedTranscriber(Transcriber):
         return result
 
     def _decoded(self, encoded: torch.Tensor, temperature: float) -> list:
-        from whisper.decoding import DecodingOptions, decode
 
         options = DecodingOptions(language=self.language, temperature=temperature, fp16=self.half)
         return decode(self.model, encoded, options)
 
     def _segment(self, result, mel: torch.Tensor, frames: int) -> dict:
-        from whisper.timing import add_word_timestamps
-        from whisper.tokenizer import get_tokenizer
 
         model = self.model
         model.encoder.remember(mel[None], result.audio_features[None])

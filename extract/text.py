@@ -12,12 +12,11 @@ from threading import Lock
 import numpy as np
 import torch
 from affuse.extract.transcripts import Word
+from affuse.extract.weights.checkpoints import load_transformer
 from affuse.extract.weights.locate import Located
 
-from affuse.errors import AffuseError
-
 SENTENCE_END = (".", "?", "!", "…", "。", "？", "！")
-MAX_PIECES = 510  # BERT's 512 positions less [CLS] and [SEP]
+LENGTH = 512  # pieces: BERT's positions, of which [CLS] and [SEP] take two
 LAYERS = 4
 BATCH = 32  # sentences
 
@@ -26,30 +25,16 @@ class WordEncoder:
     """A BERT encoder (Devlin et al. 2019) from a transformers folder."""
 
     def __init__(self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32):
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
-        from transformers.utils import logging
+        from transformers import AutoTokenizer
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        folder = str(located.path)
-        local = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **local)
-            if located.trained:
-                network, loaded = AutoModel.from_pretrained(
-                    folder, use_safetensors=True, output_loading_info=True, **local
-                )
-                missing = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
-                if missing:
-                    raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} others")
-            else:
-                torch.manual_seed(0)
-                network = AutoModel.from_config(AutoConfig.from_pretrained(folder, **local))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise AffuseError(
-                f"{located.path} is not a transformers folder of a BERT encoder with model.safetensors: {error}"
-            ) from None
+        network, _ = load_transformer(located, "BERT encoder")
         self.network = network.eval().requires_grad_(False).to(device, dtype)
+        self.tokenizer = AutoTokenizer.from_pretrained(located.path, use_fast=True, local_files_only=True)
+        if hasattr(self.tokenizer, "add_prefix_space"):  # byte-level pieces: a word begins with its space
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                located.path, use_fast=True, local_files_only=True, add_prefix_space=True
+            )
+        self.length = min(LENGTH, getattr(network.config, "max_position_embeddings", LENGTH))
         self.width = network.config.hidden_size
         self.device = device
         self._turn = Lock()  # a fast tokenizer serves one thread at a time
@@ -67,12 +52,12 @@ class WordEncoder:
         return np.stack(out).astype(np.float16)
 
     def _sentences(self, texts: list[str]) -> Iterator[list[str]]:
-        """Split at sentence ends, and before a sentence would pass BERT's length."""
+        """Split at sentence ends, and before a sentence would pass the encoder's length."""
         sentence: list[str] = []
         length = 0
         for text in texts:
             pieces = len(self.tokenizer.tokenize(text))
-            if sentence and length + pieces > MAX_PIECES:
+            if sentence and length + pieces > self.length - 2:
                 yield sentence
                 sentence, length = [], 0
             sentence.append(text)
@@ -89,7 +74,7 @@ class WordEncoder:
             is_split_into_words=True,
             padding=True,
             truncation=True,
-            max_length=512,
+            max_length=self.length,
             return_tensors="pt",
         )
         hidden = self.network(**tokens.to(self.device), output_hidden_states=True).hidden_states[-LAYERS:]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from affuse.extract.lanes import Gathered
-from affuse.extract.resnet import IR50, FusedResNet50, ResNet50, damp
+from affuse.extract.resnet import IR50, ResNet50, damp, for_cpu
+from affuse.extract.strangers import picture_network
 from affuse.extract.weights.checkpoints import load_weights
 from affuse.extract.weights.locate import Located
 from torch import nn
@@ -87,13 +88,13 @@ class FaceEncoder:
         together: bool = False,
     ):
         face = located.entry.face
-        network = build(located).eval().requires_grad_(False)
-        network = network.to(device, dtype, memory_format=torch.channels_last)
-        fused = (
-            isinstance(network, ResNet50) and device.type == "cpu" and torch.backends.mkldnn.is_available()
-        )
-        self.network = FusedResNet50(network) if fused else network
-        self.device, self.dtype = device, dtype
+        network, face = (build(located), face) if face else picture_network(located, device, dtype)
+        if isinstance(network, nn.Module):
+            network = network.eval().requires_grad_(False)
+            network = network.to(device, dtype, memory_format=torch.channels_last)
+        fused = isinstance(network, ResNet50) and device.type == "cpu"
+        self.network = for_cpu(network) if fused else network
+        self.device, self.dtype = device, torch.float32 if located.encoder else dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.size, self.centre = face.face, face.size
         self.room = face.face if face.face > face.size else round(face.size * ROOM)
@@ -101,6 +102,7 @@ class FaceEncoder:
         self.mean = torch.tensor(face.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(face.std, device=device).view(1, 3, 1, 1)
         self.gathered = Gathered(self._fill, self.batch) if together else None
+        self.width = located.entry.width or self(torch.zeros(1, 3, self.size, self.size)).shape[1]
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> np.ndarray:

@@ -74,7 +74,7 @@ def test_words_and_times_are_those_of_sequential_transcription(both, say):
 @pytest.mark.weights
 def test_how_many_windows_share_a_batch_changes_no_word(both, say, monkeypatch):
     monkeypatch.setattr(chunked, "WINDOW", 6)
-    monkeypatch.setattr(chunked, "CUT_WITHIN", 4)
+    monkeypatch.setattr(chunked, "WINDOW_CUT", 4)
     said = (
         "My sister works in a hospital.",
         "The children are playing in the garden.",

@@ -22,7 +22,7 @@ def transcriber() -> Transcriber:
 def short_pieces(monkeypatch):
     """Pieces of 10 s, cut in their last 4."""
     monkeypatch.setattr(speech, "PIECE", 10)
-    monkeypatch.setattr(speech, "CUT_WITHIN", 4)
+    monkeypatch.setattr(speech, "PIECE_CUT", 4)
 
 
 class Clicks(Transcriber):
@@ -101,7 +101,7 @@ def test_short_sound_is_one_piece_and_equals_many(monkeypatch):
     words = whole(samples)
     assert whole.heard == [(len(samples), None)]
     monkeypatch.setattr(speech, "PIECE", 10)
-    monkeypatch.setattr(speech, "CUT_WITHIN", 4)
+    monkeypatch.setattr(speech, "PIECE_CUT", 4)
     parted = Clicks()(samples)
     assert [(w.text, w.confidence) for w in parted] == [(w.text, w.confidence) for w in words]
     np.testing.assert_allclose([w.start for w in parted], [w.start for w in words])
@@ -149,7 +149,7 @@ def test_speech_in_pieces_has_the_words_of_the_whole(transcriber, say, monkeypat
     )
     whole = transcriber(samples)
     monkeypatch.setattr(speech, "PIECE", 5)
-    monkeypatch.setattr(speech, "CUT_WITHIN", 3)
+    monkeypatch.setattr(speech, "PIECE_CUT", 3)
     assert len(list(pieces(samples, 5, 3))) == 2
     parted = transcriber(samples)
     for word in ("children", "garden", "close", "window"):

@@ -1,11 +1,12 @@
 """The visual networks: strides and borders of each style, input scaling, batches."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from affuse.extract.resnet import IR50, ResNet50
+from affuse.extract.resnet import IR50, FusedResNet50, ResNet50
 from affuse.extract.visual import FaceEncoder, build
 from affuse.extract.weights.locate import Located, locate
 from affuse.extract.weights.table import BACKBONES
@@ -103,3 +104,31 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
         AffuseError, match=r"resnet50-imagenet\.pth does not hold the weights of resnet50-imagenet"
     ):
         build(replace(located))
+
+
+def missing(*_):
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_convolution_pointwise'")
+
+
+def raising(*_):
+    raise RuntimeError("mkldnn_convolution_pointwise: only x86 is served")
+
+
+@pytest.mark.parametrize(("hidden", "dtype"), [(missing, torch.float32), (raising, torch.bfloat16)])
+def test_without_onednns_private_operators_embeddings_are_the_same_but_for_rounding(
+    monkeypatch, hidden, dtype
+):
+    crops = torch.from_numpy(face_frames(2, (224, 224)).transpose(0, 3, 1, 2).copy())
+    located, cpu = untrained("resnet50-imagenet-caffe"), torch.device("cpu")
+    usual = FaceEncoder(located, cpu, dtype)(crops).astype(np.float32)
+    operators = SimpleNamespace(
+        _convolution_pointwise=hidden, _reorder_convolution_weight=lambda weight, *_: weight
+    )
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
+    encoder = FaceEncoder(located, cpu, dtype)
+    assert not isinstance(encoder.network, FusedResNet50)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in encoder.network.modules())
+    plain = encoder(crops).astype(np.float32)
+    assert (usual * plain).sum() / np.linalg.norm(usual) / np.linalg.norm(plain) > 0.999
+    if dtype == torch.float32:
+        np.testing.assert_allclose(plain, usual, rtol=2e-3, atol=2e-3)

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import importlib.metadata
+import json
 import os
 import signal
 import socket
@@ -25,16 +26,37 @@ from affuse.errors import AffuseError, UsageError
 ROOT = Path(__file__).parent.parent
 BODY = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(BODY).hexdigest()
+FILES = tuple((name, DIGEST) for name in ("config.json", "model.safetensors", "vocab.txt"))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/whole and all below /hub give the body, /cut half of it, /slow a trickle; the rest is not found."""
+    """/whole and all below /hub give the body, /cut half of it, /slow a trickle; the rest is not found. Below /hub/api
+    it answers as a hub does of what a model's folder has: FILES."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(BODY)))
+        self.send_header("ETag", f'"{DIGEST}"')
+        self.send_header("X-Repo-Commit", self.path.split("/resolve/")[-1].split("/")[0])
+        self.end_headers()
 
     def do_GET(self):
         path = self.path.strip("/")
+        if path == "hub" or path.startswith("hub/api/"):
+            files = [{"type": "file", "path": name, "size": len(BODY), "oid": DIGEST} for name, _ in FILES]
+            listing = {
+                "id": "x",
+                "sha": path.split("/")[-1],
+                "siblings": [{"rfilename": f["path"]} for f in files],
+            }
+            self.answer(json.dumps(files if "/tree/" in path else listing).encode())
+            return
         self.server.asked.append(path)
         if path not in ("whole", "cut", "slow") and not path.startswith("hub/"):
             self.send_error(404, "Not Found")
+            return
+        if path not in ("cut", "slow"):
+            self.answer(BODY)
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
@@ -44,7 +66,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(BODY[start : start + 4096])
                 time.sleep(0.05)
         else:
-            self.wfile.write(BODY[: len(BODY) // 2] if path == "cut" else BODY)
+            self.wfile.write(BODY[: len(BODY) // 2])
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -247,7 +275,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_for_people(server, home):
 def test_a_killed_download_leaves_nothing_that_looks_done(server, home):
     target = home / "downloads" / "vggish.pth"
     call = f"fetch({server.address + '/slow'!r}, Path({str(target)!r}))"
-    code = f"from pathlib import Path; from extract.download import fetch; {call}"
+    code = f"from pathlib import Path; from affuse.extract.weights.download import fetch; {call}"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 30
     while "slow" not in server.asked and time.monotonic() < deadline:
@@ -265,9 +293,6 @@ def test_a_killed_download_leaves_nothing_that_looks_done(server, home):
 
 
 # transformers folders from a hub
-
-
-FILES = tuple((name, DIGEST) for name in ("config.json", "model.safetensors", "vocab.txt"))
 
 
 def test_a_hub_folder_is_whole_or_absent(server, table, monkeypatch):
@@ -294,6 +319,19 @@ def test_a_hub_folder_is_whole_or_absent(server, table, monkeypatch):
     with pytest.raises(AffuseError, match="is pinned"):
         weights.locate("bert-base-uncased")
     assert not list(located.path.parent.glob(".*.partial"))
+
+
+def test_no_network_is_an_error_at_once_for_a_hub_folder_too(monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    start = time.monotonic()
+    with pytest.raises(
+        AffuseError, match=r"'bert-base-uncased' .* cannot be had: .*put the transformers folder"
+    ):
+        weights.locate("bert-base-uncased")
+    assert time.monotonic() - start < 5
+    assert not any(path.is_file() for path in weights.cache_folder().rglob("*"))
 
 
 def test_a_folder_without_safetensors_is_refused(home):

@@ -9,58 +9,63 @@ import importlib.metadata
 import os
 import platform
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import torch
+from affuse.extract.backbones import installed
 from affuse.extract.weights.download import matches
 from affuse.extract.weights.locate import Located, check_package, files_match, find, weights_folder
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
 
 from affuse.errors import AffuseError
 
+NOTHING = dict.fromkeys(("name", "part", "licence", "state", "where", "verified", "sha256", "how"), "")
+
 
 def report(weights_dir: Path | None = None) -> list[dict]:
-    """One row for every known backbone, the face detector first.
+    """One row for every known backbone: the face detector, those of our table, those of installed packages.
 
     name, part, licence; state: "found" or "missing"; where: its path; verified: "yes", "no" or "not pinned";
     sha256; how: how to get it where it is missing, or what is wrong with it. Empty where it does not apply.
     """
-    return [_detector(), *(_row(entry, weights_dir) for entry in BACKBONES.values())]
+    offered = [_offered(*item) for item in installed().items()]
+    return [_detector(), *(_row(entry, weights_dir) for entry in BACKBONES.values()), *offered]
 
 
 def _row(entry: BackboneSource, weights_dir: Path | None) -> dict:
-    row = {"name": entry.name, "part": entry.part, "licence": entry.licence}
-    folder = weights_folder(weights_dir)
+    row = NOTHING | {"name": entry.name, "part": entry.part, "licence": entry.licence}
     try:
         located = find(entry.name, weights_dir)
     except AffuseError as error:
-        return row | {"state": "found", "where": "", "verified": "no", "sha256": "", "how": str(error)}
+        return row | {"state": "found", "verified": "no", "how": str(error)}
     if located is None:
-        return row | {
-            "state": "missing",
-            "where": "",
-            "verified": "",
-            "sha256": "",
-            "how": _how(entry, folder),
-        }
-    return row | {
-        "state": "found",
-        "where": str(located.path),
-        "verified": (verified := _verified(located)),
-        "sha256": located.sha256,
-        "how": "not the published file; used as it is" if verified == "no" else "",
-    }
+        return row | {"state": "missing", "how": _how(entry, weights_folder(weights_dir))}
+    verified = _verified(located)
+    row |= {"state": "found", "where": str(located.path), "verified": verified, "sha256": located.sha256}
+    return row | {"how": "not the published file; used as it is" if verified == "no" else ""}
 
 
 def _detector() -> dict:
-    row = {"name": "mtcnn", "part": "faces", "licence": "MIT", "sha256": "", "where": ""}
+    row = NOTHING | {"name": "mtcnn", "part": "faces", "licence": "MIT"}
     try:
-        installed = check_package(FACE_DETECTOR, "mtcnn")
+        detector = check_package(FACE_DETECTOR, "mtcnn")
     except AffuseError as error:
         return row | {"state": "found", "verified": "no", "how": str(error)}
-    if installed is None:
-        return row | {"state": "missing", "verified": "", "how": f"pip install {FACE_DETECTOR.distribution}"}
-    return row | {"state": "found", "where": str(installed[0]), "verified": "yes", "how": ""}
+    if detector is None:
+        return row | {"state": "missing", "how": f"pip install {FACE_DETECTOR.distribution}"}
+    return row | {"state": "found", "where": str(detector[0]), "verified": "yes"}
+
+
+def _offered(name: str, entry: EntryPoint) -> dict:
+    """A backbone that an installed package offers."""
+    return NOTHING | {
+        "name": name,
+        "part": "any",
+        "state": "found",
+        "where": entry.value,
+        "verified": "not pinned",
+    }
 
 
 def _verified(located: Located) -> str:

@@ -1,32 +1,25 @@
-"""Fetch a file over http(s) so that it is either whole and verified under its name, or not there at all.
-
-The bytes go to a `.partial` file beside the target, are hashed on the way, flushed to disk and only then
-renamed: a cut connection, a wrong hash or a kill leaves nothing that looks done.
-"""
+"""Fetch a file over http(s) or a folder from the hub: whole and verified under its name, or not there at all."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
-import secrets
 import shutil
 import ssl
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from affuse.errors import AffuseError
+from affuse.files import Sink, publish, sweep
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 20.0  # seconds, of each wait on the network
-STALE = 86400.0  # seconds after which a partial file is certainly an abandoned one
 
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
@@ -49,96 +42,111 @@ def matches(found: str, pin: str) -> bool:
     return found.startswith(pin)
 
 
-@contextlib.contextmanager
-def publish(target: Path, folder: bool = False) -> Iterator[Path]:
-    """Give an empty file (or folder) beside `target`; on a clean exit it takes `target`'s name, else it is
-    removed.
-
-    Raises AffuseError where the folder around it cannot be written.
-    """
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(6)}.partial")
-    with _writing(target):
+def keep(target: Path, fill: Callable[[Sink | Path], object], folder: bool = False) -> None:
+    """Publish `target` in the cache folder. Raises AffuseError where it cannot be written there."""
+    advice = "The cache folder is another with XDG_CACHE_HOME."
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        partial.mkdir() if folder else partial.touch()
-    try:
-        yield partial
-        with _writing(target):
-            for file in partial.iterdir() if folder else (partial,):
-                with file.open("rb+") as handle:
-                    os.fsync(handle.fileno())
-            if folder and target.exists():  # a damaged earlier one
-                shutil.rmtree(target)
-            os.replace(partial, target)
-    finally:
-        _remove(partial)
-
-
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
-        raise AffuseError(
-            f"{target} cannot be written: {error.strerror or error}. Free some space, or choose another "
-            "cache folder with XDG_CACHE_HOME."
-        ) from None
+        raise AffuseError(f"{target.parent} cannot be made: {error.strerror}. {advice}") from None
+    sweep(target.parent)
+    publish(target, fill, folder=folder, advice=advice)
 
 
-def _sweep(target: Path) -> None:
-    """Remove what a kill left behind long ago."""
-    for left in target.parent.glob(f".{target.name}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE:
-                _remove(left)
+def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -> None:
+    """Download `address` to `target`.
 
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -> str:
-    """Download `address` to `target` and return its sha256.
-
-    Raises UnreachableError where the address gives no whole file, AffuseError where its hash is not the
-    pinned one; in both cases `target` is untouched.
+    Raises UnreachableError where the address gives no whole file, AffuseError where its sha256 is not the pinned one;
+    in both cases `target` is untouched.
     """
     request = urllib.request.Request(address, headers={"User-Agent": "affuse"})  # noqa: S310
-    with publish(target) as partial:
+
+    def fill(sink: Sink) -> None:
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (the table's addresses)
-                found = _copy(answer, partial, target.name)
+                found = _copy(answer, sink, target.name)
         except urllib.error.HTTPError as error:
             raise UnreachableError(f"{address} answered {error.code} {error.reason}") from None
         except _NETWORK as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise UnreachableError(f"{address} cannot be reached ({reason})") from None
-        if not matches(found, pin):
-            raise AffuseError(
-                f"{address} gave a file for {target.name} whose sha256 is {found}, but {pin} is pinned. "
-                "It was not kept: something between here and the publisher changed it, or the publisher did. "
-                "Try again later, or bring the file with --weights-dir."
-            )
-    return found
+            raise UnreachableError(f"{address} cannot be reached ({_reason(error)})") from None
+        _verify(address, target.name, found, pin)
+
+    keep(target, fill)
 
 
-def _copy(answer: http.client.HTTPResponse, partial: Path, label: str) -> str:
-    """Write the answer's body to `partial`; returns its sha256. Raises ConnectionError where it ends
-    early.
-    """
+def _copy(answer: http.client.HTTPResponse, sink: Sink, label: str) -> str:
+    """Write the answer's body; returns its sha256. Raises ConnectionError where it ends early."""
     size = int(answer.headers.get("Content-Length") or 0)
     digest, received = hashlib.sha256(), 0
     quiet = not sys.stderr.isatty()
     with tqdm(desc=label, total=size or None, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
-        while piece := answer.read(CHUNK):
-            with _writing(partial), partial.open("ab") as file:
-                file.write(piece)
+        while sink.failure is None and (piece := answer.read(CHUNK)):
+            sink.write(piece)
             digest.update(piece)
             received += len(piece)
             bar.update(len(piece))
     if received < size:
         raise ConnectionError(f"the connection ended after {received} of {size} bytes")
     return digest.hexdigest()
+
+
+def _verify(address: str, name: str, found: str, pin: str) -> None:
+    if not matches(found, pin):
+        raise AffuseError(
+            f"{address} gave a file for {name} whose sha256 is {found}, but {pin} is pinned. It was not kept: "
+            "something between here and the publisher changed it, or the publisher did. Try again later, or bring the "
+            "file with --weights-dir."
+        )
+
+
+def fetch_folder(model: str, revision: str, files: tuple[tuple[str, str], ...], target: Path) -> None:
+    """Download these files, (name, sha256), of a model on the hub to the folder `target`. Raises as `fetch` does."""
+
+    def fill(folder: Path) -> None:
+        snapshot(model, revision, [name for name, _ in files], local_dir=folder)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's own notes
+        for name, pin in files:
+            found = sha256_of(folder / name) if (folder / name).is_file() else "none: it is missing"
+            _verify(f"The hub's {model}", name, found, pin)
+
+    keep(target, fill, folder=True)
+
+
+def snapshot(model: str, revision: str | None, files: list[str], **where) -> Path:
+    """The folder of a model on the hub, with those of its files that fit the patterns `files`, in the hub's own cache
+    or `where`. HF_ENDPOINT in the environment names another hub. Raises UnreachableError where it cannot be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    hub = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    lost = _why_unreachable(hub)  # asked first: the hub's library would try for half a minute
+    try:
+        folder = snapshot_download(
+            model, revision=revision, allow_patterns=files, endpoint=hub, max_workers=1,
+            local_files_only=bool(lost), **where,
+        )  # fmt: skip
+    except Exception as error:  # of whichever http library the hub's uses
+        if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
+            raise  # of this machine's disk
+        reason = lost or (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UnreachableError(f"{model} cannot be had from {hub} ({reason})") from None
+    return Path(folder)
+
+
+def _why_unreachable(address: str) -> str:
+    try:
+        urllib.request.urlopen(address, timeout=TIMEOUT).close()  # noqa: S310 (the hub's address)
+    except urllib.error.HTTPError:  # it answers
+        return ""
+    except _NETWORK as error:
+        return _reason(error)
+    except ValueError as error:  # no address at all
+        return str(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or str(error) or type(error).__name__)

@@ -11,18 +11,18 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from affuse.extract.weights import ctranslate2
-from affuse.extract.weights.download import UnreachableError, fetch, matches, publish, sha256_of
+from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches, sha256_of
 from affuse.extract.weights.table import BackboneSource, PackageFile, backbone
 
 from affuse.errors import AffuseError, UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-HUB = "https://huggingface.co"  # HF_ENDPOINT in the environment replaces it
 SEED = 0  # initialises a backbone that stays untrained
 FOLDER_FILES = (  # what decides a text encoder's output; a folder's sha256 is over those of these that exist
     "config.json",
@@ -41,7 +41,7 @@ class Located:
     source: "file:NAME", "package:DISTRIBUTION VERSION", an address, "hub:ID@REVISION" or "seed:0"; never an
     absolute path, so that it reads the same on every machine. sha256: of the file as its publisher made it
     (for a converted one, the package's original), or of a folder's list of files; "" for an untrained
-    backbone.
+    backbone of the table. encoder: of a stranger's file or package, the class.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Located:
     sha256: str
     trained: bool
     entry: BackboneSource
+    encoder: object = None
 
 
 def cache_folder() -> Path:
@@ -189,10 +190,7 @@ def _download(entry: BackboneSource, allowed: bool) -> Located:
         raise UnreachableError("downloads are switched off")
     target = _downloads(entry)
     if entry.is_folder:
-        base = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-        with publish(target, folder=True) as partial:
-            for file, pin in entry.files:
-                fetch(f"{base}/{entry.hub}/resolve/{entry.revision}/{file}", partial / file, pin)
+        fetch_folder(entry.hub, entry.revision, entry.files, target)
     else:
         fetch(entry.address, target, entry.sha256)
     return _downloaded(entry)
@@ -203,8 +201,7 @@ def _converted(located: Located) -> Path:
     target = cache_folder() / "converted" / f"{located.name}-{located.sha256[:12]}.pt"
     if not target.is_file():
         checkpoint = ctranslate2.convert(located.path)
-        with publish(target) as partial:
-            torch.save(checkpoint, partial)
+        keep(target, lambda sink: torch.save(checkpoint, sink))
     return target
 
 
@@ -228,15 +225,17 @@ def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
 
 
 def folder_sha256(folder: Path, name: str) -> str:
-    """The digest of a transformers folder: over "sha256  file" lines of those of FOLDER_FILES it has.
-
-    Raises AffuseError where config.json or model.safetensors is missing.
-    """
+    """The digest of a folder of the table. Raises AffuseError where config.json or model.safetensors is missing."""
     for needed in ("config.json", "model.safetensors"):
         if not (folder / needed).is_file():
             raise AffuseError(
                 f"The folder {folder} of backbone {name!r} has no {needed}. It must hold a transformers "
                 "model: config.json, model.safetensors and the tokenizer's files."
             )
-    lines = (f"{sha256_of(folder / file)}  {file}\n" for file in FOLDER_FILES if (folder / file).is_file())
+    return sha256_of_files(folder, FOLDER_FILES)
+
+
+def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
+    """The sha256 over "sha256  file" lines of those of these files that the folder has."""
+    lines = (f"{sha256_of(folder / file)}  {file}\n" for file in names if (folder / file).is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
