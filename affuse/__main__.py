@@ -17,22 +17,18 @@ from affuse.console import (
     FILE,
     FOLDER,
     JSON,
-    PRESET,
-    RUN,
-    SEEDS,
     SET,
     VIEWS,
     WEIGHTS,
     Commands,
     Messages,
     compute_options,
-    finish_prediction,
     say,
     show_progress,
     shown,
 )
 from affuse.features.commands import features
-from affuse.fuse.commands import fuse
+from affuse.fuse.commands import PRESET, RUN, SEEDS, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
 from affuse.version import VERSION
 

@@ -23,7 +23,6 @@ Progress = Callable[
     [str, str | None, bool], None
 ]  # the state so far, why an item failed, whether it was the last
 
-
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 SET = click.option(
@@ -36,19 +35,7 @@ WEIGHTS = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
-RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
-LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
-PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
-SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
-TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
-TRIALS_OUT = click.option(
-    "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
-)
-RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
-
-
 VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
-
 
 COMPUTE = (
     DEVICE,
@@ -79,36 +66,54 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def progress_bar(**options):
+    """The one display of progress, tqdm's: on a terminal only, nothing in a pipe."""
+    from tqdm import tqdm
+
+    return tqdm(file=sys.stderr, disable=None, **options)
+
+
+class _Status:
+    """One line that says how far the work is; every text replaces the one before."""
+
+    def __init__(self):
+        self._bar = None
+
+    def show(self, text: str) -> None:
+        self._bar = self._bar or progress_bar(bar_format="{desc}")
+        self._bar.set_description_str(shown(text))
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+_status = _Status()
+
+
 def say(text: str) -> None:
-    """A message for the person watching; results are printed with click.echo."""
+    """A message for the person watching; results are given with `answer`."""
+    _status.end()
     click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
 
+def answer(facts: dict | list, as_json: bool, text: str) -> None:
+    """A command's result: one JSON object where it is asked for, else the same for a person."""
+    _status.end()
+    click.echo(json.dumps(facts, indent=2) if as_json else text)
+
+
 def show_epoch(row: dict) -> None:
-    if sys.stderr.isatty():
-        text = f"\r  epoch {row['epoch']} of {row['epochs']}: CCC {row['ccc_mean']:.3f}"
-        click.echo(text, err=True, nl=row["epoch"] == row["epochs"])
+    _status.show(f"  epoch {row['epoch']} of {row['epochs']}: CCC {row['ccc_mean']:.3f}")
 
 
 def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
-        say(f"failed: {shown(failure)}")
-    if sys.stderr.isatty():
-        click.echo(f"\r{line}\x1b[K", err=True, nl=last)
-
-
-def finish_prediction(result: dict, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(result, indent=2))
-    else:
-        for video_id, made in result["written"].items():
-            click.echo(
-                f"{shown(video_id)}: {made['frames']} frames, {made['valid']} valid: {shown(made['csv'])}, "
-                f"{shown(made['figure'])}"
-            )
-    for video_id, reason in result["failed"].items():
-        say(f"failed: {shown(video_id)}: {shown(reason)}")
-    sys.exit(bool(result["failed"]))
+        say(f"failed: {failure}")
+    _status.show(line)
+    if last:
+        _status.end()
 
 
 class Messages(logging.Handler):

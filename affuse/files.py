@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import socket
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, UsageError
 
 ABANDONED = 24 * 3600  # seconds after which a file left by a process on another machine counts as dead
 HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40] or "host"
@@ -147,3 +148,36 @@ def _alive(process: int) -> bool:
     except OSError:  # it lives, but is another user's
         return True
     return True
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file at once and for good. Raises AffuseError naming it where it cannot be written."""
+    publish(path, lambda sink: sink.write(data), lambda written: None)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for text, as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is not there. Raises UsageError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Folder {path} cannot be made: {error.strerror}. Choose another folder for --out."
+        ) from None
+    return path
+
+
+def as_path(what: str, value) -> Path:
+    """`value` as a path, or a UsageError that says what was expected in its place."""
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise UsageError(f"Expected {what}, not a {type(value).__name__}.")
+
+
+def file_name(name: str) -> str:
+    """A video id as a file name, different for different ids: what file systems do not take becomes %XX."""
+    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", name)

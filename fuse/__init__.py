@@ -9,15 +9,17 @@ _HOME = {
     "register": "affuse.fuse.models.registry",
     "Run": "affuse.fuse.training.run",
     "load_run": "affuse.fuse.training.run",
+    "Prediction": "affuse.fuse.scoring.predict",
+    "Predictions": "affuse.fuse.scoring.predict",
     "PRESETS": "affuse.fuse.training.settings",
     "TrainSettings": "affuse.fuse.training.settings",
     "train_settings": "affuse.fuse.training.settings",
     "train": "affuse.fuse.training.train",
     "choose_folds": "affuse.fuse.experiments.crossval",
     "crossval": "affuse.fuse.experiments.crossval",
-    "evaluate": "affuse.fuse.scoring.evaluate",
-    "predict": "affuse.fuse.scoring.predict",
-    "explain": "affuse.fuse.experiments.explain",
+    "evaluate": "affuse.fuse.training.run",
+    "predict": "affuse.fuse.training.run",
+    "explain": "affuse.fuse.training.run",
     "compare": "affuse.fuse.experiments.compare",
     "ablate": "affuse.fuse.experiments.ablate",
 }
@@ -26,9 +28,9 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str):
-    """Import a public name when it is first asked for, so that `import fuse` itself costs no torch."""
+    """Import a public name when it is first asked for, so that `import affuse.fuse` itself costs no torch."""
     if name not in _HOME:
-        raise AttributeError(f"module 'fuse' has no attribute {name!r}")
+        raise AttributeError(f"module 'affuse.fuse' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value

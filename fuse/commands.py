@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
-from affuse.console import (
-    CONFIG,
-    DEVICE,
-    FILE,
-    FOLDER,
-    JSON,
-    LABELS,
-    PRESET,
-    RATE,
-    RUN,
-    SEEDS,
-    SET,
-    STORE,
-    TRAIN_DEVICE,
-    TRIALS_OUT,
-    finish_prediction,
-    say,
-    show_epoch,
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, STORE, answer, say, show_epoch, shown
+
+RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
+PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
+TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+TRIALS_OUT = click.option(
+    "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
 )
+VIDEOS_OUT = click.option(
+    "--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video."
+)
+RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
 @click.group()
@@ -56,21 +50,13 @@ def train(store, labels, out, model, preset, seed, rate, device, as_json, config
         config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
     )
 
-    def on_epoch(row: dict) -> None:
-        if sys.stderr.isatty():
-            say(
-                "  ".join(
-                    f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, (int, float))
-                )
-            )
-
-    result = run_training(store, labels, out, settings, on_epoch)
+    result = run_training(store, labels, out, settings, show_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
     sentence = (
         f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
     )
-    click.echo(json.dumps(result, indent=2) if as_json else sentence)
+    answer(result, as_json, sentence)
 
 
 @fuse.command()
@@ -94,10 +80,10 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
     """Score a run on labelled videos: CCC over all frames with its interval, and beside it CCC per video, Pearson r,
     RMSE, and what chance gives."""
     from affuse.fuse import evaluate as score
-    from affuse.fuse.reports.figures import score_table
+    from affuse.fuse.reports.tables import score_table
 
     result = score(run, store, labels, partition, device, smooth, delay, rate, permutations)
-    click.echo(json.dumps(result, indent=2) if as_json else score_table(result))
+    answer(result, as_json, score_table(result))
 
 
 @fuse.command("crossval")
@@ -122,8 +108,7 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
               config, assignments) -> None:  # fmt: skip
     """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
     from affuse.fuse import choose_folds, crossval, train_settings
-    from affuse.fuse.experiments.crossval import describe
-    from affuse.fuse.reports.figures import score_table
+    from affuse.fuse.reports.tables import fold_table
 
     settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate, device=device)
     folds = choose_folds(labels, videos, by, k)
@@ -132,13 +117,13 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
         on_epoch=lambda fold, row: show_epoch(row),
         on_fold=lambda fold, made: say(f"fold {fold}: {'trained' if made else 'already there'}"),
     )  # fmt: skip
-    click.echo(json.dumps(result, indent=2) if as_json else describe(result, score_table(result)))
+    answer(result, as_json, fold_table(result))
 
 
 @fuse.command("predict")
 @RUN
 @STORE
-@click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+@VIDEOS_OUT
 @DEVICE
 @JSON
 def fuse_predict(run, store, out, device, as_json) -> None:
@@ -151,7 +136,7 @@ def fuse_predict(run, store, out, device, as_json) -> None:
 @fuse.command("explain")
 @RUN
 @STORE
-@click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+@VIDEOS_OUT
 @DEVICE
 @JSON
 def fuse_explain(run, store, out, device, as_json) -> None:
@@ -191,7 +176,7 @@ def fuse_compare(
     result = compare(
         store, labels, out, models, parse_seeds(seeds), settings, reference, announce=say, on_epoch=show_epoch
     )
-    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+    answer(result.facts, as_json, result.text)
 
 
 @fuse.command("ablate")
@@ -217,7 +202,7 @@ def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, confi
     result = ablate(
         store, labels, out, model, parse_seeds(seeds), settings, announce=say, on_epoch=show_epoch
     )
-    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+    answer(result.facts, as_json, result.text)
 
 
 @fuse.command()
@@ -227,7 +212,20 @@ def models(names, as_json) -> None:
     """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters. All, or those named, where a
     model of your own is FILE.py:NAME."""
     from affuse.fuse import describe
-    from affuse.fuse.reports.figures import model_table
+    from affuse.fuse.reports.tables import model_table
 
     rows = describe(names)
-    click.echo(json.dumps(rows, indent=2) if as_json else model_table(rows))
+    answer(rows, as_json, model_table(rows))
+
+
+def finish_prediction(result: dict, as_json: bool) -> None:
+    """Say what was written and what failed, and leave with 1 where something did."""
+    lines = [
+        f"{shown(video)}: {made['frames']} frames, {made['valid']} valid: {shown(made['csv'])}, {shown(made['figure'])}"
+        for video, made in result["written"].items()
+    ]
+    if lines or as_json:
+        answer(result, as_json, "\n".join(lines))
+    for video, reason in result["failed"].items():
+        say(f"failed: {video}: {reason}")
+    sys.exit(bool(result["failed"]))

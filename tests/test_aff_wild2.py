@@ -9,8 +9,9 @@ import tiny
 import torch
 from affuse.extract.extraction import extract_settings
 from affuse.features import AffuseError, FeatureStore, Status, UsageError
-from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
+from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.experiments.folds import Fold
 from affuse.pipelines.aff_wild2.data import (
     AffWild2,

@@ -10,7 +10,7 @@ from affuse.features import align
 from affuse.features.record import Provenance
 from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_abaw
-from affuse.fuse.reports.figures import model_table, score_table
+from affuse.fuse.reports.tables import model_table, score_table
 from affuse.fuse.scoring.evaluate import score
 from affuse.fuse.scoring.metrics import ccc
 

@@ -8,7 +8,8 @@ import tiny
 from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.scoring.evaluate import Adjustment, fit, later, pairs, score, smooth
-from affuse.fuse.scoring.metrics import _scores, _sums, bootstrap, ccc, pearson, permuted, rmse
+from affuse.fuse.scoring.metrics import _sums, bootstrap, ccc, pearson, permuted, rmse
+from affuse.fuse.scoring.metrics import scores_of_moments as _scores
 from click.testing import CliRunner
 
 from affuse import __main__ as cli

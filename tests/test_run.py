@@ -7,8 +7,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from affuse.fuse.training.checkpoint import read_tensors, write_tensors
-from affuse.fuse.training.run import RunFolder, file_name
+from affuse.fuse.training.checkpoint import RunFolder, read_tensors, write_tensors
 from affuse.fuse.training.settings import train_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from safetensors import safe_open
 
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
+from affuse.files import file_name
 
 
 @pytest.fixture(scope="module")

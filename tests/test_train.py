@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
+from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training import train as training
-from affuse.training.checkpoint import read_tensors
-from affuse.training.schedule import Schedule
-from affuse.training.settings import PRESETS, TrainSettings, train_settings
+from affuse.fuse.training.checkpoint import read_tensors
+from affuse.fuse.training.schedule import Schedule
+from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
@@ -162,7 +163,7 @@ def test_batches_hold_each_videos_own_frames_and_mask_the_rest(data):
 
 
 def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
-    monkeypatch.setattr("affuse.fuse.data.corpus.CHUNK", 32)
+    monkeypatch.setattr("affuse.fuse.data.windows.CHUNK", 32)
     store, _ = data
     corpus = load_corpus(store, ["t0", "t1"], ["visual"], ["valence"])
     rows = np.concatenate([store[v].visual.embedding[store[v].visual.valid] for v in ("t0", "t1")]).astype(

@@ -8,8 +8,9 @@ import tiny
 import torch
 from affuse.features import FeatureStore
 from affuse.features.exporting import export_features
-from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
+from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training.checkpoint import read_tensors
 from test_train import read_metrics
 

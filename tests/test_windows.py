@@ -1,7 +1,7 @@
 """Windows cover every frame; the overlap mean is what a slow, obvious implementation says."""
 
 import numpy as np
-from affuse.fuse.data.corpus import cut, overlap_mean
+from affuse.fuse.data.windows import cut, overlap_mean
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,57 +1,36 @@
-"""Features and labels as training wants them: every video's frames side by side on the device, cut by index.
-
-Nothing is loaded twice and no worker process is needed: a batch is one gather per modality.
-"""
+"""Features and labels of many videos side by side on the device, and the digests that tell what they were."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from affuse.features import FeatureStore, VideoFeatures, align
+from affuse.fuse.data.labels import find_labels
 from affuse.fuse.data.track import Track, lay
 from torch import Tensor
 
 from affuse.errors import AffuseError
-
-
-def cut(frames: int, length: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """First frame of each window (W,) and how many frames of it exist (W,), both int64.
-
-    Windows start every `hop` frames; one that ends with the last frame is added where needed, so that every
-    frame is covered (hop ≤ length). A video shorter than `length` is one window, to be padded and masked.
-    """
-    if frames <= length:
-        starts = np.zeros(min(frames, 1), np.int64)
-    else:
-        starts = np.arange(0, frames - length + 1, hop, dtype=np.int64)
-        if starts[-1] + length < frames:
-            starts = np.append(starts, frames - length)
-    return starts, np.minimum(frames - starts, length)
-
-
-def overlap_mean(predictions: np.ndarray, starts: np.ndarray, frames: int) -> np.ndarray:
-    """Each frame's prediction: the mean over the windows that cover it.
-
-    predictions (W, L, targets), starts (W,) as given by `cut` → (frames, targets) float64. Padding is left
-    out.
-    """
-    total = np.zeros((frames, predictions.shape[2]))
-    count = np.zeros((frames, 1))
-    for start, window in zip(starts, predictions, strict=True):
-        covered = slice(start, start + len(window))
-        total[covered] += window[: frames - start]
-        count[covered] += 1
-    return total / count
-
+from affuse.files import as_path, write_text
 
 log = logging.getLogger("affuse")
 
-CHUNK = 4096  # rows whose statistics are computed at once: 4096 × 2048 float32 are 32 MiB
-STD_FLOOR = 0.05  # of the modality's overall spread: a channel that hardly moved in training is not blown up
+SHOWN = 5  # changes that a message names
+
+Fingerprint = dict[str, dict[str, dict[str, str]]]
+
+
+def as_store(features: FeatureStore | Path | str) -> FeatureStore:
+    """A store, or the store at a path. Raises UsageError for anything else."""
+    if isinstance(features, FeatureStore):
+        return features
+    return FeatureStore(as_path("a FeatureStore or the path of one", features))
 
 
 @dataclass
@@ -222,111 +201,56 @@ def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = Fa
     return [video for video in labelled if video in store]
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Per modality the mean and standard deviation (width,) float32 of the training frames that have it."""
-
-    mean: dict[str, Tensor]
-    std: dict[str, Tensor]
-
-    @classmethod
-    def fit(cls, corpus: Corpus) -> Normalisation:
-        """Statistics of the frames where each modality is present: chunks in float32, merged in float64.
-
-        Raises AffuseError when a modality is present nowhere.
-        """
-        mean, std = {}, {}
-        for m, features in corpus.features.items():
-            rows = corpus.present[m].nonzero().squeeze(1)
-            if not len(rows):
-                raise AffuseError(
-                    f"No training video has {m} features, so nothing can be learned from them. "
-                    f"Leave {m} out of the setting `modalities`."
-                )
-            parts = rows.split(CHUNK)
-            moments = [torch.var_mean(features[part].float(), 0, correction=0) for part in parts]
-            part_var, part_mean = (torch.stack(each).double() for each in zip(*moments, strict=True))
-            counts = torch.tensor([[len(part)] for part in parts], dtype=torch.float64, device=rows.device)
-            share = counts / len(rows)
-            centre = (share * part_mean).sum(0)
-            variance = (share * (part_var + (part_mean - centre) ** 2)).sum(0)
-            overall = float(variance.mean().sqrt())
-            mean[m] = centre.float()
-            std[m] = variance.sqrt().clamp(min=max(STD_FLOOR * overall, 1e-6)).float()
-        return cls(mean, std)
-
-    def to(self, device: str | torch.device) -> Normalisation:
-        return Normalisation(
-            {m: t.to(device) for m, t in self.mean.items()}, {m: t.to(device) for m, t in self.std.items()}
-        )
+def fingerprint(
+    store: FeatureStore, labels: Path, validation: Iterable[str] = (), resplit: bool = False
+) -> Fingerprint:
+    """{"train" and "validation": {video: {"features", "labels"}}}, the digest of each; no "features" where the store
+    lacks the video. Raises as `find_labels` and `FeatureStore.header` do."""
+    split, kept = find_labels(labels, validation, resplit), set(store.ids)
+    return {
+        partition: {
+            video: {
+                **({"features": store.header(video).features_digest} if video in kept else {}),
+                "labels": _digest(path),
+            }
+            for video, path in split[partition].items()
+        }
+        for partition in ("train", "validation")
+        if partition in split
+    }
 
 
-@dataclass(frozen=True)
-class Batch:
-    """inputs {modality: (B, L, width) float32}, mask {modality: (B, L) bool}, truth (B, L, targets),
-    counted (B, L) bool: the frame is annotated and has at least one modality."""
-
-    inputs: dict[str, Tensor]
-    mask: dict[str, Tensor]
-    truth: Tensor
-    counted: Tensor
+def keep(path: Path, data: Fingerprint) -> None:
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
-class Windows:
-    """The windows of a corpus: (W,) first frame among all frames, and how many frames of each exist."""
+def changes(path: Path, data: Fingerprint) -> str:
+    """How the data differ from those kept at `path`, naming videos; empty where they do not."""
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return f"{path.name}, which tells what was trained on, is gone or damaged"
+    old, new = (
+        {video: (partition, found) for partition, videos in data.items() for video, found in videos.items()}
+        for data in (before, data)
+    )
+    lines = []
+    for video in sorted({*old, *new}):
+        if video not in new or video not in old:
+            lines.append(f"video {video!r} is {'new' if video in new else 'gone'}")
+            continue
+        (was, one), (partition, other) = old[video], new[video]
+        if was != partition:
+            lines.append(f"video {video!r} was in {was} and is in {partition} now")
+        parts = [part for part in ("features", "labels") if one.get(part) != other.get(part)]
+        if parts:
+            lines.append(f"{' and '.join(parts)} of video {video!r} have changed")
+    more = [f"{len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "; ".join(lines[:SHOWN] + more)
 
-    def __init__(self, corpus: Corpus, length: int, hop: int, normalisation: Normalisation):
-        cuts = [cut(int(n), length, hop) for n in np.diff(corpus.start)]
-        self.corpus, self.length, self.normalisation = corpus, length, normalisation
-        self.starts = [starts for starts, _ in cuts]  # within the video, one array per video
-        first = np.concatenate([s + base for s, base in zip(self.starts, corpus.start[:-1], strict=True)])
-        self.first = torch.from_numpy(first).to(corpus.device)
-        self.frames = torch.from_numpy(np.concatenate([n for _, n in cuts])).to(corpus.device)
 
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def gather(self, which: Tensor, view: Tensor | None = None) -> Batch:
-        """The batch of windows number `which` (B,), the faces of each in its view number `view` (B,): 0 for the
-        centre, as for all by default, k for the k-th of the corpus's further views. Padding repeats some frame's
-        values under a False mask."""
-        corpus, step = self.corpus, torch.arange(self.length, device=self.first.device)
-        inside = step < self.frames[which, None]
-        index = (self.first[which, None] + step).clamp(max=len(corpus.truth) - 1)
-        mean, std = self.normalisation.mean, self.normalisation.std
-        rows = {m: x[index] for m, x in corpus.features.items()}
-        if view is not None:
-            for number, faces in enumerate(corpus.views.values(), start=1):
-                drawn = (view == number).nonzero().squeeze(1)
-                rows["visual"][drawn] = faces[index[drawn]]
-        inputs = {m: (x.float() - mean[m]) / std[m] for m, x in rows.items()}
-        mask = {m: present[index] & inside for m, present in corpus.present.items()}
-        counted = corpus.annotated[index] & torch.stack(list(mask.values())).any(0)
-        return Batch(inputs, mask, corpus.truth[index], counted)
-
-    def to_frames(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values of all windows in order, (W, L, columns), as one (frames, columns) float64 per video.
-
-        A frame's value is the mean over the windows that cover it.
-        """
-        parts = np.split(values, np.cumsum([len(starts) for starts in self.starts])[:-1])
-        frames = np.diff(self.corpus.start)
-        return [
-            overlap_mean(part, starts, int(n))
-            for part, starts, n in zip(parts, self.starts, frames, strict=True)
-        ]
-
-    def ordered(self, batch: int) -> Iterator[Batch]:
-        """All windows in order, `batch` at a time, faces from the centre."""
-        for which in torch.arange(len(self), device=self.first.device).split(batch):
-            yield self.gather(which)
-
-    def shuffled(self, batch: int, seed: int) -> Iterator[Batch]:
-        """All windows in the random order that `seed` gives, `batch` at a time, each with a view of its faces that
-        `seed` draws evenly from those there are."""
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator).to(self.first.device)
-        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator)
-        views = views.to(self.first.device)
-        for which, view in zip(order.split(batch), views.split(batch), strict=True):
-            yield self.gather(which, view)
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise AffuseError(f"Label file {path} cannot be read: {error}. Check the file.") from None

@@ -12,6 +12,7 @@ from affuse.fuse.data.track import SLACK, Track
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
+from affuse.files import as_path
 
 NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
 ABAW = ("valence", "arousal")
@@ -220,7 +221,7 @@ def find_labels(
     anew; those of its test partition can be in neither. Raises UsageError for a folder that gives no split or no
     labels, AffuseError for an id in two partitions.
     """
-    folder, validation = Path(folder), list(validation)
+    folder, validation = as_path("a folder of labels", folder), list(validation)
     if not folder.is_dir():
         raise UsageError(f"Label folder {folder} does not exist. Check --labels.")
     split = {}

@@ -6,20 +6,21 @@ model, in one ablation or in several, are one run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from affuse.features import FeatureStore
-from affuse.fuse.experiments.compare import difference_rows, records, write_csv
+from affuse.fuse.data.corpus import as_store
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, parse_name, run_trials
 from affuse.fuse.models.registry import find, resolve_options
 from affuse.fuse.models.spec import Options
-from affuse.fuse.reports import tables as comparison_report
-from affuse.fuse.reports.figures import write_text
+from affuse.fuse.reports import tables
+from affuse.fuse.reports.figures import ablation_figure, save_figure
 from affuse.fuse.training.settings import TrainSettings
+
+from affuse.files import as_path, write_text
 
 RECURSIONS = range(5)
 TEMPORAL = ("tcn", "bilstm")
@@ -123,9 +124,9 @@ def _modalities(options: Options, fewest: int) -> Ablation:
 
 
 def ablate(
-    store: Path | FeatureStore,
-    labels: Path,
-    out: Path,
+    store: FeatureStore | Path | str,
+    labels: Path | str,
+    out: Path | str,
     model: str = "rjcma",
     seeds: Iterable[int] = (0,),
     settings: TrainSettings | None = None,
@@ -138,62 +139,39 @@ def ablate(
     ablation, ablations.json and runs/ into `out`, which may hold a comparison over the same data: runs of the same
     name are shared. Called again it trains only what is missing. Raises as `compare` does.
     """
-    store, out = store if isinstance(store, FeatureStore) else FeatureStore(store), Path(out)
+    store, out = as_store(store), as_path("a folder for the ablations", out)
     (base,) = make_entries({model: parse_name(model)}, settings or TrainSettings(), store.widths)
     ablations = plan(base.settings, store.widths)
     skipped = {a.name: a.why_not for a in ablations if a.why_not}
     for name, why in skipped.items():
         announce(f"{name}: left out, since {why}")
-    wanted = {
-        f"{model}, {a.name} {level}": changes
-        for a in ablations
-        if not a.why_not
-        for level, changes in a.levels.items()
-    }
+    asked = [a for a in ablations if not a.why_not]
+    wanted = {f"{model}, {a.name} {level}": changes for a in asked for level, changes in a.levels.items()}
     entries = make_entries({model: {}, **wanted}, base.settings, store.widths)
-    trials = run_trials(store, Path(labels), out, entries, list(seeds), announce, on_epoch)
-    facts = {
-        "reference": model,
-        "seeds": trials.seeds,
-        "targets": trials.targets,
-        "environment": comparison_report.environment(base.settings.device),
-        "protocol": comparison_report.protocol([base]),
-        "skipped": skipped,
-    }
-    tables, texts = {}, []
-    for ablation in ablations:
-        if ablation.why_not:
-            continue
-        table = _table(ablation, model, entries, trials)
-        tables[ablation.name] = table
-        write_csv(out / f"{ablation.name}.csv", table.reset_index())
-        card = comparison_report.ablation_card(ablation.title, ablation.question, table, facts)
-        write_text(out / f"{ablation.name}.md", card)
-        figure = out / f"{ablation.name}.png"
-        comparison_report.ablation_figure(ablation.title, table, trials.targets, ablation.ordered, figure)
-        texts.append("\n".join(comparison_report.aligned(*comparison_report.ablation_cells(table))))
-    facts["ablations"] = {name: records(table.reset_index()) for name, table in tables.items()}
-    write_text(out / "ablations.json", json.dumps(facts, indent=2) + "\n")
-    return Ablations(tables, skipped, facts, "\n\n".join(texts))
+    trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch)
+    facts = {**trials.facts([base], model), "skipped": skipped}
+    found, texts = {}, []
+    for ablation in asked:
+        table = found[ablation.name] = _table(ablation, model, entries, trials)
+        tables.write_csv(out / f"{ablation.name}.csv", table.reset_index())
+        write_text(
+            out / f"{ablation.name}.md", tables.ablation_card(ablation.title, ablation.question, table, facts)
+        )
+        figure = ablation_figure(ablation.title, table, trials.targets, ablation.ordered)
+        save_figure(figure, out / f"{ablation.name}.png")
+        texts.append("\n".join(tables.aligned(*tables.ablation_cells(table))))
+    facts["ablations"] = {name: tables.records(table.reset_index()) for name, table in found.items()}
+    tables.write_json(out / "ablations.json", facts)
+    return Ablations(found, skipped, facts, "\n\n".join(texts))
 
 
 def _table(ablation: Ablation, model: str, entries: list[Entry], trials: Trials) -> pd.DataFrame:
     """One row per level: the summary, and what is lost in mean CCC against the model as it is (NaN for itself)."""
     identity = {entry.name: entry.identity for entry in entries}
     names = {f"{model}, {ablation.name} {level}": level for level in ablation.levels}
-    table = trials.summary().loc[list(names)]
-    lost = []
-    for name in names:
-        if identity[name] == identity[model]:
-            lost.append({})
-            continue
-        found, videos = trials.difference(model, name)
-        lost.append(difference_rows({}, found, trials.targets, videos)[-1])
-    for column, source in (
-        ("lost", "difference"),
-        ("low", "low"),
-        ("high", "high"),
-        ("above_zero", "above_zero"),
-    ):
-        table[column] = [row.get(source, float("nan")) for row in lost]
-    return table.set_index(pd.Index(list(names.values()), name=ablation.name))
+    others = [name for name in names if identity[name] != identity[model]]
+    against = trials.differences(model, others).query("target == 'mean'").set_index("model")
+    lost = against.rename(columns={"difference": "lost"})[["lost", "low", "high", "above_zero"]]
+    return (
+        trials.summary().join(lost).loc[list(names)].set_index(pd.Index(names.values(), name=ablation.name))
+    )

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import Corpus, Windows, load_corpus
+from affuse.fuse.data.corpus import Corpus, as_store, fingerprint, load_corpus
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
-from affuse.fuse.scoring.evaluate import (
-    labelled_corpus,
-    pairs,
-    predict_frames,
-    predict_partition,
-    score_pairs,
-)
-from affuse.fuse.scoring.metrics import PERMUTATIONS, bootstrap, ccc, permuted
-from affuse.fuse.training.checkpoint import write_bytes
-from affuse.fuse.training.run import Run, RunFolder, file_name, fingerprint, load_run, write_predictions
+from affuse.fuse.reports.tables import write_json
+from affuse.fuse.scoring.evaluate import judge, pairs, score_pairs
+from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
+from affuse.fuse.scoring.predict import by_video
+from affuse.fuse.training.checkpoint import RunFolder
+from affuse.fuse.training.run import Run, labelled_corpus, load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
 
-from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
+from affuse.files import as_path, file_name, make_folder, write_text
+
+log = logging.getLogger("affuse")
 
 METHODS = ("mean", "ccc")
 
@@ -65,22 +61,16 @@ def _agreement(series: np.ndarray) -> np.ndarray:
     return pairs.sum(axis=1) / (len(series) - 1)
 
 
-def predict_together(runs: Sequence[Run], corpus: Corpus, method: str, device: torch.device) -> np.ndarray:
-    """The combined prediction (F, targets) for a corpus's frames, in [−1, 1]."""
-    each = []
-    for run in runs:
-        settings = run.settings
-        windows = Windows(corpus, settings.window, settings.hop, run.normalisation.to(device))
-        each.append(predict_frames(run.model.to(device), windows, settings.batch, settings.precision))
-    stacked = np.stack(each)
+def predict_together(runs: Sequence[Run], corpus: Corpus, method: str) -> np.ndarray:
+    """The combined prediction (F, targets) of runs on one device for a corpus's frames, in [−1, 1]."""
+    stacked = np.stack([run.frames_of(corpus) for run in runs])
     videos = [combine(stacked[:, corpus.frames(video)], method) for video in range(len(corpus.videos))]
     return np.concatenate(videos).clip(-1, 1)
 
 
-log = logging.getLogger("affuse")
-
-
-def choose_folds(labels: Path, table: Path, by: str | None = None, k: int | None = None) -> list[Fold]:
+def choose_folds(
+    labels: Path | str, table: Path | str, by: str | None = None, k: int | None = None
+) -> list[Fold]:
     """Folds of the labelled videos that are not the test partition's.
 
     A fold per value of the table's column `by` ("fold" by default), or `k` folds that keep the values of `by`
@@ -89,14 +79,14 @@ def choose_folds(labels: Path, table: Path, by: str | None = None, k: int | None
     split = find_labels(labels)
     test = split.get("test", {})
     usable = [video for name, files in split.items() if name != "test" for video in files]
-    videos = read_videos(Path(table), usable, test)
+    videos = read_videos(as_path("a table of videos", table), usable, test)
     return listed_folds(videos, by or FOLD) if k is None else grouped_folds(videos, k, by or SUBJECT)
 
 
 def crossval(
-    store: Path | FeatureStore,
-    labels: Path,
-    out: Path,
+    store: FeatureStore | Path | str,
+    labels: Path | str,
+    out: Path | str,
     folds: Sequence[Fold],
     settings: TrainSettings | None = None,
     ensemble: str = "mean",
@@ -112,9 +102,8 @@ def crossval(
     {"method", "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that
     name a split.
     """
-    settings = settings or TrainSettings()
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    labels, out = Path(labels), Path(out)
+    settings, store = settings or TrainSettings(), as_store(store)
+    out = as_path("a folder for the runs of the folds", out)
     if settings.validation:
         raise UsageError(
             "The setting `validation` names one split; cross-validation makes its own. Leave it out."
@@ -126,7 +115,7 @@ def crossval(
     for fold in folds:
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
         path = out / file_name(fold.name)
-        folder, data = RunFolder(path), fingerprint(store, labels, own)
+        folder, data = RunFolder(path), fingerprint(store, labels, own.validation, own.resplit)
         if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
             log.warning("fold %s is trained anew: %s", fold.name, changed)
             folder.discard()
@@ -134,53 +123,44 @@ def crossval(
         if not finished:
             train(store, labels, path, own, lambda row, name=fold.name: on_epoch(name, row))
         on_fold(fold.name, not finished)
-        runs.append(load_run(path))
-    result = _out_of_fold(runs, folds, store, labels, out, settings.device)
+        runs.append(load_run(path).on(settings.device))
+    result = _out_of_fold(runs, folds, store, labels, out)
     result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble, settings)}
     if score_test:
-        result["test"] = _score_test(runs, store, labels, ensemble, settings)
-    write_bytes(out / "results.json", (json.dumps(result, indent=2) + "\n").encode())
+        targets = runs[0].model.targets
+        corpus = labelled_corpus(store, labels, "test", settings, targets, runs[0].device)
+        result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble)), targets)
+    write_json(out / "results.json", result)
     return result
 
 
 def _write_folds(out: Path, folds: Sequence[Fold]) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"Folder {out} cannot be made: {error.strerror}.") from None
+    make_folder(out)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["video", "fold"])
     writer.writerows(sorted((video, fold.name) for fold in folds for video in fold.validation))
-    write_bytes(out / "folds.csv", text.getvalue().encode())
+    write_text(out / "folds.csv", text.getvalue())
 
 
-def _out_of_fold(runs, folds, store, labels: Path, out: Path, device: str) -> dict:
+def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path) -> dict:
     found, each, left_out = {}, {}, {}
     for run, fold in zip(runs, folds, strict=True):
-        corpus, prediction = predict_partition(run, store, labels, "validation", device)
+        corpus, prediction = run.predict_partition(store, labels, "validation", str(run.device))
         own = pairs(corpus, prediction)
         found |= own
         left_out |= corpus.left_out
-        present = corpus.any_present().cpu().numpy()
-        for video, name in enumerate(corpus.videos):
-            where = corpus.frames(video)
-            write_predictions(
-                out / "predictions" / f"{file_name(name)}.csv",
-                corpus.time[where], corpus.targets, prediction[where], present[where],
-            )  # fmt: skip
+        for name, made in by_video(corpus, prediction).items():
+            made.write_csv(out / "predictions" / f"{file_name(name)}.csv")
         each[fold.name] = {
             "videos": len(own),
             "best_epoch": run.best["epoch"],
             "ccc": score_pairs(own, corpus.targets)["ccc"],
         }
-    targets = list(runs[0].model.targets)
     return {
         "run": str(out),
         "partition": f"out of {len(runs)} folds",
-        **score_pairs(found, targets),
-        "interval": bootstrap(found, targets),
-        "chance": permuted(found, targets, PERMUTATIONS),
+        **judge(found, runs[0].model.targets, PERMUTATIONS),
         "left_out": left_out,
         "folds": each,
     }
@@ -188,49 +168,19 @@ def _out_of_fold(runs, folds, store, labels: Path, out: Path, device: str) -> di
 
 def _others(runs, folds, store: FeatureStore, out: Path, method: str, settings: TrainSettings) -> dict:
     """All models together on the store's videos that no fold has: those of the test partition, and unlabelled ones."""
-    device, targets = pick_device(settings.device), list(runs[0].model.targets)
     held = {video for fold in folds for video in fold.validation}
     written, failed = [], {}
     for video in store.ids:
         if video in held:
             continue
         try:
-            corpus = load_corpus(store, [video], settings.modalities, targets, device=device)
+            corpus = load_corpus(
+                store, [video], settings.modalities, runs[0].model.targets, device=runs[0].device
+            )
         except AffuseError as error:
             failed[video] = str(error)
             continue
-        prediction = predict_together(runs, corpus, method, device)
-        present = corpus.any_present().cpu().numpy()
-        path = out / "ensemble" / f"{file_name(video)}.csv"
-        write_predictions(path, corpus.time, targets, prediction, present)
+        made = by_video(corpus, predict_together(runs, corpus, method))[video]
+        made.write_csv(out / "ensemble" / f"{file_name(video)}.csv")
         written.append(video)
     return {"videos": written, "failed": failed}
-
-
-def _score_test(runs, store: FeatureStore, labels: Path, method: str, settings: TrainSettings) -> dict:
-    device, targets = pick_device(settings.device), list(runs[0].model.targets)
-    corpus = labelled_corpus(store, labels, "test", settings, targets, device)
-    found = pairs(corpus, predict_together(runs, corpus, method, device))
-    return {**score_pairs(found, targets), "interval": bootstrap(found, targets)}
-
-
-def describe(result: dict, table: str) -> str:
-    """Results for a terminal: `table` is the score table of all out-of-fold predictions."""
-    targets = list(result["ccc"])
-    width = max(map(len, ("fold", *result["folds"]))) + 2
-    lines = [table, "", f"{'fold':{width}}{'videos':>7}{'epoch':>7}" + "".join(f"{t:>10}" for t in targets)]
-    for name, fold in result["folds"].items():
-        scores = "".join(f"{fold['ccc'][t]:10.4f}" for t in targets)
-        lines.append(f"{name:{width}}{fold['videos']:7d}{fold['best_epoch']:7d}{scores}")
-    means = [[fold["ccc"][t] for fold in result["folds"].values()] for t in targets]
-    lines.append(f"{'mean':{width}}{'':14}" + "".join(f"{np.mean(m):10.4f}" for m in means))
-    lines.append(
-        "Every fold's epoch was chosen on the videos it is scored on, so the numbers flatter a little."
-    )
-    if videos := result["ensemble"]["videos"]:
-        lines.append(
-            f"{len(videos)} other videos predicted by all folds together ({result['ensemble']['method']})."
-        )
-    if "test" in result:
-        lines.append("test: CCC " + ", ".join(f"{t} {v:.4f}" for t, v in result["test"]["ccc"].items()))
-    return "\n".join(lines)

@@ -11,36 +11,34 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from affuse.features import FeatureStore
+from affuse.fuse.data.corpus import Fingerprint, changes, fingerprint, keep
 from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
 from affuse.fuse.models.spec import VARIANTS, ModelSettings
-from affuse.fuse.scoring.evaluate import pairs, predict_partition, score_pairs
-from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
-from affuse.fuse.training.run import (
-    FREE_TO_CHANGE,
-    Fingerprint,
-    RunFolder,
-    changes,
-    fingerprint,
-    keep,
-    load_run,
-    taken,
-)
+from affuse.fuse.scoring.evaluate import pairs, score_pairs
+from affuse.fuse.scoring.metrics import OF_DIFFERENCES, Difference, moments, paired_bootstrap, students_t
+from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
+from affuse.fuse.training.run import load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
 
 from affuse.config import nearest, resolve
+from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
+from affuse.files import make_folder
+from affuse.version import VERSION
 
 ALL = "all"
 NAME = re.compile(r"(?s)((?:.*\.py:)?[^:@]*)(?::([^@]*))?(?:@(.*))?")  # model, variant, modalities
@@ -174,6 +172,9 @@ def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, 
 log = logging.getLogger("affuse")
 
 DATA = "data.json"  # what all runs are made from
+SHARED = (  # settings of the schedule that a table's reader wants to know
+    "preset", "window", "hop", "batch", "epochs", "learning_rate", "weight_decay", "warmup", "stop_patience",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -217,12 +218,46 @@ class Trials:
         if not videos:
             raise AffuseError(f"{one} and {other} have no video in common that both can predict.")
         pair = (np.stack([self.sums[name][video] for video in videos], 1) for name in (one, other))
-        return paired_bootstrap(*pair), len(videos)
+        return paired_bootstrap(*pair, interval=students_t), len(videos)
+
+    def differences(self, reference: str, others: Iterable[str]) -> pd.DataFrame:
+        """CCC of the reference less that of every other model, one row per model and target (the mean last).
+
+        Columns: model, target, videos, difference, low and high (95 %), above_zero: the share of resamples in which
+        the reference is ahead. Only videos count for which both models have a prediction.
+        """
+        rows = []
+        for name in others:
+            found, videos = self.difference(reference, name)
+            columns = (found.value, found.low, found.high, found.above_zero)
+            for target, *values in zip([*self.targets, "mean"], *(c.tolist() for c in columns), strict=True):
+                rows.append([name, target, videos, *values])
+        columns = ["model", "target", "videos", "difference", "low", "high", "above_zero"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def facts(self, entries: list[Entry], reference: str) -> dict:
+        """What stands around every table, JSON-able: the shared settings of `entries`, date, versions and hardware."""
+        settings = [entry.settings.model_dump(include=set(SHARED)) for entry in entries]
+        device = pick_device(entries[0].settings.device)
+        cores = f"{os.cpu_count()} CPU cores"
+        return {
+            "reference": reference,
+            "seeds": self.seeds,
+            "targets": self.targets,
+            "environment": {
+                "date": date.today().isoformat(),
+                "affuse": VERSION,
+                "torch": torch.__version__,
+                "hardware": cores if device.type == "cpu" else torch.cuda.get_device_name(device),
+            },
+            "protocol": {k: settings[0][k] for k in SHARED if all(s[k] == settings[0][k] for s in settings)},
+            "interval_method": OF_DIFFERENCES,
+        }
 
 
 def run_trials(
     store: FeatureStore,
-    labels: Path,
+    labels: Path | str,
     out: Path,
     entries: list[Entry],
     seeds: list[int],
@@ -243,7 +278,8 @@ def run_trials(
         for e in owners.values()
         for seed in seeds
     ]
-    data = fingerprint(store, labels, entries[0].settings)
+    shared = entries[0].settings
+    data = fingerprint(store, labels, shared.validation, shared.resplit)
     _check_folder(out, data)
     for entry, seed, folder in plan:
         if not folder.holds(entry.seeded(seed), data):
@@ -277,11 +313,11 @@ def _stack(seeds: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _score(
-    folder: RunFolder, store: FeatureStore, labels: Path, device: str
+    folder: RunFolder, store: FeatureStore, labels: Path | str, device: str
 ) -> tuple[dict, pd.DataFrame, dict]:
     """A finished run's row, its history, and the moments of each annotated video."""
     run = load_run(folder.path)
-    corpus, prediction = predict_partition(run, store, labels, "validation", device)
+    corpus, prediction = run.predict_partition(store, labels, "validation", device)
     found = pairs(corpus, prediction)
     sums = {video: moments(truth, predicted) for video, (truth, predicted) in found.items()}
     history = pd.read_csv(folder.metrics)
@@ -309,10 +345,7 @@ def _check_folder(out: Path, data: Fingerprint) -> None:
         return
     if taken(out):
         raise UsageError(f"{out} is not empty and holds no comparison. Choose another folder for --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"Output folder {out} cannot be made: {error.strerror}.") from None
+    make_folder(out)
     keep(file, data)
 
 

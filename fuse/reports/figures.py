@@ -1,29 +1,28 @@
-"""What a person looks at after training or predicting: the learning curve, predictions over time, the model
-card.
+"""Figures: learning curves, predictions over time, ablations, attention made visible. From arrays and tables alone.
 
-Figures are drawn on their own canvas, so nothing of pyplot's global state is touched and no display is
-needed.
+Every figure is drawn on its own canvas, so nothing of pyplot's global state is touched and no display is needed.
 """
 
 from __future__ import annotations
 
 import io
-from datetime import date
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from affuse.features.record import Provenance
-from affuse.fuse.data.corpus import Corpus
-from affuse.fuse.models.model import FusionModel
-from affuse.fuse.training.checkpoint import write_bytes
-from affuse.fuse.training.settings import TrainSettings
+import pandas as pd
 
-from affuse.version import VERSION
+from affuse.files import write_bytes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STROKES = ("-", "--", ":", "-.")
 COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
 
 
-def learning_curve(history: list[dict], path: Path) -> None:
+def learning_curve(history: list[dict]) -> Figure:
     """Training loss and validation CCC of each target over epochs; the best epoch is marked."""
     figure, (loss, agreement) = new_figure(2, 6.0)
     epochs = [row["epoch"] for row in history]
@@ -37,18 +36,17 @@ def learning_curve(history: list[dict], path: Path) -> None:
     agreement.plot(best["epoch"], best["ccc_mean"], "o", color="black", label=f"best: {best['ccc_mean']:.3f}")
     agreement.set(xlabel="epoch", ylabel="validation CCC")
     agreement.legend(loc="best")
-    save_figure(figure, path)
+    return figure
 
 
 def traces(
-    path: Path,
     title: str,
     time: np.ndarray,
-    targets: list[str],
+    targets: Sequence[str],
     prediction: np.ndarray,
     present: np.ndarray,
     truth: np.ndarray | None = None,
-) -> None:
+) -> Figure:
     """Each target over a video's time (T,): prediction (T, targets), truth where it is known (NaN elsewhere).
 
     Frames without any modality (present (T,) False) are shaded.
@@ -65,7 +63,7 @@ def traces(
         axis.legend(loc="upper right", ncols=3, fontsize="small")
     axes[0].set_title(title)
     axes[-1].set_xlabel("time (s)")
-    save_figure(figure, path)
+    return figure
 
 
 def new_figure(rows: int, height: float):
@@ -88,152 +86,76 @@ def save_figure(figure, path: Path) -> None:
     write_bytes(path, data.getvalue())
 
 
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
-
-
-def model_card(
-    settings: TrainSettings,
-    model: FusionModel,
-    provenance: Provenance,
-    best: dict,
-    result: dict,
-    training: Corpus,
-    unlabelled: int,
-) -> str:
-    """The run in Markdown: what it predicts, from what, how well, and where it should not be trusted."""
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    untrained = (
-        f"**Untrained backbones: {', '.join(provenance.untrained)}.** Their features are a fixed random "
-        "projection of the input; these numbers say nothing about the method.\n\n"
+def explanation(title: str, table: pd.DataFrame, targets: Sequence[str]) -> Figure:
+    """What `explained` gives, over one time axis: the prediction, then for each modality its update norms, then its
+    gate weights."""
+    updated, gated = (
+        list(dict.fromkeys(column.split("_")[1] for column in table if column.startswith(kind)))
+        for kind in ("update_", "gate_")
     )
-    scores = [
-        [target, *(f"{result[score][target]:.3f}" for score in _SCORES)]
-        for target in (*training.targets, "mean")
-    ]
-    backbones = [
-        [
-            part,
-            b.name,
-            b.source,
-            b.sha256[:12] or "–",
-            "yes" if b.trained else "**no**",
-            b.licence or "unknown",
-        ]
-        for part, b in provenance.backbones.items()
-    ]
-    views = (
-        f"\nEach training window saw one of {1 + len(training.views)} views of its faces (centre, "
-        f"{', '.join(training.views)}), drawn anew\nin every epoch; validation saw the centre."
-    )
-    return _CARD.format(
-        settings=settings,
-        targets=" and ".join(training.targets),
-        today=date.today().isoformat(),
-        version=VERSION,
-        parameters=parameters,
-        modalities=", ".join(settings.modalities),
-        untrained=untrained if provenance.untrained else "",
-        best=best,
-        result=result,
-        scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
-        videos=len(training.videos),
-        frames=int(training.annotated.sum()),
-        views=views if training.views else "",
-        left_out=len(training.left_out) + len(result["left_out"]),
-        unlabelled=unlabelled,
-        hash=provenance.settings_hash,
-        backbones=markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
-    )
+    rows = len(updated) + len(gated)
+    figure, axes = new_figure(1 + rows, 2.2 + 1.5 * rows)
+    time, first, rest = table["time"], axes[0], iter(axes[1:])
+    first.axhline(0, color="0.8", linewidth=0.8)
+    for i, target in enumerate(targets):
+        first.plot(time, table[target], color=colour(target, i), label=target)
+    absent = table["valid"] == 0
+    if absent.any():
+        first.fill_between(time, -1, 1, where=absent, color="0.9", step="mid", label="no features")
+    first.set(ylabel="prediction\n(−1 to 1)", ylim=(-1.05, 1.05), title=title)
+    for m, axis in zip(updated, rest, strict=False):
+        for i, name in enumerate(column for column in table if column.startswith(f"update_{m}_")):
+            shade = str(0.55 * (i % 2))
+            axis.plot(
+                time, table[name], label=f"pass {i + 1}", color=shade, linestyle=STROKES[i % len(STROKES)]
+            )
+        axis.set(ylabel=f"{m}: norm\nof the update", ylim=(0, None))
+    for m, axis in zip(gated, rest, strict=True):
+        names = [c for c in table if c.startswith(f"gate_{m}_") and c.count("_") == 2]
+        labels = [name.removeprefix(f"gate_{m}_") for name in names]
+        shades = [str(shade) for shade in np.linspace(0.85, 0.35, len(names))]
+        axis.stackplot(time, table[names].to_numpy().T, labels=labels, colors=shades)
+        axis.set(ylabel=f"{m}:\ngate weights", ylim=(0, 1))
+    for axis in axes:
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    axes[-1].set_xlabel("time (s)")
+    return figure
 
 
-_CARD = """# {settings.model} ({settings.variant}): {targets} per frame
+def learning_curves(histories: dict[tuple[str, int], pd.DataFrame], names: list[str]) -> Figure:
+    """Training loss and mean validation CCC of every model over epochs, each the mean over the seeds that got there."""
+    from matplotlib import colormaps
 
-Trained on {today} with affuse {version}: {parameters:,} parameters, modalities {modalities}, window
-{settings.window} frames, preset `{settings.preset}`, seed {settings.seed}. All settings are in
-`config.yaml`.
-
-{untrained}## Agreement on the validation videos
-
-Best of at most {settings.epochs} epochs: epoch {best[epoch]}. It was chosen by these same videos, so
-the numbers flatter a little. CCC is over the concatenation of all {result[frames]:,} annotated frames,
-from {result[videos]} videos.
-
-{scores}
-
-## Data
-
-Trained on {videos} videos with {frames:,} annotated frames. {left_out} labelled videos had no features
-and were left out; {unlabelled} videos of the store had no label.{views}
-
-## Features
-
-Extraction settings `{hash}`.
-The model takes features of exactly this kind.
-
-{backbones}
-
-## Limits
-
-Valence and arousal here are what raters saw in the training videos, not what a person felt. The model
-knows the people, languages and recording conditions of its training data; on others its error is
-unknown until measured. It is not fit for decisions about a person. A frame without any modality gets a
-value interpolated from its neighbours, and `valid` 0. Some backbones are licensed for research only:
-see the table above.
-"""
+    figure, axes = new_figure(2, 8.0)
+    colours = colormaps["tab10"].colors
+    for i, name in enumerate(names):
+        runs = pd.concat([history for (model, _), history in histories.items() if model == name])
+        curve = runs.groupby("epoch")[["loss", "ccc_mean"]].mean()
+        style = {"color": colours[i % len(colours)], "linestyle": STROKES[i // len(colours) % len(STROKES)]}
+        style["marker"] = "." if len(curve) == 1 else ""
+        for axis, column in zip(axes, curve, strict=True):
+            axis.plot(curve.index, curve[column], label=name, linewidth=1.4, **style)
+    axes[0].set_ylabel("training loss\n(1 − CCC)")
+    axes[1].set(xlabel="epoch", ylabel="validation CCC,\nmean of the targets")
+    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    return figure
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-_SCORES = ("ccc", "ccc_per_video", "pearson", "rmse")
-
-
-def score_table(result: dict) -> str:
-    """What `evaluate` found, for a terminal: one row per target, then the videos one by one."""
-    targets = list(result["ccc"])
-    lines = [
-        f"{result['partition']}: {result['videos']} videos, {result['frames']} annotated frames",
-        f"{'':10}{'CCC':>9}{'95 % interval':>19}{'CCC/video':>11}{'Pearson r':>11}{'RMSE':>9}{'chance':>9}",
-    ]
-    for target in targets:
-        ccc, per_video, pearson, rmse = (result[key][target] for key in _SCORES)
-        low_high = result.get("interval", {}).get("ccc", {}).get(target)
-        interval = "{:.4f} to {:.4f}".format(*low_high) if low_high else "–"
-        chance = result.get("chance", {}).get(target)
-        lines.append(
-            f"{target:10}{ccc:9.4f}{interval:>19}{per_video:11.4f}{pearson:11.4f}{rmse:9.4f}"
-            + (f"{chance['high']:9.4f}" if chance else f"{'–':>9}")
+def ablation_figure(title: str, table: pd.DataFrame, targets: list[str], ordered: bool) -> Figure:
+    """CCC of each level, with the standard deviation over seeds; levels that are a scale are joined by lines."""
+    figure, (axis,) = new_figure(1, 4.0)
+    offsets = np.linspace(-0.08, 0.08, len(targets) + 1)
+    for i, (target, offset) in enumerate(zip([*targets, "mean"], offsets, strict=True)):
+        style = {
+            "color": "black" if target == "mean" else colour(target, i),
+            "linestyle": "-" if ordered else "",
+        }
+        spread = table[f"{target}_sd"].fillna(0)
+        axis.errorbar(
+            np.arange(len(table)) + offset, table[target], spread, fmt="o", capsize=3, label=target, **style
         )
-    if result.get("chance"):
-        lines.append("chance: 95 of 100 predictions swapped between videos score less")
-    for name, seconds in result.get("adjustment", {}).items():
-        if any(seconds.values()):
-            lines.append(f"{name}: " + ", ".join(f"{target} {s:g} s" for target, s in seconds.items()))
-    lines += ["", "CCC of each video" + "".join(f"{target:>10}" for target in targets) + f"{'frames':>10}"]
-    for name, video in result["per_video"].items():
-        lines.append(f"{name:17}" + "".join(f"{video[t]:10.4f}" for t in targets) + f"{video['frames']:10d}")
-    lines += [f"left out: {name}: {why}" for name, why in result["left_out"].items()]
-    return "\n".join(lines)
-
-
-def model_table(rows: list[dict]) -> str:
-    """The family as `fuse.describe` gives it, for a terminal."""
-    head = ("model", "joint", "l", "gates", "encoder", "modalities", "parameters", "paper")
-    table = [head]
-    for row in rows:
-        variants = row["variants"]
-        recursions = dict.fromkeys(str(row["recursions"].get(v, "–")) for v in variants)
-        sizes = dict.fromkeys(f"{row['parameters'][v] / 1e6:.2f} M" for v in variants)
-        plain = (row["name"], row["joint"], "/".join(recursions), row["gates"], row["encoder"])
-        table.append((*plain, "+".join(m[0] for m in row["modalities"]), "/".join(sizes), row["paper"]))
-    widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
-    note = "l: recursions. a/b: released/paper. Parameters without backbones, at v 512, a 128, t 768."
-    return "\n".join([*lines, "", note])
+    axis.set_xticks(range(len(table)), [str(level) for level in table.index])
+    axis.set(title=title, xlabel=table.index.name, ylabel="validation CCC")
+    axis.legend(loc="best", fontsize="small")
+    return figure

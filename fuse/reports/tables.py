@@ -1,50 +1,125 @@
-"""Comparisons and ablations as a person reads them: tables in Markdown and for a terminal, and their figures."""
+"""Tables as a person reads them, in Markdown and for a terminal, and as programs do. From plain values alone."""
 
 from __future__ import annotations
 
-import os
-from datetime import date
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from affuse.fuse.experiments.trials import Entry
-from affuse.fuse.reports.figures import colour, markdown, new_figure, save_figure
-from affuse.fuse.scoring.metrics import RESAMPLES
 
-from affuse.device import pick_device
-from affuse.version import VERSION
+from affuse.files import write_text
 
-SHARED = (
-    "preset",
-    "window",
-    "hop",
-    "batch",
-    "epochs",
-    "learning_rate",
-    "weight_decay",
-    "warmup",
-    "stop_patience",
-)
+SCORES = ("ccc", "ccc_per_video", "pearson", "rmse")
 
 
-def environment(device: str) -> dict[str, str]:
-    """Date, versions and hardware of the trainings that end now."""
-    target = pick_device(device)
-    hardware = f"{os.cpu_count()} CPU cores" if target.type == "cpu" else torch.cuda.get_device_name(target)
-    return {
-        "date": date.today().isoformat(),
-        "affuse": VERSION,
-        "torch": torch.__version__,
-        "hardware": hardware,
-    }
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def protocol(entries: list[Entry]) -> dict:
-    """The settings of the schedule that all entries share."""
-    settings = [entry.settings.model_dump(include=set(SHARED)) for entry in entries]
-    return {key: settings[0][key] for key in SHARED if all(s[key] == settings[0][key] for s in settings)}
+def aligned(
+    head: list[str], rows: list[list[str]], justify: Callable[[str, int], str] = str.rjust
+) -> list[str]:
+    """Lines of a table for a terminal: names to the left, and what follows as `justify` has it."""
+    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
+    return [
+        "  ".join(
+            (justify if i else str.ljust)(cell, width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [head, *rows]
+    ]
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """A table in full precision, without its index."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_json(path: Path, facts: dict) -> None:
+    write_text(path, json.dumps(facts, indent=2) + "\n")
+
+
+def records(table: pd.DataFrame) -> list[dict]:
+    """Rows as plain Python values, NaN as None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+# ---- one run, one cross-validation, the family
+
+
+def score_table(result: dict) -> str:
+    """What `evaluate` found, for a terminal: one row per target, then the videos one by one."""
+    targets = list(result["ccc"])
+    lines = [
+        f"{result['partition']}: {result['videos']} videos, {result['frames']} annotated frames",
+        f"{'':10}{'CCC':>9}{'95 % interval':>19}{'CCC/video':>11}{'Pearson r':>11}{'RMSE':>9}{'chance':>9}",
+    ]
+    for target in targets:
+        ccc, per_video, pearson, rmse = (result[key][target] for key in SCORES)
+        low_high = result.get("interval", {}).get("ccc", {}).get(target)
+        interval = "{:.4f} to {:.4f}".format(*low_high) if low_high else "–"
+        chance = result.get("chance", {}).get(target)
+        lines.append(
+            f"{target:10}{ccc:9.4f}{interval:>19}{per_video:11.4f}{pearson:11.4f}{rmse:9.4f}"
+            + (f"{chance['high']:9.4f}" if chance else f"{'–':>9}")
+        )
+    if result.get("interval"):
+        lines.append(f"interval: {result['interval_method']}")
+    if result.get("chance"):
+        lines.append("chance: 95 of 100 predictions swapped between videos score less")
+    for name, seconds in result.get("adjustment", {}).items():
+        if any(seconds.values()):
+            lines.append(f"{name}: " + ", ".join(f"{target} {s:g} s" for target, s in seconds.items()))
+    lines += ["", "CCC of each video" + "".join(f"{target:>10}" for target in targets) + f"{'frames':>10}"]
+    for name, video in result["per_video"].items():
+        lines.append(f"{name:17}" + "".join(f"{video[t]:10.4f}" for t in targets) + f"{video['frames']:10d}")
+    lines += [f"left out: {name}: {why}" for name, why in result["left_out"].items()]
+    return "\n".join(lines)
+
+
+def fold_table(result: dict) -> str:
+    """What `crossval` found, for a terminal: the scores of all folds together, then of each."""
+    targets = list(result["ccc"])
+    head = ["fold", "videos", "epoch", *targets]
+    rows = [
+        [name, str(fold["videos"]), str(fold["best_epoch"]), *(f"{fold['ccc'][t]:.4f}" for t in targets)]
+        for name, fold in result["folds"].items()
+    ]
+    means = [np.mean([fold["ccc"][t] for fold in result["folds"].values()]) for t in targets]
+    lines = [
+        score_table(result),
+        "",
+        *aligned(head, [*rows, ["mean", "", "", *(f"{mean:.4f}" for mean in means)]]),
+        "Every fold's epoch was chosen on the videos it is scored on, so the numbers flatter a little.",
+    ]
+    if videos := result["ensemble"]["videos"]:
+        lines.append(
+            f"{len(videos)} other videos predicted by all folds together ({result['ensemble']['method']})."
+        )
+    if "test" in result:
+        lines.append("test: CCC " + ", ".join(f"{t} {v:.4f}" for t, v in result["test"]["ccc"].items()))
+    return "\n".join(lines)
+
+
+def model_table(rows: list[dict]) -> str:
+    """The family as `fuse.describe` gives it, for a terminal."""
+    cells = []
+    for row in rows:
+        variants = row["variants"]
+        recursions = dict.fromkeys(str(row["recursions"].get(v, "–")) for v in variants)
+        sizes = dict.fromkeys(f"{row['parameters'][v] / 1e6:.2f} M" for v in variants)
+        plain = [row["name"], row["joint"], "/".join(recursions), row["gates"], row["encoder"]]
+        cells.append([*plain, "+".join(m[0] for m in row["modalities"]), "/".join(sizes), row["paper"]])
+    head = ["model", "joint", "l", "gates", "encoder", "modalities", "parameters", "paper"]
+    note = "l: recursions. a/b: released/paper. Parameters without backbones, at v 512, a 128, t 768."
+    return "\n".join([*aligned(head, cells, str.ljust), "", note])
+
+
+# ---- comparisons and ablations
 
 
 def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict) -> str:
@@ -53,7 +128,7 @@ def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     parts = ["# Models compared", _how(facts), markdown(head, rows)]
     if len(differences):
         positive = f"Share above 0: resamples in which {facts['reference']} is ahead."
-        parts += [f"## {facts['reference']} less each other model", f"{_WHAT_DIFFERS} {positive}"]
+        parts += [f"## {facts['reference']} less each other model", f"{_what_differs(facts)} {positive}"]
         parts.append(markdown(*difference_cells(differences)))
     return "\n\n".join(parts) + "\n"
 
@@ -65,7 +140,7 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
         mean = differences[differences["target"] == "mean"]
         lines += [
             "",
-            f"CCC of {facts['reference']} less that of each other model (95 % interval over videos):",
+            f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):",
         ]
         lines += aligned(*difference_cells(mean))
     return "\n".join(lines)
@@ -74,7 +149,7 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
 def ablation_card(title: str, question: str, table: pd.DataFrame, facts: dict) -> str:
     """<ablation>.md: the question, and one row per level."""
     head, rows = ablation_cells(table)
-    lost = f"Lost: CCC of {facts['reference']} as it is less that of the row. {_WHAT_DIFFERS}"
+    lost = f"Lost: CCC of {facts['reference']} as it is less that of the row. {_what_differs(facts)}"
     return "\n\n".join([f"# {title}", question, _how(facts), markdown(head, rows), lost]) + "\n"
 
 
@@ -122,18 +197,6 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{value:+.3f}" if np.isnan(low) else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def aligned(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table for a terminal: names to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [head, *rows]
-    ]
-
-
 def _how(facts: dict) -> str:
     seeds, where = facts["seeds"], facts["environment"]
     spread = ", mean ± sample standard deviation over seeds" if len(seeds) > 1 else ""
@@ -147,47 +210,8 @@ def _how(facts: dict) -> str:
     )
 
 
-_WHAT_DIFFERS = (
-    f"Intervals: paired bootstrap over videos, {RESAMPLES} resamples, 95 % percentile; a model's CCC in a resample is "
-    "the mean over its seeds. They say what other videos would change, not what other seeds would; over fewer than "
-    "some 20 videos they are too narrow."
-)
-
-
-def learning_curves(histories: dict[tuple[str, int], pd.DataFrame], names: list[str], path: Path) -> None:
-    """Training loss and mean validation CCC of every model over epochs, each the mean over the seeds that got there."""
-    from matplotlib import colormaps
-
-    figure, axes = new_figure(2, 8.0)
-    colours, strokes = colormaps["tab10"].colors, ("-", "--", ":", "-.")
-    for i, name in enumerate(names):
-        runs = pd.concat([history for (model, _), history in histories.items() if model == name])
-        curve = runs.groupby("epoch")[["loss", "ccc_mean"]].mean()
-        style = {"color": colours[i % len(colours)], "linestyle": strokes[i // len(colours) % len(strokes)]}
-        style["marker"] = "." if len(curve) == 1 else ""
-        for axis, column in zip(axes, curve, strict=True):
-            axis.plot(curve.index, curve[column], label=name, linewidth=1.4, **style)
-    axes[0].set_ylabel("training loss\n(1 − CCC)")
-    axes[1].set(xlabel="epoch", ylabel="validation CCC,\nmean of the targets")
-    axes[1].xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-    save_figure(figure, path)
-
-
-def ablation_figure(title: str, table: pd.DataFrame, targets: list[str], ordered: bool, path: Path) -> None:
-    """CCC of each level, with the standard deviation over seeds; levels that are a scale are joined by lines."""
-    figure, (axis,) = new_figure(1, 4.0)
-    offsets = np.linspace(-0.08, 0.08, len(targets) + 1)
-    for i, (target, offset) in enumerate(zip([*targets, "mean"], offsets, strict=True)):
-        style = {
-            "color": "black" if target == "mean" else colour(target, i),
-            "linestyle": "-" if ordered else "",
-        }
-        spread = table[f"{target}_sd"].fillna(0)
-        axis.errorbar(
-            np.arange(len(table)) + offset, table[target], spread, fmt="o", capsize=3, label=target, **style
-        )
-    axis.set_xticks(range(len(table)), [str(level) for level in table.index])
-    axis.set(title=title, xlabel=table.index.name, ylabel="validation CCC")
-    axis.legend(loc="best", fontsize="small")
-    save_figure(figure, path)
+def _what_differs(facts: dict) -> str:
+    return (
+        f"Intervals: {facts['interval_method']}, the same resamples for both models; a model's CCC in one is the mean "
+        "over its seeds. They say what other videos would change, not what other seeds would."
+    )

@@ -1,12 +1,14 @@
-"""Agreement of a prediction with its truth: the concordance correlation coefficient, as metric and as loss.
+"""Agreement of a prediction with its truth: CCC, Pearson's r and RMSE, how sure they are, and what chance gives.
 
     ρ_c = 2 cov(x, y) / (var x + var y + (mean x − mean y)²)        (Lin, 1989)
 
-Covariance and variances are all divided by the same N, so a perfect prediction scores exactly 1.
+Covariance and variances are all divided by the same N, so a perfect prediction scores exactly 1. Where truth or
+prediction is constant, ρ_c and r are 0: a constant carries nothing that one could agree on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,36 +17,40 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 EPSILON = (
-    1e-8  # survives float32, where 1e-50 is zero; small beside the variance of a window that moves at all
+    1e-8  # of the loss: survives float32, and is small beside the variance of a window that moves at all
 )
+ROUNDING = 1e-12  # of the mean square: what rounding leaves at most of a variance of 0
+RESAMPLES = 2000
+LEVEL = 0.95
+PERMUTATIONS = 100
+INTERVAL = f"{LEVEL:.0%} by Student's t from {RESAMPLES} resamples of the videos"
+OF_SCORES = f"{INTERVAL}, on Fisher's z (RMSE: its logarithm)"
+OF_DIFFERENCES = f"{INTERVAL}, on the plain scale"
+
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # of each video: truth, prediction (n, targets)
+
+
+def concordance(covariance, var_x, var_y, offset):
+    """ρ_c, element by element; a constant has a variance of exactly 0."""
+    constant = (var_x == 0) | (var_y == 0)
+    spread = var_x + var_y + offset**2
+    return np.where(constant, 0, 2 * covariance / np.where(constant, 1, spread))
+
+
+def correlation(covariance, var_x, var_y, offset):
+    """Pearson's r, element by element; a constant has a variance of exactly 0."""
+    constant = (var_x == 0) | (var_y == 0)
+    return np.where(constant, 0, covariance / np.where(constant, 1, np.sqrt(var_x * var_y)))
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
     """CCC of two series (N,), in float64. 0 where either is constant; NaN only for N = 0."""
-    x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
-    if not x.size:
-        return float("nan")
-    if _constant(x) or _constant(y):
-        return 0.0
-    dx, dy = x - x.mean(), y - y.mean()
-    spread = (dx * dx).mean() + (dy * dy).mean() + (x.mean() - y.mean()) ** 2
-    return float(2 * (dx * dy).mean() / spread)
+    return _of_series(concordance, truth, prediction)
 
 
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Pearson's r of two series (N,), in float64. 0 where either is constant; NaN only for N = 0."""
-    x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
-    if not x.size:
-        return float("nan")
-    if _constant(x) or _constant(y):
-        return 0.0
-    dx, dy = x - x.mean(), y - y.mean()
-    return float((dx * dy).mean() / np.sqrt((dx * dx).mean() * (dy * dy).mean()))
-
-
-def _constant(x: np.ndarray) -> bool:
-    """Asked of the values, since rounding may leave a constant's computed variance above 0."""
-    return bool(x.min() == x.max())
+    return _of_series(correlation, truth, prediction)
 
 
 def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -53,11 +59,31 @@ def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.sqrt((difference * difference).mean())) if difference.size else float("nan")
 
 
+METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
+
+
+def _of_series(measure: Callable, truth: np.ndarray, prediction: np.ndarray) -> float:
+    x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    if not x.size:
+        return float("nan")
+    dx, dy = x - x.mean(), y - y.mean()
+    # Constancy is asked of the values, since rounding may leave a constant's computed variance above 0.
+    var_x, var_y = ((d * d).mean() * (z.min() != z.max()) for z, d in ((x, dx), (y, dy)))
+    return float(measure((dx * dy).mean(), var_x, var_y, x.mean() - y.mean()))
+
+
+def each_target(metric: Callable, x: np.ndarray, y: np.ndarray) -> list[float]:
+    """A metric of every column of x and y (N, targets), and the mean of them last."""
+    values = [metric(x[:, k], y[:, k]) for k in range(x.shape[1])]
+    return [*values, float(np.mean(values))]
+
+
 def ccc_loss(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """1 − CCC of each window over its valid frames, averaged over windows and targets; a scalar.
+    """1 − ρ_c of each window over its valid frames, averaged over windows and targets; a scalar.
 
     prediction, truth (B, L, targets); valid (B, L) bool. Computed in float32 at least, also under autocast. A
-    window with fewer than 2 valid frames has no loss; with none at all the result is 0.
+    window with fewer than 2 valid frames has no loss; with none at all the result is 0. EPSILON stands in for the
+    rule on constants: it makes their ρ_c 0 and leaves a gradient to get away from there.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         dtype = torch.promote_types(prediction.dtype, torch.float32)
@@ -71,13 +97,12 @@ def ccc_loss(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         dy = torch.where(keep, y - mean_y[:, None], 0)
         covariance = (dx * dy).sum(1) / n
         spread = ((dx * dx).sum(1) + (dy * dy).sum(1)) / n + (mean_x - mean_y) ** 2
-        concordance = 2 * covariance / (spread + EPSILON)
-        usable = (frames >= 2).expand_as(concordance)
-        return torch.where(usable, 1 - concordance, 0).sum() / usable.sum().clamp(min=1)
+        rho = 2 * covariance / (spread + EPSILON)
+        usable = (frames >= 2).expand_as(rho)
+        return torch.where(usable, 1 - rho, 0).sum() / usable.sum().clamp(min=1)
 
 
-RESAMPLES = 2000
-LEVEL = 0.95
+# ---- sums: a concatenation's scores without the concatenation
 
 
 def moments(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -90,14 +115,93 @@ def moments(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     return np.stack([count, x.sum(0), y.sum(0), (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)])
 
 
-def ccc_of_moments(sums: np.ndarray) -> np.ndarray:
-    """CCC from summed moments (…, 6, targets) → (…, targets). 0 where truth or prediction is constant."""
+def scores_of_moments(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """ccc, pearson and rmse, each (…, targets), from summed moments (…, 6, targets)."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -2, 0)
     mean_x, mean_y = x / n, y / n
-    var_x, var_y = xx / n - mean_x**2, yy / n - mean_y**2
-    constant = (var_x < 1e-12) | (var_y < 1e-12)  # what rounding leaves of a variance of 0
-    spread = np.where(constant, 1, var_x + var_y + (mean_x - mean_y) ** 2)
-    return np.where(constant, 0, 2 * (xy / n - mean_x * mean_y) / spread)
+    covariance, offset = xy / n - mean_x * mean_y, mean_x - mean_y
+    var_x, var_y = (
+        np.where(square - mean**2 > ROUNDING * square, square - mean**2, 0)
+        for square, mean in ((xx / n, mean_x), (yy / n, mean_y))
+    )
+    return {
+        "ccc": concordance(covariance, var_x, var_y, offset),
+        "pearson": correlation(covariance, var_x, var_y, offset),
+        "rmse": np.sqrt(((xx - 2 * xy + yy) / n).clip(min=0)),
+    }
+
+
+def ccc_of_moments(sums: np.ndarray) -> np.ndarray:
+    """CCC from summed moments (…, 6, targets) → (…, targets). 0 where truth or prediction is constant."""
+    return scores_of_moments(sums)["ccc"]
+
+
+# ---- intervals: what another draw of videos would change
+
+
+def students_t(drawn: np.ndarray, observed: np.ndarray, videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high of what was observed, given what resamples came to (resamples, …): the one interval that is printed.
+
+    Student's t for V − 1 degrees times the spread of the resamples, widened by √(V / (V − 1)), since resamples spread
+    by so much less than new videos would (Efron & Tibshirani 1993, ch. 12 and 13, with videos as the units). Scores
+    come on a scale where their spread is even; differences of scores have none and need none. Of 95 %, this covers
+    some 90 for scores at a dozen videos, 93 from two dozen on, and 94 for differences throughout.
+    """
+    reach = stdtrit(videos - 1, (1 + LEVEL) / 2) * np.sqrt(videos / (videos - 1))
+    half = reach * drawn.std(axis=0, ddof=1)
+    return observed - half, observed + half
+
+
+def percentiles(drawn: np.ndarray, observed: np.ndarray, videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """The middle 95 % of the resamples themselves, which is too narrow below some 20 videos."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def _fisher(r: np.ndarray) -> np.ndarray:
+    return np.arctanh(r.clip(-1 + 1e-12, 1 - 1e-12))
+
+
+def _log(x: np.ndarray) -> np.ndarray:
+    return np.log(x.clip(min=1e-12))
+
+
+SCALES = {"ccc": (_fisher, np.tanh), "pearson": (_fisher, np.tanh), "rmse": (_log, np.exp)}
+
+
+def _resampled(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Sums (…, V, 6, targets) of as many videos drawn with return: (…, resamples, 6, targets)."""
+    videos = sums.shape[-3]
+    drawn = np.random.default_rng(seed).multinomial(videos, np.full(videos, 1 / videos), resamples)
+    return np.einsum("rv,...vmt->...rmt", drawn, sums)
+
+
+def bootstrap(pairs: Pairs, targets: list[str], draws: int = RESAMPLES, seed: int = 0) -> dict:
+    """Intervals of the scores on the concatenation, from `draws` draws of as many videos with return.
+
+    {"ccc" | "pearson" | "rmse": {target | "mean": [low, high]}}; nothing for fewer than two videos.
+    """
+    videos = len(pairs)
+    if videos < 2:
+        return {}
+    sums = _sums(pairs)
+    drawn, observed = (
+        scores_of_moments(part) for part in (_resampled(sums, draws, seed), sums.sum(0, keepdims=True))
+    )
+    intervals = {}
+    for metric, (there, back) in SCALES.items():
+        low, high = students_t(
+            there(_with_mean(drawn[metric])), there(_with_mean(observed[metric]))[0], videos
+        )
+        ends = np.stack([back(low), back(high)], axis=1).tolist()
+        intervals[metric] = dict(zip((*targets, "mean"), ends, strict=True))
+    return intervals
+
+
+def _sums(pairs: Pairs) -> np.ndarray:
+    """`moments` of each video (V, 6, targets), about the centre of all truth, for precision."""
+    centre = np.concatenate([x for x, _ in pairs.values()]).mean(axis=0)
+    return np.stack([moments(x - centre, y - centre) for x, y in pairs.values()])
 
 
 @dataclass(frozen=True)
@@ -113,30 +217,28 @@ class Difference:
 
 
 def paired_bootstrap(
-    one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+    one: np.ndarray,
+    other: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    interval: Callable = percentiles,
 ) -> Difference:
-    """The difference in CCC between two models over the concatenation of videos, by percentile bootstrap.
+    """The difference in CCC between two models over the concatenation of videos.
 
     one, other (seeds, videos, 6, targets): `moments` of every run on the same videos in the same order. A resample
     draws as many videos as there are, with replacement, the same for both models and all seeds; a model's CCC is
     the mean over its seeds, so the interval says what another draw of videos would change, not another seed.
+    interval: `percentiles` or `students_t`.
     """
     one, other = (np.asarray(m, np.float64) for m in (one, other))
     videos = one.shape[1]
-    value = _with_mean(_seed_mean(one.sum(1)) - _seed_mean(other.sum(1)))
+    value = _with_mean(ccc_of_moments(one.sum(1)).mean(0) - ccc_of_moments(other.sum(1)).mean(0))
     if videos < 2:
         unknown = np.full_like(value, np.nan)
         return Difference(value, unknown, unknown, unknown)
-    drawn = np.random.default_rng(seed).multinomial(videos, np.full(videos, 1 / videos), resamples)
-    ccc_one, ccc_other = (_seed_mean(np.einsum("rv,svmt->srmt", drawn, m)) for m in (one, other))
-    differences = _with_mean(ccc_one - ccc_other)  # (resamples, targets + 1)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(differences, [tail, 1 - tail], axis=0)
-    return Difference(value, low, high, (differences > 0).mean(0))
-
-
-def _seed_mean(sums: np.ndarray) -> np.ndarray:
-    return ccc_of_moments(sums).mean(0)
+    drawn = (ccc_of_moments(_resampled(m, resamples, seed)).mean(0) for m in (one, other))
+    differences = _with_mean(np.subtract(*drawn))  # (resamples, targets + 1)
+    return Difference(value, *interval(differences, value, videos), (differences > 0).mean(0))
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:
@@ -144,74 +246,7 @@ def _with_mean(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, values.mean(-1, keepdims=True)], -1)
 
 
-Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # of each video: truth, prediction (n, targets)
-
-DRAWS = 2000
-LEVEL = 0.95
-PERMUTATIONS = 100
-
-
-def _fisher(r: np.ndarray) -> np.ndarray:
-    return np.arctanh(r.clip(-1 + 1e-12, 1 - 1e-12))
-
-
-def _log(x: np.ndarray) -> np.ndarray:
-    return np.log(x.clip(min=1e-12))
-
-
-SCALES = {"ccc": (_fisher, np.tanh), "pearson": (_fisher, np.tanh), "rmse": (_log, np.exp)}
-
-
-def bootstrap(
-    pairs: Pairs, targets: list[str], draws: int = DRAWS, level: float = LEVEL, seed: int = 0
-) -> dict:
-    """Intervals of the scores on the concatenation, from `draws` draws of as many videos with return.
-
-    {"ccc" | "pearson" | "rmse": {target | "mean": [low, high]}}; nothing for fewer than two videos. The spread of the
-    draws is taken on a scale where it is even, Fisher's z of CCC and r (Lin 1989, sec. 3) and the logarithm of RMSE,
-    and widened by Student's t for V − 1 degrees: plain percentiles cover 86 % at ten
-    videos. Of 95 %, this covers about 90 at a dozen videos and 93 to 94 from two dozen on.
-    (Efron & Tibshirani 1993, ch. 12 and 13, with videos as the units.)
-    """
-    videos = len(pairs)
-    if videos < 2:
-        return {}
-    sums = _sums(pairs)  # (V, 6, targets)
-    weights = np.random.default_rng(seed).multinomial(videos, np.full(videos, 1 / videos), size=draws)
-    drawn = _scores(np.tensordot(weights.astype(np.float64), sums, axes=1))
-    observed = _scores(sums.sum(axis=0, keepdims=True))
-    reach = stdtrit(videos - 1, (1 + level) / 2) * np.sqrt(videos / (videos - 1))
-    intervals = {}
-    for metric, (there, back) in SCALES.items():
-        values, centre = (
-            there(np.column_stack([part[metric], part[metric].mean(axis=1)])) for part in (drawn, observed)
-        )  # (draws, targets + 1), (1, targets + 1)
-        half = reach * values.std(axis=0, ddof=1)
-        low, high = back(centre[0] - half), back(centre[0] + half)
-        intervals[metric] = {
-            name: [float(low[i]), float(high[i])] for i, name in enumerate((*targets, "mean"))
-        }
-    return intervals
-
-
-def _sums(pairs: Pairs) -> np.ndarray:
-    """`moments` of each video (V, 6, targets), about the centre of all truth, for precision."""
-    centre = np.concatenate([x for x, _ in pairs.values()]).mean(axis=0)
-    return np.stack([moments(x - centre, y - centre) for x, y in pairs.values()])
-
-
-def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """ccc, pearson, rmse (draws, targets) from sums (draws, 6, targets); 0 where a series is constant."""
-    n, x, y, xx, yy, xy = np.moveaxis(sums, 1, 0)
-    mean_x, mean_y = x / n, y / n
-    var_x, var_y = (xx / n - mean_x**2).clip(min=0), (yy / n - mean_y**2).clip(min=0)
-    covariance = xy / n - mean_x * mean_y
-    spread, product = var_x + var_y + (mean_x - mean_y) ** 2, np.sqrt(var_x * var_y)
-    return {
-        "ccc": np.divide(2 * covariance, spread, out=np.zeros_like(spread), where=spread > 0),
-        "pearson": np.divide(covariance, product, out=np.zeros_like(product), where=product > 0),
-        "rmse": np.sqrt(((xx - 2 * xy + yy) / n).clip(min=0)),
-    }
+# ---- chance
 
 
 def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: int = 0) -> dict:
@@ -225,7 +260,7 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
     truth = [x for x, _ in pairs.values()]
     predictions = [y for _, y in pairs.values()]
     whole = np.concatenate(truth)
-    observed = _each_target(whole, np.concatenate(predictions))
+    observed = each_target(ccc, whole, np.concatenate(predictions))
     scores = []
     for _ in range(times):
         order = rng.permutation(len(truth))
@@ -233,7 +268,7 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
             np.roll(_stretched(predictions[other], len(x)), rng.integers(len(x)), axis=0)
             for other, x in zip(order, truth, strict=True)
         ]
-        scores.append(_each_target(whole, np.concatenate(swapped)))
+        scores.append(each_target(ccc, whole, np.concatenate(swapped)))
     drawn = np.array(scores)  # (times, targets + 1)
     return {
         name: {
@@ -243,11 +278,6 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
         }
         for i, name in enumerate((*targets, "mean"))
     }
-
-
-def _each_target(x: np.ndarray, y: np.ndarray) -> list[float]:
-    values = [ccc(x[:, k], y[:, k]) for k in range(x.shape[1])]
-    return [*values, float(np.mean(values))]
 
 
 def _stretched(y: np.ndarray, rows: int) -> np.ndarray:

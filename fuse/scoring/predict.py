@@ -1,91 +1,207 @@
-"""Apply a finished run to videos that have features and no labels: one CSV and one figure for each."""
+"""From a model's windows to predictions of every frame, and what a person does with them: look, plot, save."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import Windows, load_corpus
-from affuse.fuse.reports import figures as report
-from affuse.fuse.scoring.evaluate import predict_frames
-from affuse.fuse.training.run import Run, file_name, load_run, write_predictions
+import numpy as np
+import pandas as pd
+import torch
+from affuse.fuse.data.corpus import Corpus
+from affuse.fuse.data.windows import Windows
+from affuse.fuse.models.model import FusionModel
+from affuse.fuse.reports.figures import save_figure, traces
 
 from affuse.config import nearest
-from affuse.device import pick_device
-from affuse.errors import AffuseError, UsageError
+from affuse.files import as_path, file_name, make_folder, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SEEN_AS = {
+    "visual": "face",
+    "audio": "sound",
+    "text": "words",
+}  # what a frame has where the modality is there
 
 
-def predict(
-    run: Path | Run,
-    store: Path | FeatureStore,
-    out: Path,
-    ids: Iterable[str] | None = None,
-    device: str = "auto",
-    figures: bool = True,
-) -> dict:
-    """Write `<out>/<video>.csv` (time, targets, valid) and a figure for every video of the store, or those in
-    `ids`.
+def predict_frames(
+    model: FusionModel, windows: Windows, batch: int, precision: str = "float32"
+) -> np.ndarray:
+    """The model's prediction for every frame of the windows' corpus: (F, targets) float64 in [-1, 1].
 
-    One video is in memory at a time. Gives {"written": {id: {"csv", "figure", "frames", "valid"}}, "failed":
-    {id: why}}; a video without any of the run's modalities fails and the others go on. Raises AffuseError for
-    features made otherwise than the run's, UsageError for an id that the store does not have.
+    A frame's prediction is the mean over the windows that cover it. Where a frame has no modality at all the
+    model has nothing to go by; its prediction is interpolated between the nearest frames that have one.
+    """
+    device = windows.corpus.device
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        parts = [model(b.inputs, mask=b.mask).float() for b in windows.ordered(batch)]
+    model.train(was_training)
+    return onto_frames(windows, torch.cat(parts))
+
+
+def onto_frames(windows: Windows, predictions: torch.Tensor) -> np.ndarray:
+    """Per-window predictions (W, L, targets) as `predict_frames` gives them per frame."""
+    corpus = windows.corpus
+    present = corpus.any_present().cpu().numpy()
+    frames = windows.to_frames(predictions.cpu().numpy())
+    for video, values in enumerate(frames):
+        where = corpus.frames(video)
+        seen, time = present[where], corpus.time[where]
+        for column in values.T:
+            column[~seen] = np.interp(time[~seen], time[seen], column[seen])
+    return np.concatenate(frames).clip(-1, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """One video's: time (T,) seconds, values (T, targets) in [-1, 1], present {modality: (T,) bool}.
+
+    A frame without any modality is not valid: its values are interpolated between its neighbours.
     """
 
-    def make(run: Run, windows: Windows, stem: Path) -> dict:
-        corpus = windows.corpus
-        prediction = predict_frames(run.model, windows, run.settings.batch, run.settings.precision)
-        present = corpus.any_present().cpu().numpy()
-        table, figure = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
-        write_predictions(table, corpus.time, corpus.targets, prediction, present)
+    id: str
+    time: np.ndarray
+    targets: tuple[str, ...]
+    values: np.ndarray
+    present: dict[str, np.ndarray]
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(T,) bool: at least one modality was there."""
+        return np.any(list(self.present.values()), axis=0)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per frame: time, the targets, then face, sound and words of the modalities that the model takes
+        (True where the modality was there), and valid."""
+        columns = {"time": self.time, **dict(zip(self.targets, self.values.T, strict=True))}
+        return pd.DataFrame(
+            {**columns, **{SEEN_AS[m]: at for m, at in self.present.items()}, "valid": self.valid}
+        )
+
+    def facts(self) -> dict[str, float]:
+        """seconds, frames, valid (the share of frames), and of every target the mean and `<target>_sd`, its spread."""
+        seconds = float(self.time[-1] + np.median(np.diff(self.time))) if len(self.time) > 1 else 0.0
+        facts = {"seconds": seconds, "frames": len(self.time), "valid": float(self.valid.mean())}
+        for target, values in zip(self.targets, self.values.T, strict=True):
+            facts |= {target: float(values.mean()), f"{target}_sd": float(values.std())}
+        return facts
+
+    def plot(self, truth: np.ndarray | None = None) -> Figure:
+        """Each target over time, and the truth (T, targets) where it is known (NaN elsewhere)."""
+        return traces(self.id, self.time, self.targets, self.values, self.valid, truth)
+
+    def write_csv(self, path: Path) -> None:
+        """One row per frame: time in seconds, each target, and valid, 1 where some modality was present."""
+        make_folder(path.parent)
+        text = io.StringIO()
+        formats = ["%.6f"] * (1 + len(self.targets)) + ["%d"]
+        head = ",".join(["time", *self.targets, "valid"])
+        np.savetxt(
+            text,
+            np.column_stack([self.time, self.values, self.valid]),
+            formats,
+            ",",
+            header=head,
+            comments="",
+        )
+        write_text(path, text.getvalue())
+
+    def save(self, folder: Path | str, figures: bool = True) -> dict:
+        """Write `<folder>/<video>.csv` and, with `figures`, a figure beside it.
+
+        Gives {"csv", "figure", "frames", "valid"}: the files, the number of frames and of those with a modality.
+        """
+        name = file_name(self.id)
+        table, figure = (
+            as_path("a folder to save in", folder) / f"{name}{suffix}" for suffix in (".csv", ".png")
+        )
+        self.write_csv(table)
         if figures:
-            report.traces(figure, corpus.videos[0], corpus.time, corpus.targets, prediction, present)
+            save_figure(self.plot(), figure)
         return {
             "csv": str(table),
             "figure": str(figure) if figures else None,
-            "frames": len(present),
-            "valid": int(present.sum()),
+            "frames": len(self.time),
+            "valid": int(self.valid.sum()),
         }
 
-    return for_each_video(run, store, out, ids, device, make)
-
-
-def for_each_video(
-    run: Path | Run,
-    store: Path | FeatureStore,
-    out: Path,
-    ids: Iterable[str] | None,
-    device: str,
-    make: Callable[[Run, Windows, Path], dict],
-) -> dict:
-    """Call make(run on the device, windows of one video, `<out>/<video>` without suffix) for video after video.
-
-    Gives {"written": {id: what make gave}, "failed": {id: why}}, and raises as `predict` does.
-    """
-    run = run if isinstance(run, Run) else load_run(run)
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    run.check_features(store)
-    ids = list(store.ids if ids is None else ids)
-    if unknown := [video for video in ids if video not in store]:
-        raise UsageError(
-            f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}"
+    def __repr__(self) -> str:
+        facts = self.facts()
+        means = ", ".join(
+            f"{target} {facts[target]:+.2f} ± {facts[f'{target}_sd']:.2f}" for target in self.targets
         )
-    target, out = pick_device(device), Path(out)
-    run = replace(run, model=run.model.to(target), normalisation=run.normalisation.to(target))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"Output folder {out} cannot be made: {error.strerror}.") from None
-    written, failed = {}, {}
-    for video in ids:
-        try:
-            corpus = load_corpus(
-                store, [video], run.settings.modalities, list(run.model.targets), device=target
-            )
-        except AffuseError as error:
-            failed[video] = str(error)
-            continue
-        windows = Windows(corpus, run.settings.window, run.settings.hop, run.normalisation)
-        written[video] = make(run, windows, out / file_name(video))
-    return {"written": written, "failed": failed}
+        return (
+            f"<Prediction {self.id!r}: {facts['seconds']:.1f} s, {facts['frames']} frames, "
+            f"{facts['valid']:.0%} with a modality; {means}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return _html(self, self.frame.to_html(max_rows=10, index=False, float_format="{:.3f}".format))
+
+
+class Predictions(Mapping[str, Prediction]):
+    """Predictions by video id; failed {id: why} are the videos that have none."""
+
+    def __init__(self, predictions: Mapping[str, Prediction], failed: Mapping[str, str] | None = None):
+        self._predictions, self.failed = dict(predictions), dict(failed or {})
+
+    def __getitem__(self, video: str) -> Prediction:
+        if video in self._predictions:
+            return self._predictions[video]
+        why = f": {self.failed[video]}" if video in self.failed else nearest(video, self._predictions)
+        raise KeyError(f"no prediction of {video!r}{why}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._predictions)
+
+    def __len__(self) -> int:
+        return len(self._predictions)
+
+    def table(self) -> pd.DataFrame:
+        """One row per video: seconds, frames, valid (the share of frames with any modality), and of every target the
+        mean and the spread."""
+        rows = {video: prediction.facts() for video, prediction in self.items()}
+        return pd.DataFrame.from_dict(rows, "index").rename_axis("video")
+
+    def save(self, folder: Path | str, figures: bool = True) -> dict:
+        """Write a CSV and, with `figures`, a figure of every video, as `affuse fuse predict` does.
+
+        Gives {"written": {id: {"csv", "figure", "frames", "valid"}}, "failed": {id: why}}.
+        """
+        written = {video: prediction.save(folder, figures) for video, prediction in self.items()}
+        return {"written": written, "failed": self.failed}
+
+    def __repr__(self) -> str:
+        seconds = sum(prediction.facts()["seconds"] for prediction in self.values())
+        targets = ", ".join(
+            dict.fromkeys(target for prediction in self.values() for target in prediction.targets)
+        )
+        failed = f"; {len(self.failed)} failed" if self.failed else ""
+        return f"<Predictions of {len(self)} videos, {seconds:.1f} s: {targets or 'none'}{failed}>"
+
+    def _repr_html_(self) -> str:
+        return _html(self, self.table().to_html(max_rows=20, float_format="{:.3f}".format))
+
+
+def _html(shown: object, table: str) -> str:
+    return f"<p>{escape(repr(shown))}</p>{table}"
+
+
+def by_video(corpus: Corpus, prediction: np.ndarray) -> dict[str, Prediction]:
+    """A prediction (F, targets) for all frames of a corpus, video by video."""
+    present = {m: there.cpu().numpy() for m, there in corpus.present.items()}
+    made = {}
+    for video, name in enumerate(corpus.videos):
+        where = corpus.frames(video)
+        own = {m: there[where] for m, there in present.items()}
+        made[name] = Prediction(name, corpus.time[where], tuple(corpus.targets), prediction[where], own)
+    return made

@@ -1,25 +1,166 @@
-"""Tensors and JSON in one safetensors file that is either the old one or the new one, never half of
-either."""
+"""What a training leaves on disk: the run folder, and tensors with JSON in files that are never half written.
+
+config.yaml        the resolved settings; `--config` takes it as it is
+data.json          digests of the features and labels of each video
+model.safetensors  best weights and normalisation; with them model options, settings, provenance of the features
+metrics.csv        one row per epoch                events/   the same for TensorBoard
+predictions/       one CSV per validation video     figures/  learning curve and predictions
+card.md            the model card                   checkpoint.safetensors  while the run is unfinished
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import torch
+import yaml
+from affuse.fuse.data.corpus import Fingerprint, changes, keep
+from affuse.fuse.models.registry import code, located
+from affuse.fuse.training.settings import TrainSettings
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from affuse.errors import AffuseError
-from affuse.files import publish
+from affuse.config import read_yaml
+from affuse.errors import AffuseError, UsageError
+from affuse.files import make_folder, sweep, write_bytes, write_text
+from affuse.version import VERSION
 
 FORMAT = 1  # of everything written by `write_tensors`
 
+# Settings that a resumed run may have otherwise, since no weight depends on them.
+FREE_TO_CHANGE = {"device", "tensorboard", "checkpoint_seconds"}
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file at once and for good. Raises AffuseError naming it where it cannot be written."""
-    publish(path, lambda sink: sink.write(data), lambda written: None)
+
+class RunFolder:
+    """The paths of a run, and what may be done there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config, self.data = path / "config.yaml", path / "data.json"
+        self.model, self.checkpoint = path / "model.safetensors", path / "checkpoint.safetensors"
+        self.metrics, self.card = path / "metrics.csv", path / "card.md"
+
+    @property
+    def finished(self) -> bool:
+        """The model is written last but for the removal of the checkpoint."""
+        return self.model.exists() and not self.checkpoint.exists()
+
+    def check(self, settings: TrainSettings, data: Fingerprint) -> None:
+        """See that a run with these settings on these data can begin here, or go on.
+
+        Raises UsageError for a finished run, other settings (naming them), and a folder of other things; AffuseError
+        where other data were trained on (naming the videos).
+        """
+        if not self.config.exists():
+            if taken(self.path):
+                raise UsageError(
+                    f"{self.path} is not empty and holds no run. Choose another folder for --out."
+                )
+            return
+        differences, changed = "; ".join(self.differences(settings)), self.changes(data)
+        if self.finished:
+            which = "these settings: nothing to do"
+            which = f"these settings, made from other data ({changed})" if changed else which
+            which = f"other settings ({differences})" if differences else which
+            raise UsageError(
+                f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out."
+            )
+        if differences:
+            raise UsageError(
+                f"{self.path} holds an unfinished run with other settings: {differences}. Give the same ones "
+                f"(--config {self.config}), or choose another folder for --out."
+            )
+        if changed:
+            raise AffuseError(
+                f"{self.path} holds an unfinished run that began with other data: {changed}. Bring the data back to "
+                "go on with it, or choose another folder for --out to train on what is there now."
+            )
+
+    def holds(self, settings: TrainSettings, data: Fingerprint) -> bool:
+        """Whether a finished run with these settings on these data is here. Raises UsageError for a finished one with
+        other settings."""
+        if not self.finished:
+            return False
+        if differences := "; ".join(self.differences(settings)):
+            raise UsageError(
+                f"{self.path} holds a finished run with other settings: {differences}. Give the same ones, or choose "
+                "another folder for --out."
+            )
+        return not self.changes(data)
+
+    def begin(self, settings: TrainSettings, data: Fingerprint) -> None:
+        """Make the folder with settings and data, unless there is one to go on with."""
+        if self.config.exists():
+            sweep(self.path)
+        else:
+            make_folder(self.path)
+            head = "# The resolved settings of this run. Train again with --config and this file.\n"
+            text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
+            write_text(self.config, head + text)
+            for name, content in code(settings.model):
+                write_bytes(self.path / name, content)
+        if not self.checkpoint.exists():
+            keep(self.data, data)
+
+    def discard(self) -> None:
+        """Forget what was trained here but for the settings."""
+        for path in (self.model, self.checkpoint, self.data, self.metrics, self.card):
+            path.unlink(missing_ok=True)
+        for folder in ("events", "predictions", "figures"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def changes(self, data: Fingerprint) -> str:
+        """How these data differ from those that were trained on here; empty where they do not or nothing was."""
+        trained = self.model.exists() or self.checkpoint.exists()
+        return changes(self.data, data) if trained else ""
+
+    def differences(self, settings: TrainSettings) -> list[str]:
+        """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
+        there, here = read_yaml(self.config), settings.model_dump()
+        copies = [(self.path / name, content) for name, content in code(settings.model)]
+        return [
+            f"{copy.name} is not what it was"
+            for copy, content in copies
+            if copy.exists() and copy.read_bytes() != content
+        ] + [
+            f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+            for key in dict.fromkeys([*there, *here])
+            if key not in FREE_TO_CHANGE and there.get(key) != here.get(key)
+        ]
+
+    def write_metrics(self, history: list[dict]) -> None:
+        """One row per epoch, numbers in full precision."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, history[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.metrics, text.getvalue())
+
+    def write_model(self, model, weights, normalisation, settings, provenance, best: dict) -> None:
+        """The best weights with everything that is needed to use them."""
+        tensors = prefixed("model", weights)
+        for m in normalisation.mean:
+            tensors |= {f"mean.{m}": normalisation.mean[m], f"std.{m}": normalisation.std[m]}
+        facts = {
+            "version": VERSION,
+            "git": git_revision(),
+            "model": {**model.config, "name": located(model.config["name"], self.path)},
+            "settings": settings.model_dump(),
+            "provenance": provenance.as_dict(),
+            "best": best,
+        }
+        write_tensors(self.model, tensors, facts)
+
+
+def taken(path: Path) -> bool:
+    """Whether a folder has anything in it but what a killed process left half written."""
+    return path.is_dir() and any(not found.name.endswith(".partial") for found in path.iterdir())
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
@@ -74,3 +215,21 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def git_revision() -> str:
+    """The commit of the code that runs, with "+" when it has been changed since; empty outside a
+    repository."""
+    here = ["git", "-C", str(Path(__file__).parent)]
+    questions = (
+        ["ls-files", "--error-unmatch", Path(__file__).name],
+        ["rev-parse", "HEAD"],
+        ["status", "-suno"],
+    )
+    try:
+        answers = [subprocess.run([*here, *q], capture_output=True, text=True) for q in questions]  # noqa: S603
+    except OSError:
+        return ""
+    if any(answer.returncode for answer in answers):
+        return ""
+    return answers[1].stdout.strip() + ("+" if answers[2].stdout.strip() else "")

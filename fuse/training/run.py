@@ -1,253 +1,41 @@
-"""The run folder: what a training leaves behind, and how a trained model is had from it again.
-
-config.yaml        the resolved settings; `--config` takes it as it is
-data.json          digests of the features and labels of each video
-model.safetensors  best weights and normalisation; with them model options, settings, provenance of the features
-metrics.csv        one row per epoch                events/   the same for TensorBoard
-predictions/       one CSV per validation video     figures/  learning curve and predictions
-card.md            the model card                   checkpoint.safetensors  while the run is unfinished
-"""
+"""A trained model as a user holds it: it predicts, evaluates and explains on features of the kind it was trained on."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 import logging
-import re
-import shutil
-import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
-import yaml
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
-from affuse.fuse.data.corpus import Normalisation
-from affuse.fuse.data.labels import find_labels
+from affuse.fuse.data.corpus import Corpus, as_store, load_corpus, match
+from affuse.fuse.data.labels import partition_files, read_track
+from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model, load_weights
-from affuse.fuse.models.registry import code, located
-from affuse.fuse.training.checkpoint import prefixed, read_tensors, unprefixed, write_bytes, write_tensors
+from affuse.fuse.reports.figures import explanation, save_figure
+from affuse.fuse.scoring.evaluate import fit, judge, pairs
+from affuse.fuse.scoring.explain import explained
+from affuse.fuse.scoring.metrics import PERMUTATIONS
+from affuse.fuse.scoring.predict import Prediction, Predictions, by_video, predict_frames
+from affuse.fuse.training.checkpoint import RunFolder, read_tensors, unprefixed
 from affuse.fuse.training.settings import TrainSettings
 
-from affuse.config import read_yaml
+from affuse.config import nearest
+from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
-from affuse.files import sweep
-from affuse.version import VERSION
+from affuse.files import as_path, file_name, make_folder, write_text
 
-SHOWN = 5  # changes that a message names
-
-Fingerprint = dict[str, dict[str, dict[str, str]]]
-
-
-def fingerprint(store: FeatureStore, labels: Path, settings: TrainSettings) -> Fingerprint:
-    """{"train" and "validation": {video: {"features", "labels"}}}, the digest of each; no "features" where the store
-    lacks the video. Raises as `find_labels` and `FeatureStore.header` do."""
-    split, kept = find_labels(labels, settings.validation, settings.resplit), set(store.ids)
-    return {
-        partition: {
-            video: {
-                **({"features": store.header(video).features_digest} if video in kept else {}),
-                "labels": _digest(path),
-            }
-            for video, path in split[partition].items()
-        }
-        for partition in ("train", "validation")
-        if partition in split
-    }
-
-
-def keep(path: Path, data: Fingerprint) -> None:
-    write_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def changes(path: Path, data: Fingerprint) -> str:
-    """How the data differ from those kept at `path`, naming videos; empty where they do not."""
-    try:
-        before = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return f"{path.name}, which tells what was trained on, is gone or damaged"
-    old, new = (
-        {video: (partition, found) for partition, videos in data.items() for video, found in videos.items()}
-        for data in (before, data)
-    )
-    lines = []
-    for video in sorted({*old, *new}):
-        if video not in new or video not in old:
-            lines.append(f"video {video!r} is {'new' if video in new else 'gone'}")
-            continue
-        (was, one), (partition, other) = old[video], new[video]
-        if was != partition:
-            lines.append(f"video {video!r} was in {was} and is in {partition} now")
-        parts = [part for part in ("features", "labels") if one.get(part) != other.get(part)]
-        if parts:
-            lines.append(f"{' and '.join(parts)} of video {video!r} have changed")
-    more = [f"{len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "; ".join(lines[:SHOWN] + more)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise AffuseError(f"Label file {path} cannot be read: {error}. Check the file.") from None
-
-
-# Settings that a resumed run may have otherwise, since no weight depends on them.
 log = logging.getLogger("affuse")
 
-FREE_TO_CHANGE = {"device", "tensorboard", "checkpoint_seconds"}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The paths of a run."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def data(self) -> Path:
-        return self.path / "data.json"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def card(self) -> Path:
-        return self.path / "card.md"
-
-    @property
-    def finished(self) -> bool:
-        """The model is written last but for the removal of the checkpoint."""
-        return self.model.exists() and not self.checkpoint.exists()
-
-    def check(self, settings: TrainSettings, data: Fingerprint) -> None:
-        """See that a run with these settings on these data can begin here, or go on.
-
-        Raises UsageError for a finished run, other settings (naming them), and a folder of other things; AffuseError
-        where other data were trained on (naming the videos).
-        """
-        if not self.config.exists():
-            if taken(self.path):
-                raise UsageError(
-                    f"{self.path} is not empty and holds no run. Choose another folder for --out."
-                )
-            return
-        differences, changed = "; ".join(self.differences(settings)), self.changes(data)
-        if self.finished:
-            which = "these settings: nothing to do"
-            which = f"these settings, made from other data ({changed})" if changed else which
-            which = f"other settings ({differences})" if differences else which
-            raise UsageError(
-                f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out."
-            )
-        if differences:
-            raise UsageError(
-                f"{self.path} holds an unfinished run with other settings: {differences}. Give the same ones "
-                f"(--config {self.config}), or choose another folder for --out."
-            )
-        if changed:
-            raise AffuseError(
-                f"{self.path} holds an unfinished run that began with other data: {changed}. Bring the data back to "
-                "go on with it, or choose another folder for --out to train on what is there now."
-            )
-
-    def holds(self, settings: TrainSettings, data: Fingerprint) -> bool:
-        """Whether a finished run with these settings on these data is here. Raises UsageError for a finished one with
-        other settings."""
-        if not self.finished:
-            return False
-        if differences := "; ".join(self.differences(settings)):
-            raise UsageError(
-                f"{self.path} holds a finished run with other settings: {differences}. Give the same ones, or choose "
-                "another folder for --out."
-            )
-        return not self.changes(data)
-
-    def begin(self, settings: TrainSettings, data: Fingerprint) -> None:
-        """Make the folder with settings and data, unless there is one to go on with."""
-        if self.config.exists():
-            sweep(self.path)
-        else:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
-            head = "# The resolved settings of this run. Train again with --config and this file.\n"
-            text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
-            write_bytes(self.config, f"{head}{text}".encode())
-            for name, content in code(settings.model):
-                write_bytes(self.path / name, content)
-        if not self.checkpoint.exists():
-            keep(self.data, data)
-
-    def discard(self) -> None:
-        """Forget what was trained here but for the settings."""
-        for path in (self.model, self.checkpoint, self.data, self.metrics, self.card):
-            path.unlink(missing_ok=True)
-        for folder in ("events", "predictions", "figures"):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
-
-    def changes(self, data: Fingerprint) -> str:
-        """How these data differ from those that were trained on here; empty where they do not or nothing was."""
-        trained = self.model.exists() or self.checkpoint.exists()
-        return changes(self.data, data) if trained else ""
-
-    def differences(self, settings: TrainSettings) -> list[str]:
-        """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
-        there, here = read_yaml(self.config), settings.model_dump()
-        copies = [(self.path / name, content) for name, content in code(settings.model)]
-        return [
-            f"{copy.name} is not what it was"
-            for copy, content in copies
-            if copy.exists() and copy.read_bytes() != content
-        ] + [
-            f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-            for key in dict.fromkeys([*there, *here])
-            if key not in FREE_TO_CHANGE and there.get(key) != here.get(key)
-        ]
-
-    def write_metrics(self, history: list[dict]) -> None:
-        """One row per epoch, numbers in full precision."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, history[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_bytes(self.metrics, text.getvalue().encode())
-
-    def write_model(self, model, weights, normalisation, settings, provenance, best: dict) -> None:
-        """The best weights with everything that is needed to use them."""
-        tensors = prefixed("model", weights)
-        for m in normalisation.mean:
-            tensors |= {f"mean.{m}": normalisation.mean[m], f"std.{m}": normalisation.std[m]}
-        facts = {
-            "version": VERSION,
-            "git": git_revision(),
-            "model": {**model.config, "name": located(model.config["name"], self.path)},
-            "settings": settings.model_dump(),
-            "provenance": provenance.as_dict(),
-            "best": best,
-        }
-        write_tensors(self.model, tensors, facts)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A trained model with all it needs on new features. best: its epoch and validation CCC."""
 
@@ -257,6 +45,142 @@ class Run:
     settings: TrainSettings
     provenance: Provenance
     best: dict
+
+    def predict(
+        self, features: FeatureStore | Path | str, ids: Iterable[str] | None = None, device: str = "auto"
+    ) -> Predictions:
+        """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
+        averaged where windows overlap. Features may be float16.
+
+        One video's features are in memory at a time; one without any of the run's modalities is in `failed`. Raises
+        AffuseError for features made otherwise than the run's, UsageError for an id that the store does not have.
+        """
+        return Predictions(*self.each_video(features, ids, device, Run.predicted))
+
+    def evaluate(
+        self,
+        features: FeatureStore | Path | str,
+        labels: Path | str,
+        partition: str = "validation",
+        device: str = "auto",
+        smooth: str = "none",
+        delay: str = "none",
+        rate: float | None = None,
+        permutations: int = PERMUTATIONS,
+    ) -> dict:
+        """Score the run on one partition of a label folder: what `judge` gives, with run and partition named,
+        "left_out" {video: why} and "adjustment" {"smoothing", "delay": {target: seconds}}.
+
+        partition is train, validation, test, or "all" for a folder without a split. smooth, delay: "none", "fit" (on
+        the train partition), or seconds. rate: rows per second of label files that do not say, where it is not the
+        run's. Raises AffuseError for features made otherwise than the run's, labels that do not fit, or videos that
+        are missing.
+        """
+        fitted = "fit" in (smooth, delay)
+        if fitted and partition == "all":
+            raise UsageError(
+                "Smoothing and delay are fitted on training videos, and the partition all has them among those it "
+                "scores. Score validation or test."
+            )
+        corpus, prediction = scored = self.predict_partition(features, labels, partition, device, rate)
+        basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
+        adjustment = fit(*basis, pairs, smooth, delay)
+        return {
+            "run": str(self.path),
+            "partition": partition,
+            "adjustment": asdict(adjustment),
+            **judge(pairs(corpus, adjustment(corpus, prediction)), corpus.targets, permutations),
+            "left_out": dict(corpus.left_out),
+        }
+
+    def explain(
+        self, features: FeatureStore | Path | str, ids: Iterable[str] | None = None, device: str = "auto"
+    ) -> dict[str, pd.DataFrame]:
+        """What attention and gates did in every video, frame by frame; `explained` names the columns.
+
+        Videos without any of the run's modalities are left out, with a warning. Raises as `predict` does, and
+        UsageError for a model that has neither attention nor gates.
+        """
+        tables, failed = self.each_video(features, ids, device, Run.explained)
+        for video, why in failed.items():
+            log.warning("video %s is left out: %s", video, why)
+        return tables
+
+    def predict_partition(
+        self,
+        features: FeatureStore | Path | str,
+        labels: Path | str,
+        partition: str,
+        device: str = "auto",
+        rate: float | None = None,
+    ) -> tuple[Corpus, np.ndarray]:
+        """The labelled videos of one partition and the prediction for them, (F, targets) float64. Raises as `evaluate`
+        does."""
+        here, store = self.on(device), as_store(features)
+        self.check_features(store)
+        settings = self.settings.model_copy(update={"label_rate": rate}) if rate else self.settings
+        corpus = labelled_corpus(store, labels, partition, settings, here.model.targets, here.device)
+        return corpus, here.frames_of(corpus)
+
+    # ---- one corpus, one video
+
+    def on(self, device: str) -> Run:
+        """The run on that device. Raises UsageError for one that is absent."""
+        target = pick_device(device)
+        return replace(self, model=self.model.to(target), normalisation=self.normalisation.to(target))
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.normalisation.mean.values())).device
+
+    def windows(self, corpus: Corpus) -> Windows:
+        return Windows(corpus, self.settings.window, self.settings.hop, self.normalisation)
+
+    def frames_of(self, corpus: Corpus) -> np.ndarray:
+        """The prediction (F, targets) for a corpus on the run's device."""
+        return predict_frames(self.model, self.windows(corpus), self.settings.batch, self.settings.precision)
+
+    def predicted(self, corpus: Corpus) -> Prediction:
+        """The prediction for the one video of a corpus."""
+        (prediction,) = by_video(corpus, self.frames_of(corpus)).values()
+        return prediction
+
+    def explained(self, corpus: Corpus) -> pd.DataFrame:
+        """What `explain` gives for the one video of a corpus."""
+        if not self.model.blocks:
+            name, recursions = self.model.options.name, self.model.options.recursions
+            raise UsageError(
+                f"The model of {self.path}, {name!r} with {recursions} recursions, has no joint or cross-attention "
+                "whose passes and gates could be shown. `affuse fuse predict` gives its predictions."
+            )
+        return explained(self.model, self.windows(corpus), self.settings.batch, self.settings.precision)
+
+    def each_video(
+        self,
+        features: FeatureStore | Path | str,
+        ids: Iterable[str] | None,
+        device: str,
+        make: Callable[[Run, Corpus], T],
+    ) -> tuple[dict[str, T], dict[str, str]]:
+        """{id: make(the run on the device, the video)} and {id: why it could not be read}. Raises as `predict` does."""
+        store = as_store(features)
+        self.check_features(store)
+        ids = [ids] if isinstance(ids, str) else list(store.ids if ids is None else ids)
+        if unknown := [video for video in ids if video not in store]:
+            raise UsageError(
+                f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}"
+            )
+        here, made, failed = self.on(device), {}, {}
+        for video in ids:
+            try:
+                corpus = load_corpus(
+                    store, [video], self.settings.modalities, self.model.targets, device=here.device
+                )
+            except AffuseError as error:
+                failed[video] = str(error)
+                continue
+            made[video] = make(here, corpus)
+        return made, failed
 
     def check_features(self, store: FeatureStore) -> None:
         """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained
@@ -278,19 +202,18 @@ class Run:
         lines = how_they_differ(self.provenance, provenance)
         return "; ".join(line for line in lines if not line.startswith("settings.views:"))
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{target} {value:.3f}" for target, value in self.best["ccc"].items())
+        model = f"{self.model.options.name} of {', '.join(self.model.modalities)}"
+        return f"<Run {str(self.path)!r}: {model}; best epoch {self.best['epoch']}, validation CCC {scores}>"
 
-def taken(path: Path) -> bool:
-    """Whether a folder has anything in it but what a killed process left half written."""
-    return path.is_dir() and any(not found.name.endswith(".partial") for found in path.iterdir())
 
-
-def load_run(path: Path) -> Run:
-    """Read a finished run; nothing of its training data is needed. The model is in evaluation mode, on the
-    CPU.
+def load_run(path: Path | str) -> Run:
+    """Read a finished run; nothing of its training data is needed. The model is in evaluation mode, on the CPU.
 
     Raises AffuseError when the folder holds no finished run.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(as_path("the path of a run", path))
     if not folder.finished:
         if folder.config.exists():
             raise AffuseError(
@@ -311,37 +234,78 @@ def load_run(path: Path) -> Run:
     )
 
 
-def file_name(video: str) -> str:
-    """A video id as a file name, different for different ids: what file systems do not take becomes %XX."""
-    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", video)
+def as_run(run: Run | Path | str) -> Run:
+    """A run, or the finished run at a path. Raises UsageError for anything else."""
+    return run if isinstance(run, Run) else load_run(as_path("a Run or the path of one", run))
 
 
-def write_predictions(
-    path: Path, time: np.ndarray, targets: list[str], prediction: np.ndarray, valid
-) -> None:
-    """CSV with one row per frame: time in seconds, each target, and valid, 1 where some modality was
-    present."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    columns = np.column_stack([time, prediction, valid])
-    formats = ["%.6f"] * (1 + len(targets)) + ["%d"]
-    np.savetxt(text, columns, formats, ",", header=",".join(["time", *targets, "valid"]), comments="")
-    write_bytes(path, text.getvalue().encode())
+def labelled_corpus(
+    store: FeatureStore,
+    labels: Path | str,
+    partition: str,
+    settings: TrainSettings,
+    targets: Iterable[str],
+    device: torch.device,
+    views: bool = False,
+) -> Corpus:
+    """The videos of one partition with their labels, and with `views` all views of their faces, on the device."""
+    files = partition_files(labels, partition, settings.validation, settings.resplit)
+    videos = match(store, files, settings.allow_missing)
+    tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
+    corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views)
+    return corpus.closed() if settings.gaps == "close" else corpus
 
 
-def git_revision() -> str:
-    """The commit of the code that runs, with "+" when it has been changed since; empty outside a
-    repository."""
-    here = ["git", "-C", str(Path(__file__).parent)]
-    questions = (
-        ["ls-files", "--error-unmatch", Path(__file__).name],
-        ["rev-parse", "HEAD"],
-        ["status", "-suno"],
-    )
-    try:
-        answers = [subprocess.run([*here, *q], capture_output=True, text=True) for q in questions]  # noqa: S603
-    except OSError:
-        return ""
-    if any(answer.returncode for answer in answers):
-        return ""
-    return answers[1].stdout.strip() + ("+" if answers[2].stdout.strip() else "")
+def evaluate(
+    run: Run | Path | str, store: FeatureStore | Path | str, labels: Path | str, *args, **options
+) -> dict:
+    """`Run.evaluate` of a run or the one at a path."""
+    return as_run(run).evaluate(store, labels, *args, **options)
+
+
+def predict(
+    run: Run | Path | str,
+    store: FeatureStore | Path | str,
+    out: Path | str,
+    ids: Iterable[str] | None = None,
+    device: str = "auto",
+    figures: bool = True,
+) -> dict:
+    """`Run.predict` of a run or the one at a path, every video saved in `out` as soon as it is made.
+
+    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}}; raises as `Run.predict` does.
+    """
+
+    def save(here: Run, corpus: Corpus) -> dict:
+        return here.predicted(corpus).save(out, figures)
+
+    written, failed = as_run(run).each_video(store, ids, device, save)
+    return {"written": written, "failed": failed}
+
+
+def explain(
+    run: Run | Path | str,
+    store: FeatureStore | Path | str,
+    out: Path | str,
+    ids: Iterable[str] | None = None,
+    device: str = "auto",
+) -> dict:
+    """`Run.explain` of a run or the one at a path: a CSV, empty where there is nothing, and a figure of every video in
+    `out`. Gives and raises what `predict` does."""
+    folder = as_path("a folder to write to", out)
+
+    def save(here: Run, corpus: Corpus) -> dict:
+        (video,), table = corpus.videos, here.explained(corpus)
+        csv, figure = (folder / f"{file_name(video)}{suffix}" for suffix in (".csv", ".png"))
+        make_folder(folder)
+        write_text(csv, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        save_figure(explanation(video, table, corpus.targets), figure)
+        return {
+            "csv": str(csv),
+            "figure": str(figure),
+            "frames": len(table),
+            "valid": int(table["valid"].sum()),
+        }
+
+    written, failed = as_run(run).each_video(store, ids, device, save)
+    return {"written": written, "failed": failed}

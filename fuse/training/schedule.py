@@ -1,9 +1,8 @@
-"""The learning rate over training: warm-up by batch, then a plateau rule on the validation CCC; early
-stop."""
+"""The learning rate over training: warm-up by batch, then a plateau rule on the validation CCC; early stop."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass
@@ -54,6 +53,3 @@ class Schedule:
     def stop(self) -> bool:
         """True when the early stop's patience is used up."""
         return 0 < self.stop_patience <= self.since_best
-
-    def state(self) -> dict:
-        return asdict(self)

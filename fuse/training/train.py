@@ -17,13 +17,17 @@ from pathlib import Path
 
 import torch
 from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import Corpus, Normalisation, Windows
+from affuse.fuse.data.corpus import Corpus, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
+from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
-from affuse.fuse.reports import figures as report
-from affuse.fuse.scoring.evaluate import labelled_corpus, predict_frames, score
+from affuse.fuse.reports.card import model_card
+from affuse.fuse.reports.figures import learning_curve, save_figure
+from affuse.fuse.scoring.evaluate import score
 from affuse.fuse.scoring.metrics import ccc_loss
+from affuse.fuse.scoring.predict import by_video, predict_frames
 from affuse.fuse.training.checkpoint import (
+    RunFolder,
     optimiser_tensors,
     prefixed,
     read_tensors,
@@ -31,13 +35,14 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
-from affuse.fuse.training.run import RunFolder, file_name, fingerprint, write_predictions
+from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import TrainSettings
 from torch import Tensor
 
 from affuse.device import pick_device
 from affuse.errors import AffuseError
+from affuse.files import as_path, file_name, write_text
 
 log = logging.getLogger("affuse")
 
@@ -56,9 +61,9 @@ class Progress:
 
 
 def train(
-    store: Path | FeatureStore,
-    labels: Path,
-    out: Path,
+    store: FeatureStore | Path | str,
+    labels: Path | str,
+    out: Path | str,
     settings: TrainSettings | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> dict:
@@ -69,15 +74,14 @@ def train(
     "left_out"}. Raises UsageError for settings that cannot be or a folder that is taken, AffuseError for data
     that does not fit.
     """
-    settings = settings or TrainSettings()
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    device, folder = pick_device(settings.device), RunFolder(Path(out))
-    data = fingerprint(store, Path(labels), settings)
+    settings, store = settings or TrainSettings(), as_store(store)
+    device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
+    data = fingerprint(store, labels, settings.validation, settings.resplit)
     folder.check(settings, data)
     with _quiet_randomness(device):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
-        training, validation, unlabelled = _load(store, Path(labels), settings, list(model.targets), device)
+        training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
         folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning(
@@ -245,37 +249,28 @@ class _Training:
         folder, corpus, progress = self.folder, self.validation.corpus, self.progress
         self.model.load_state_dict(progress.weights)
         prediction = predict_frames(self.model, self.validation, self.settings.batch, self.settings.precision)
-        present = corpus.any_present().cpu().numpy()
-        result = score(corpus, prediction)
         figures = folder.path / "figures"
         figures.mkdir(exist_ok=True)
-        report.learning_curve(progress.history, figures / "learning-curve.png")
-        for video, name in enumerate(corpus.videos):
-            where = corpus.frames(video)
-            shown = (corpus.time[where], corpus.targets, prediction[where], present[where])
-            write_predictions(folder.path / "predictions" / f"{file_name(name)}.csv", *shown)
+        save_figure(learning_curve(progress.history), figures / "learning-curve.png")
+        for video, (name, made) in enumerate(by_video(corpus, prediction).items()):
+            made.write_csv(folder.path / "predictions" / f"{file_name(name)}.csv")
             if video < FIGURES:
-                truth = (
-                    corpus.truth[where].masked_fill(~corpus.annotated[where, None], torch.nan).cpu().numpy()
-                )
-                report.traces(figures / f"{file_name(name)}.png", name, *shown, truth=truth)
-        card = report.model_card(
-            self.settings,
-            self.model,
-            self.store.provenance,
-            progress.best,
-            result,
-            self.training.corpus,
-            unlabelled,
-        )
-        report.write_text(folder.card, card)
+                where = corpus.frames(video)
+                truth = corpus.truth[where].masked_fill(~corpus.annotated[where, None], torch.nan)
+                save_figure(made.plot(truth.cpu().numpy()), figures / f"{file_name(name)}.png")
+        training, result = self.training.corpus, score(corpus, prediction)
+        facts = {
+            "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "videos": len(training.videos),
+            "frames": int(training.annotated.sum()),
+            "views": list(training.views),
+            "left_out": len(training.left_out) + len(corpus.left_out),
+            "unlabelled": unlabelled,
+        }
+        provenance, settings = self.store.provenance, self.settings
+        write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
         folder.write_model(
-            self.model,
-            progress.weights,
-            self.normalisation,
-            self.settings,
-            self.store.provenance,
-            progress.best,
+            self.model, progress.weights, self.normalisation, settings, provenance, progress.best
         )
         folder.checkpoint.unlink(missing_ok=True)
 

@@ -23,11 +23,10 @@ from affuse.extract.videos import Job
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.data.track import TOLERATED_ROWS
 from affuse.fuse.experiments.folds import Fold
-from affuse.fuse.training.checkpoint import write_bytes
-from affuse.fuse.training.run import file_name
 
 from affuse.console import shown
 from affuse.errors import AffuseError, UsageError
+from affuse.files import file_name, write_bytes
 
 KNOWN = {"train": 356, "validation": 76, "test": 162}  # videos of the challenge's release
 CROPS = "cropped_aligned"

@@ -15,12 +15,12 @@ from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
 from affuse.fuse import TrainSettings, crossval
 from affuse.fuse.experiments.trials import folder_name
-from affuse.fuse.training.checkpoint import write_bytes
 from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
 
 from affuse.config import resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
+from affuse.files import write_bytes
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the

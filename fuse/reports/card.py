@@ -1,0 +1,92 @@
+"""The model card: a run in Markdown, for whoever gets the folder without having trained it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from affuse.fuse.reports.tables import SCORES, markdown
+
+from affuse.version import VERSION
+
+if TYPE_CHECKING:
+    from affuse.features.record import Provenance
+
+
+def model_card(settings: dict, provenance: Provenance, best: dict, result: dict, facts: dict) -> str:
+    """The run in Markdown: what it predicts, from what, how well, and where it should not be trusted.
+
+    best {"epoch"}; result as `score` gives it; facts: parameters, and of the training videos, frames, views, left_out,
+    unlabelled.
+    """
+    targets, views = list(result["ccc"]), facts["views"]
+    untrained = (
+        f"**Untrained backbones: {', '.join(provenance.untrained)}.** Their features are a fixed random "
+        "projection of the input; these numbers say nothing about the method.\n\n"
+    )
+    scores = [[target, *(f"{result[score][target]:.3f}" for score in SCORES)] for target in targets]
+    backbones = [
+        [
+            part,
+            b.name,
+            b.source,
+            b.sha256[:12] or "–",
+            "yes" if b.trained else "**no**",
+            b.licence or "unknown",
+        ]
+        for part, b in provenance.backbones.items()
+    ]
+    seen = (
+        f"\nEach training window saw one of {1 + len(views)} views of its faces (centre, {', '.join(views)}), "
+        "drawn anew\nin every epoch; validation saw the centre."
+    )
+    return _CARD.format(
+        settings=settings,
+        targets=" and ".join(targets[:-1]),
+        today=date.today().isoformat(),
+        version=VERSION,
+        modalities=", ".join(settings["modalities"]),
+        untrained=untrained if provenance.untrained else "",
+        best=best,
+        result=result,
+        scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
+        **{**facts, "views": seen if views else ""},
+        hash=provenance.settings_hash,
+        backbones=markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
+    )
+
+
+_CARD = """# {settings[model]} ({settings[variant]}): {targets} per frame
+
+Trained on {today} with affuse {version}: {parameters:,} parameters, modalities {modalities}, window
+{settings[window]} frames, preset `{settings[preset]}`, seed {settings[seed]}. All settings are in
+`config.yaml`.
+
+{untrained}## Agreement on the validation videos
+
+Best of at most {settings[epochs]} epochs: epoch {best[epoch]}. It was chosen by these same videos, so
+the numbers flatter a little. CCC is over the concatenation of all {result[frames]:,} annotated frames,
+from {result[videos]} videos.
+
+{scores}
+
+## Data
+
+Trained on {videos} videos with {frames:,} annotated frames. {left_out} labelled videos had no features
+and were left out; {unlabelled} videos of the store had no label.{views}
+
+## Features
+
+Extraction settings `{hash}`.
+The model takes features of exactly this kind.
+
+{backbones}
+
+## Limits
+
+Valence and arousal here are what raters saw in the training videos, not what a person felt. The model
+knows the people, languages and recording conditions of its training data; on others its error is
+unknown until measured. It is not fit for decisions about a person. A frame without any modality gets a
+value interpolated from its neighbours, and `valid` 0. Some backbones are licensed for research only:
+see the table above.
+"""

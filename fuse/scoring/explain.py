@@ -1,0 +1,53 @@
+"""What attention and gates did, frame by frame: the size of every update and the gates' weights, beside the
+prediction, on the video's own clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from affuse.fuse.data.windows import Windows
+from affuse.fuse.models.model import FusionModel
+from affuse.fuse.scoring.predict import onto_frames
+
+
+def explained(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> pd.DataFrame:
+    """One row per frame of the windows' one video: time (seconds), the targets and valid as in its prediction, then
+    for every modality m
+
+      update_<m>_<i>          ‖X^i − X^{i−1}‖, what pass i of the attention changed
+      gate_<m>_<candidate>    the gate's weight of X^i, or for HGRJCA of the inner gate G_i; they sum to 1
+      gate_<m>_G<i>_X<j>      HGRJCA: the weight of X^j in its inner gate G_i
+
+    each the mean over the windows that cover the frame, and NaN where the video has no m at that frame.
+    """
+    corpus = windows.corpus
+    with torch.autocast(corpus.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        parts = [_flat(model.explain(b.inputs, mask=b.mask)) for b in windows.ordered(batch)]
+    joined = {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
+    prediction = onto_frames(windows, joined.pop("output"))
+    table = {"time": corpus.time}
+    table |= {target: prediction[:, i] for i, target in enumerate(corpus.targets)}
+    table["valid"] = corpus.any_present().cpu().numpy().astype(int)
+    for name, values in joined.items():
+        (frames,) = windows.to_frames(values[..., None].cpu().numpy())
+        present = corpus.present[name.split("_")[1]].cpu().numpy()
+        table[name] = np.where(present, frames[:, 0], np.nan)
+    return pd.DataFrame(table)
+
+
+def _flat(explanation: dict) -> dict[str, torch.Tensor]:
+    """What `FusionModel.explain` gives, as columns (windows, L); `output` keeps its targets."""
+    columns = {"output": explanation["output"]}
+    for m, updates in explanation["updates"].items():
+        columns |= {f"update_{m}_{i}": norm for i, norm in enumerate(updates.unbind(-1), 1)}
+    for m, weights in explanation["gates"].items():
+        names = explanation["candidates"]
+        # With one recursion GRJCA's X^{l−1} is X^0 once more: the same candidate, its weights together.
+        for name, weight in zip(names, weights.unbind(-1), strict=True):
+            key = f"gate_{m}_{name}"
+            columns[key] = columns[key] + weight if key in columns else weight
+    for m, gates in explanation["inner_gates"].items():
+        for i, weights in enumerate(gates, 1):
+            columns |= {f"gate_{m}_G{i}_X{j}": weight for j, weight in enumerate(weights.unbind(-1))}
+    return columns

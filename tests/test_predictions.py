@@ -1,0 +1,179 @@
+"""A run in a notebook: predictions that show, plot and save themselves; wrong types; one interval; one display."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from affuse.fuse.reports.tables import score_table
+from affuse.fuse.scoring.evaluate import judge
+from affuse.fuse.scoring.metrics import RESAMPLES, ccc, ccc_of_moments, moments, paired_bootstrap, students_t
+from matplotlib.figure import Figure
+
+from affuse import console, fuse
+from affuse.errors import AffuseError, UsageError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predictions")
+    store, labels = tiny.make_data(folder, 3, 3, frames=50, without=("audio", "text"))
+    fuse.train(store, labels, folder / "run", tiny.small(epochs=2))
+    return folder / "run", store, labels
+
+
+@pytest.fixture(scope="module")
+def predictions(trained):
+    return fuse.load_run(trained[0]).predict(trained[1])
+
+
+def test_predictions_are_a_mapping_that_says_what_it_is(trained, predictions):
+    _, store, _ = trained
+    assert list(predictions) == store.ids
+    assert len(predictions) == 6
+    assert predictions.failed == {}
+    assert "t1" in predictions
+    assert "6 videos" in repr(predictions)
+    assert "\n" not in repr(predictions)
+    assert "<table" in predictions._repr_html_()
+    with pytest.raises(KeyError, match="did you mean 't1'"):
+        predictions["t11"]
+
+
+def test_a_frame_has_what_was_there(trained, predictions):
+    _, store, _ = trained
+    frame = predictions["t0"].frame
+    assert list(frame) == ["time", "valence", "arousal", "face", "sound", "words", "valid"]
+    assert not frame[["sound", "words"]].any(axis=None)  # t0 has neither
+    np.testing.assert_array_equal(frame["face"], store["t0"].visual.valid)
+    np.testing.assert_array_equal(frame["valid"], frame["face"])
+    np.testing.assert_array_equal(frame["time"], store["t0"].visual.time)
+    assert predictions["t1"].frame["sound"].any()
+    assert "'t0'" in repr(predictions["t0"])
+    assert "\n" not in repr(predictions["t0"])
+    assert "<table" in predictions["t0"]._repr_html_()
+    assert isinstance(predictions["t0"].plot(), Figure)
+
+
+def test_the_table_is_what_a_hand_makes_of_the_frames(trained, predictions):
+    table = predictions.table()
+    assert list(table.index) == list(predictions)
+    for video, row in table.iterrows():
+        frame = predictions[video].frame
+        assert row["frames"] == len(frame)
+        assert row["seconds"] == pytest.approx(len(frame) / tiny.FPS)
+        assert row["valid"] == pytest.approx(frame["valid"].mean())
+        assert row["arousal"] == pytest.approx(frame["arousal"].mean())
+        assert row["arousal_sd"] == pytest.approx(frame["arousal"].std(ddof=0))
+
+
+def test_saved_is_what_fuse_predict_writes(trained, predictions, tmp_path):
+    run, store, _ = trained
+    streamed = fuse.predict(run, str(store.path), tmp_path / "a")
+    saved = predictions.save(tmp_path / "b")
+    assert streamed.keys() == saved.keys()
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert len(names) == 12
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert pd.read_csv(tmp_path / "b" / "t0.csv")["valid"].tolist() == predictions["t0"].valid.tolist()
+
+
+def test_a_video_with_nothing_fails_and_says_why(trained, tmp_path):
+    store, _ = tiny.make_data(tmp_path, 2, 1, without=("visual", "audio", "text"))
+    found = fuse.load_run(trained[0]).predict(store, ["t0", "t1"])
+    assert list(found) == ["t1"]
+    assert "no_face" in found.failed["t0"]
+    assert "1 failed" in repr(found)
+    with pytest.raises(KeyError, match="no_face"):
+        found["t0"]
+    assert list(fuse.load_run(trained[0]).predict(store, "t1")) == ["t1"]
+
+
+def test_run_explains_and_evaluates_itself(trained):
+    path, store, labels = trained
+    run = fuse.load_run(path)
+    assert "\n" not in repr(run)
+    assert run.evaluate(store, labels, permutations=3) == fuse.evaluate(path, store, labels, permutations=3)
+    tables = run.explain(store, ["t1"])
+    np.testing.assert_allclose(tables["t1"]["valence"], run.predict(store, ["t1"])["t1"].frame["valence"])
+    assert tables["t1"].filter(like="update_").notna().any(axis=None)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, pd.DataFrame(), ["store"]])
+def test_what_is_no_store_run_or_folder_is_said(trained, tmp_path, wrong):
+    path, store, labels = trained
+    run, settings = fuse.load_run(path), tiny.small()
+    for use in (
+        lambda: run.predict(wrong),
+        lambda: run.evaluate(wrong, labels),
+        lambda: run.evaluate(store, wrong),
+        lambda: fuse.predict(wrong, store, tmp_path / "out"),
+        lambda: fuse.explain(wrong, store, tmp_path / "out"),
+        lambda: fuse.predict(run, store, wrong),
+        lambda: fuse.evaluate(wrong, store, labels),
+        lambda: fuse.load_run(wrong),
+        lambda: fuse.train(wrong, labels, tmp_path / "out", settings),
+        lambda: fuse.train(store, wrong, tmp_path / "out", settings),
+        lambda: fuse.train(store, labels, wrong, settings),
+        lambda: fuse.compare(wrong, labels, tmp_path / "out", "concat", settings=settings),
+        lambda: fuse.compare(store, wrong, tmp_path / "out", "concat", settings=settings),
+        lambda: fuse.ablate(store, wrong, tmp_path / "out", settings=settings),
+        lambda: fuse.crossval(wrong, labels, tmp_path / "out", [], settings),
+        lambda: fuse.choose_folds(wrong, tmp_path / "videos.csv"),
+    ):
+        with pytest.raises(UsageError, match=f"not a {type(wrong).__name__}"):
+            use()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_constant_scores_zero_however_it_is_asked():
+    x, flat = np.linspace(-1, 1, 9)[:, None], np.full((9, 1), 0.1)
+    for truth, prediction in ((x, flat), (flat, x), (flat, flat)):
+        assert ccc(truth[:, 0], prediction[:, 0]) == 0
+        assert ccc_of_moments(moments(truth, prediction)) == 0
+    small = 1e-7 * x  # not constant, however little it moves
+    assert ccc(small[:, 0], small[:, 0]) == pytest.approx(1)
+    assert ccc_of_moments(moments(small, small)) == pytest.approx(1)
+
+
+def test_differences_and_scores_have_the_same_kind_of_interval():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 40, 1))
+    one, other = (np.array([[moments(t, t + rng.normal(size=t.shape)) for t in x]]) for _ in range(2))
+    found = paired_bootstrap(one, other, interval=students_t)
+    np.testing.assert_allclose(found.high - found.value, found.value - found.low)
+    plain = paired_bootstrap(one, other)
+    assert (found.high - found.low > plain.high - plain.low).all()  # six videos: Student's t is wider
+
+
+def test_what_interval_it_is_stands_where_it_is_printed():
+    x = np.linspace(-1, 1, 9)[:, None]
+    judged = judge({"a": (x, x), "b": (x, x**3)}, ["valence"])
+    text = score_table({"partition": "all", "left_out": {}, **judged})
+    assert f"Student's t from {RESAMPLES} resamples of the videos, on Fisher's z" in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_seen_on_a_terminal_and_nowhere_else(monkeypatch):
+    for stream, seen in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        console.show_progress("1 of 2 videos", None, False)
+        console.show_progress("2 of 2 videos", "b: it is no video", True)
+        console.show_epoch({"epoch": 1, "epochs": 3, "ccc_mean": 0.5})
+        console.say("done")
+        text = stream.getvalue()
+        assert ("1 of 2 videos" in text) is ("epoch 1 of 3: CCC 0.500" in text) is seen
+        assert "failed: b: it is no video" in text
+        assert text.endswith("done\n")
+
+
+def test_features_of_another_kind_are_refused(trained, tmp_path):
+    other, _ = tiny.make_data(tmp_path, 1, 1, made=tiny.provenance("iresnet50"))
+    with pytest.raises(AffuseError, match="resnet50 → iresnet50"):
+        fuse.load_run(trained[0]).predict(other)
