@@ -102,14 +102,12 @@ def _of_timm(name: str, model: str, allow_untrained: bool) -> Located:
     if ":" not in model and not timm.is_model(model):
         near = nearest(model, timm.list_models()).partition(" Known:")[0]  # of a thousand
         raise UsageError(f"timm {timm.__version__} has no model {model!r}{near}")
-    trained = True
     try:
-        network = timm_network(model, trained)
+        network, trained = timm_network(model, True), True
     except Exception as error:  # of whatever library fetches the weights
         if not allow_untrained:
             raise AffuseError(_not_to_be_had(name, said(error))) from None
-        trained = False
-        network = timm_network(model, trained)
+        network, trained = timm_network(model, False), False
     published = network.pretrained_cfg
     source = f"timm {timm.__version__}, {published.get('hf_hub_id') or model}" if trained else f"seed:{SEED}"
     entry = BackboneSource(name, "visual", 0, published.get("license") or UNSTATED)
@@ -155,8 +153,14 @@ def _of_transformers(part: str, name: str, model: str, folder: Path, allow_untra
         {file.name for pattern in DESCRIBING for file in path.glob(pattern)} | {w.name for w in weights}
     )
     entry = BackboneSource(public_name(name), part, 0, UNSTATED)
-    source = source if weights else f"seed:{SEED}"
-    return Located(entry.name, path, source, sha256_of_files(path, files), bool(weights), entry)
+    return Located(
+        entry.name,
+        path,
+        source if weights else f"seed:{SEED}",
+        sha256_of_files(path, files),
+        bool(weights),
+        entry,
+    )
 
 
 def _of_file(part: str, name: str, folder: Path) -> Located:
@@ -179,11 +183,7 @@ def _of_file(part: str, name: str, folder: Path) -> Located:
                 f"The file {path} of backbone {name!r} cannot be run: {said(error, path)}."
             ) from None
     if not hasattr(module, member):
-        own = [
-            key
-            for key, value in vars(module).items()
-            if hasattr(value, "encode") and not isinstance(value, str)
-        ]
+        own = [key for key, value in inspect.getmembers(module, inspect.isclass) if hasattr(value, "encode")]
         raise UsageError(f"{path} has no {member!r}{nearest(member, own)}")
     return _described(part, public_name(name), path, f"file:{path.name}", sha256, getattr(module, member))
 
@@ -220,7 +220,5 @@ def lacking(name: str, path: Path, what: str) -> str:
 def said(error: Exception, path: Path | None = None) -> str:
     """An error in a line: its kind, its words, and where in the file at `path` it came up."""
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
-    words = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}".rstrip(
-        "."
-    )
-    return words + (f" (line {lines[-1]})" if lines else "")
+    words = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+    return f"{type(error).__name__}: {words}" + (f" (line {lines[-1]})" if lines else "")

@@ -109,14 +109,7 @@ class Networks:
                 self.detector  # noqa: B018 (built here)
 
 
-def build(
-    part: str,
-    located: Located,
-    settings: ExtractSettings,
-    device: torch.device,
-    dtype: torch.dtype,
-    together=False,
-):
+def build(part: str, located: Located, settings: ExtractSettings, device, dtype, together: bool = False):
     """The encoder of one part, ready to be called. Raises AffuseError where it cannot be made of what was found."""
     try:
         if part == "visual":
@@ -128,11 +121,8 @@ def build(
 
             half = device.type == "cuda" and settings.precision == "bfloat16"
             given = (located, settings.language, device, half)
-            return (
-                ChunkedTranscriber(*given, together)
-                if settings.transcription == "chunked"
-                else Transcriber(*given)
-            )
+            chunked = settings.transcription == "chunked"
+            return ChunkedTranscriber(*given, together) if chunked else Transcriber(*given)
         from affuse.extract.audio import SoundEncoder
         from affuse.extract.strangers import FramedSound, Stranger
         from affuse.extract.text import WordEncoder

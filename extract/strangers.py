@@ -118,7 +118,9 @@ class FramedSound:
         given = self.scaled(
             np.pad(heard, (0, max(0, SHORTEST - len(heard)))), sampling_rate=SAMPLE_RATE, return_tensors="pt"
         )
-        given = {name: value.to(self.device, self.dtype) for name, value in given.items()}
+        given = {
+            n: v.to(self.device, self.dtype if v.is_floating_point() else None) for n, v in given.items()
+        }
         frames = self.network(**given).last_hidden_state[0].float().cpu().numpy()  # (F, width)
         seconds = max(SHORTEST, len(heard)) / SAMPLE_RATE
         middle = first / SAMPLE_RATE + (np.arange(len(frames)) + 0.5) * seconds / len(frames)

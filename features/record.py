@@ -202,7 +202,8 @@ def failure_of(parts: Iterable[tuple[str, str]]) -> str | None:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where a frozen network came from. `sha256` is empty for an untrained one; `width` its embedding's."""
+    """Where a frozen network came from. `sha256` is empty for an untrained one of our table; `width` its
+    embedding's."""
 
     name: str
     source: str

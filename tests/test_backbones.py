@@ -14,6 +14,7 @@ from affuse.extract.backbones import public_name, whole_name
 from affuse.extract.extraction import extract_settings
 from affuse.extract.networks import build, locate_backbones, make_provenance
 from affuse.extract.transcripts import Word
+from affuse.extract.weights import doctor
 from affuse.extract.weights.download import sha256_of
 from affuse.features.store import FeatureStore
 from click.testing import CliRunner
@@ -136,7 +137,7 @@ def test_a_worker_loads_it_too_and_a_relative_path_will_do(own, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "visual", "message"),
     [
-        ("", "", "Tny", r"has no 'Tny'; did you mean 'Tiny'\? Known: Tiny, Loud, Letters"),
+        ("", "", "Tny", r"has no 'Tny'; did you mean 'Tiny'\? Known: Letters, Loud, Tiny"),
         ("width = 6\n", "\n", "Tiny", "has no `width`"),
         ("size = 32\n", "\n", "Tiny", "has no `size`"),
         ("def encode(self, crops)", "def code(self, crops)", "Tiny", "has no `encode`"),
@@ -215,6 +216,8 @@ def test_an_installed_package_offers_backbones(own, monkeypatch):
     assert (found.name, found.source) == ("tiny", "package:tiny-faces 1.2")
     assert found.sha256 == sha256_of(own)
     assert built("visual", found)(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
+    row = doctor.report()[-1]
+    assert (row["name"], row["state"], row["where"]) == ("tiny", "found", "my_backbone:Tiny")
     with pytest.raises(UsageError, match="unknown visual backbone 'tinny'"):
         located("visual", "tinny")
     sys.modules.pop("my_backbone")
