@@ -22,6 +22,13 @@ VIDEOS_OUT = click.option(
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
+def training_options(command):
+    """How to train, and how to answer."""
+    for option in (SET, CONFIG, JSON, TRAIN_DEVICE, PRESET):
+        command = option(command)
+    return command
+
+
 @click.group()
 def fuse() -> None:
     """Train fusion models over a store, evaluate them, predict with them."""
@@ -34,13 +41,9 @@ def fuse() -> None:
     "--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with."
 )
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
-@PRESET
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
 @RATE
-@TRAIN_DEVICE
-@JSON
-@CONFIG
-@SET
+@training_options
 def train(store, labels, out, model, preset, seed, rate, device, as_json, config, assignments) -> None:
     """Train a model on a store's features and leave a run folder."""
     from affuse.fuse import train as run_training
@@ -49,7 +52,6 @@ def train(store, labels, out, model, preset, seed, rate, device, as_json, config
     settings = train_settings(
         config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
     )
-
     result = run_training(store, labels, out, settings, show_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
@@ -98,12 +100,8 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 )
 @click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
 @click.option("--model", help="Fusion model.  [default: rjcma]")
-@PRESET
 @RATE
-@TRAIN_DEVICE
-@JSON
-@CONFIG
-@SET
+@training_options
 def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
               config, assignments) -> None:  # fmt: skip
     """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
@@ -159,11 +157,7 @@ def fuse_explain(run, store, out, device, as_json) -> None:
 @LABELS
 @TRIALS_OUT
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
-@PRESET
-@TRAIN_DEVICE
-@JSON
-@CONFIG
-@SET
+@training_options
 def fuse_compare(
     models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments
 ) -> None:
@@ -187,11 +181,7 @@ def fuse_compare(
 @STORE
 @LABELS
 @TRIALS_OUT
-@PRESET
-@TRAIN_DEVICE
-@JSON
-@CONFIG
-@SET
+@training_options
 def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
     """What each part of a model is worth: recursions 0 to 4, temporal encoder, modalities, gates, tied weights. A
     table and a figure each. Runs already made are not made again."""

@@ -24,9 +24,10 @@ log = logging.getLogger("affuse")
 SHOWN = 5  # changes that a message names
 
 Fingerprint = dict[str, dict[str, dict[str, str]]]
+Features = FeatureStore | Path | str  # a store or its path
 
 
-def as_store(features: FeatureStore | Path | str) -> FeatureStore:
+def as_store(features: Features) -> FeatureStore:
     """A store, or the store at a path. Raises UsageError for anything else."""
     if isinstance(features, FeatureStore):
         return features
@@ -82,17 +83,19 @@ class Corpus:
         rows = np.flatnonzero(self.annotated.cpu().numpy() & np.repeat(has, np.diff(self.start)))
         keep = torch.from_numpy(rows).to(self.device)
         counts = np.diff(np.searchsorted(rows, self.start))
+        tensors = {
+            field: {name: tensor[keep] for name, tensor in getattr(self, field).items()}
+            for field in ("features", "present", "views")
+        }
         return replace(
             self,
             videos=[self.videos[i] for i in kept],
             start=np.concatenate([[0], np.cumsum(counts[kept])]),
             time=self.time[rows],
-            features={m: x[keep] for m, x in self.features.items()},
-            present={m: x[keep] for m, x in self.present.items()},
             truth=self.truth[keep],
             annotated=self.annotated[keep],
             left_out=self.left_out | left_out,
-            views={view: x[keep] for view, x in self.views.items()},
+            **tensors,
         )
 
 
@@ -112,37 +115,31 @@ def load_corpus(
     A video with none of the modalities is left out, and said so in `left_out`. Raises AffuseError where
     labels do not fit their videos, naming the files, and where no video is left.
     """
-    kept, times, truths, valids, left_out, misfits = [], [], [], [], {}, []
-    features = {m: [] for m in modalities}
-    present = {m: [] for m in modalities}
-    further = []  # {view: (frames, width)} of each video
-    for name in videos:
-        video = store.read(name, modalities, views)
-        time = store.frame_times(name)
+    laid: dict[str, tuple[np.ndarray, ...]] = {}  # of each video: time, truth, annotated
+    rows = {m: [] for m in modalities}  # of each video: embedding, present
+    further, left_out, misfits = [], {}, []
+    for name in dict.fromkeys(videos):
+        video, time = store.read(name, modalities, views), store.frame_times(name)
         aligned = align(video, time, modalities, store.widths)
         if not any(valid.any() for _, valid in aligned.values()):
             left_out[name] = "; ".join(f"no {m}: {_why(video, m)}" for m in modalities)
             continue
-        truth, valid = np.zeros((len(time), len(targets)), np.float32), np.zeros(len(time), bool)
+        truth, annotated = np.zeros((len(time), len(targets)), np.float32), np.zeros(len(time), bool)
         if tracks is not None:
             try:
-                truth, valid = lay(tracks[name], targets, time)
+                truth, annotated = lay(tracks[name], targets, time)
             except AffuseError as error:
                 misfits.append(str(error))
                 continue
-        kept.append(name)
-        times.append(time)
-        truths.append(truth)
-        valids.append(valid)
-        for m, (embedding, mask) in aligned.items():
-            features[m].append(torch.from_numpy(embedding).to(device))
-            present[m].append(torch.from_numpy(mask).to(device))
+        laid[name] = time, truth, annotated
+        for m, parts in aligned.items():
+            rows[m].append([torch.from_numpy(part).to(device) for part in parts])
         if views and "visual" in modalities:
             seen = _aligned_views(video, time, store.widths)
-            further.append({view: torch.from_numpy(rows).to(device) for view, rows in seen.items()})
+            further.append({view: torch.from_numpy(faces).to(device) for view, faces in seen.items()})
     if misfits:
         raise AffuseError("\n".join(misfits))
-    if not kept:
+    if not laid:
         raise AffuseError(
             f"None of the {len(left_out)} videos has features to work on: "
             + "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:5])
@@ -151,20 +148,24 @@ def load_corpus(
     named = dict.fromkeys(view for seen in further for view in seen)
     seen = {
         view: torch.cat(
-            [own.pop(view, centre) for own, centre in zip(further, features["visual"], strict=True)]
+            [own.pop(view, centre) for own, (centre, _) in zip(further, rows["visual"], strict=True)]
         )
         for view in named
     }
+    time, truth, annotated = (np.concatenate(part) for part in zip(*laid.values(), strict=True))
+    features, present = {}, {}
+    for m in modalities:  # one modality after the other, so that only one is in memory twice
+        features[m], present[m] = (torch.cat(parts) for parts in zip(*rows.pop(m), strict=True))
     return Corpus(
-        kept,
+        list(laid),
         list(targets),
-        np.concatenate([[0], np.cumsum([len(t) for t in times])]),
-        np.concatenate(times),
-        {m: torch.cat(features.pop(m)) for m in modalities},
-        {m: torch.cat(present.pop(m)) for m in modalities},
-        torch.from_numpy(np.concatenate(truths)).to(device),
-        torch.from_numpy(np.concatenate(valids)).to(device),
-        {name: tracks[name] for name in kept if tracks[name].time is not None} if tracks else {},
+        np.concatenate([[0], np.cumsum([len(parts[0]) for parts in laid.values()])]),
+        time,
+        features,
+        present,
+        torch.from_numpy(truth).to(device),
+        torch.from_numpy(annotated).to(device),
+        {name: tracks[name] for name in laid if tracks[name].time is not None} if tracks else {},
         left_out,
         seen,
     )

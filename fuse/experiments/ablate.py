@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import as_store
+from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, parse_name, run_trials
 from affuse.fuse.models.registry import find, resolve_options
 from affuse.fuse.models.spec import Options
@@ -124,7 +123,7 @@ def _modalities(options: Options, fewest: int) -> Ablation:
 
 
 def ablate(
-    store: FeatureStore | Path | str,
+    store: Features,
     labels: Path | str,
     out: Path | str,
     model: str = "rjcma",

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import as_store
+from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.experiments.trials import make_entries, run_trials
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import learning_curves, save_figure
@@ -36,7 +35,7 @@ class Comparison:
 
 
 def compare(
-    store: FeatureStore | Path | str,
+    store: Features,
     labels: Path | str,
     out: Path | str,
     models: str | Iterable[str] | Mapping[str, dict],

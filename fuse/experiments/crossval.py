@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import Corpus, as_store, fingerprint, load_corpus
+from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.reports.tables import write_json
@@ -22,7 +22,7 @@ from affuse.fuse.training.run import Run, labelled_corpus, load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import UsageError
 from affuse.files import as_path, file_name, make_folder, write_text
 
 log = logging.getLogger("affuse")
@@ -84,7 +84,7 @@ def choose_folds(
 
 
 def crossval(
-    store: FeatureStore | Path | str,
+    store: Features,
     labels: Path | str,
     out: Path | str,
     folds: Sequence[Fold],
@@ -125,7 +125,7 @@ def crossval(
         on_fold(fold.name, not finished)
         runs.append(load_run(path).on(settings.device))
     result = _out_of_fold(runs, folds, store, labels, out)
-    result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble, settings)}
+    result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
     if score_test:
         targets = runs[0].model.targets
         corpus = labelled_corpus(store, labels, "test", settings, targets, runs[0].device)
@@ -166,21 +166,14 @@ def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path
     }
 
 
-def _others(runs, folds, store: FeatureStore, out: Path, method: str, settings: TrainSettings) -> dict:
+def _others(runs: Sequence[Run], folds, store: FeatureStore, out: Path, method: str) -> dict:
     """All models together on the store's videos that no fold has: those of the test partition, and unlabelled ones."""
     held = {video for fold in folds for video in fold.validation}
-    written, failed = [], {}
-    for video in store.ids:
-        if video in held:
-            continue
-        try:
-            corpus = load_corpus(
-                store, [video], settings.modalities, runs[0].model.targets, device=runs[0].device
-            )
-        except AffuseError as error:
-            failed[video] = str(error)
-            continue
-        made = by_video(corpus, predict_together(runs, corpus, method))[video]
+
+    def save(here: Run, corpus: Corpus) -> None:
+        ((video, made),) = by_video(corpus, predict_together(runs, corpus, method)).items()
         made.write_csv(out / "ensemble" / f"{file_name(video)}.csv")
-        written.append(video)
-    return {"videos": written, "failed": failed}
+
+    others = [video for video in store.ids if video not in held]
+    written, failed = runs[0].each_video(store, others, str(runs[0].device), save)
+    return {"videos": list(written), "failed": failed}

@@ -53,13 +53,10 @@ def traces(
     """
     figure, axes = new_figure(len(targets), 1.2 + 2.2 * len(targets))
     for i, (axis, target) in enumerate(zip(axes, targets, strict=True)):
-        axis.axhline(0, color="0.8", linewidth=0.8)
         if truth is not None:
             axis.plot(time, truth[:, i], color="0.45", label="annotated")
         axis.plot(time, prediction[:, i], color=colour(target, i), label="predicted")
-        if not present.all():
-            axis.fill_between(time, -1, 1, where=~present, color="0.9", step="mid", label="no features")
-        axis.set(ylabel=f"{target} (−1 to 1)", ylim=(-1.05, 1.05))
+        _ground(axis, time, present, f"{target} (−1 to 1)")
         axis.legend(loc="upper right", ncols=3, fontsize="small")
     axes[0].set_title(title)
     axes[-1].set_xlabel("time (s)")
@@ -74,6 +71,14 @@ def new_figure(rows: int, height: float):
     figure = Figure(figsize=(9, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+
+
+def _ground(axis, time: np.ndarray, present: np.ndarray, label: str) -> None:
+    """The scale of valence and arousal, its zero, and a shade where there are no features."""
+    axis.axhline(0, color="0.8", linewidth=0.8, zorder=1.5)
+    if not present.all():
+        axis.fill_between(time, -1, 1, where=~present, color="0.9", step="mid", label="no features")
+    axis.set(ylabel=label, ylim=(-1.05, 1.05))
 
 
 def colour(target: str, i: int) -> str:
@@ -96,13 +101,10 @@ def explanation(title: str, table: pd.DataFrame, targets: Sequence[str]) -> Figu
     rows = len(updated) + len(gated)
     figure, axes = new_figure(1 + rows, 2.2 + 1.5 * rows)
     time, first, rest = table["time"], axes[0], iter(axes[1:])
-    first.axhline(0, color="0.8", linewidth=0.8)
     for i, target in enumerate(targets):
         first.plot(time, table[target], color=colour(target, i), label=target)
-    absent = table["valid"] == 0
-    if absent.any():
-        first.fill_between(time, -1, 1, where=absent, color="0.9", step="mid", label="no features")
-    first.set(ylabel="prediction\n(−1 to 1)", ylim=(-1.05, 1.05), title=title)
+    _ground(first, time, table["valid"] != 0, "prediction\n(−1 to 1)")
+    first.set_title(title)
     for m, axis in zip(updated, rest, strict=False):
         for i, name in enumerate(column for column in table if column.startswith(f"update_{m}_")):
             shade = str(0.55 * (i % 2))

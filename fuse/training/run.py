@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
-from affuse.fuse.data.corpus import Corpus, as_store, load_corpus, match
+from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import partition_files, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model, load_weights
@@ -47,7 +47,7 @@ class Run:
     best: dict
 
     def predict(
-        self, features: FeatureStore | Path | str, ids: Iterable[str] | None = None, device: str = "auto"
+        self, features: Features, ids: Iterable[str] | None = None, device: str = "auto"
     ) -> Predictions:
         """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
         averaged where windows overlap. Features may be float16.
@@ -59,7 +59,7 @@ class Run:
 
     def evaluate(
         self,
-        features: FeatureStore | Path | str,
+        features: Features,
         labels: Path | str,
         partition: str = "validation",
         device: str = "auto",
@@ -94,7 +94,7 @@ class Run:
         }
 
     def explain(
-        self, features: FeatureStore | Path | str, ids: Iterable[str] | None = None, device: str = "auto"
+        self, features: Features, ids: Iterable[str] | None = None, device: str = "auto"
     ) -> dict[str, pd.DataFrame]:
         """What attention and gates did in every video, frame by frame; `explained` names the columns.
 
@@ -108,7 +108,7 @@ class Run:
 
     def predict_partition(
         self,
-        features: FeatureStore | Path | str,
+        features: Features,
         labels: Path | str,
         partition: str,
         device: str = "auto",
@@ -157,7 +157,7 @@ class Run:
 
     def each_video(
         self,
-        features: FeatureStore | Path | str,
+        features: Features,
         ids: Iterable[str] | None,
         device: str,
         make: Callable[[Run, Corpus], T],
@@ -256,16 +256,14 @@ def labelled_corpus(
     return corpus.closed() if settings.gaps == "close" else corpus
 
 
-def evaluate(
-    run: Run | Path | str, store: FeatureStore | Path | str, labels: Path | str, *args, **options
-) -> dict:
+def evaluate(run: Run | Path | str, store: Features, labels: Path | str, *args, **options) -> dict:
     """`Run.evaluate` of a run or the one at a path."""
     return as_run(run).evaluate(store, labels, *args, **options)
 
 
 def predict(
     run: Run | Path | str,
-    store: FeatureStore | Path | str,
+    store: Features,
     out: Path | str,
     ids: Iterable[str] | None = None,
     device: str = "auto",
@@ -285,7 +283,7 @@ def predict(
 
 def explain(
     run: Run | Path | str,
-    store: FeatureStore | Path | str,
+    store: Features,
     out: Path | str,
     ids: Iterable[str] | None = None,
     device: str = "auto",

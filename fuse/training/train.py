@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from affuse.features import FeatureStore
-from affuse.fuse.data.corpus import Corpus, as_store, fingerprint
+from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
@@ -61,7 +60,7 @@ class Progress:
 
 
 def train(
-    store: FeatureStore | Path | str,
+    store: Features,
     labels: Path | str,
     out: Path | str,
     settings: TrainSettings | None = None,
@@ -85,8 +84,7 @@ def train(
         folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning(
-                "the features come from untrained backbones: %s",
-                ", ".join(store.provenance.untrained),
+                "the features come from untrained backbones: %s", ", ".join(store.provenance.untrained)
             )
         run = _Training(folder, settings, model, training, validation, store)
         resumed_at = run.resume()
