@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from affuse.fuse.data.corpus import Features, as_store
+from affuse.fuse.experiments.compare import surroundings
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, parse_name, run_trials
 from affuse.fuse.models.registry import find, resolve_options
 from affuse.fuse.models.spec import Options
@@ -148,7 +149,7 @@ def ablate(
     wanted = {f"{model}, {a.name} {level}": changes for a in asked for level, changes in a.levels.items()}
     entries = make_entries({model: {}, **wanted}, base.settings, store.widths)
     trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch)
-    facts = {**trials.facts([base], model), "skipped": skipped}
+    facts = {**surroundings(trials, [base], model), "skipped": skipped}
     found, texts = {}, []
     for ablation in asked:
         table = found[ablation.name] = _table(ablation, model, entries, trials)

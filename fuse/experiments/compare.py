@@ -5,20 +5,30 @@ compare(store, labels, out, "rjcma,concat,unimodal@visual", seeds=[0, 1, 2], set
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import torch
 from affuse.fuse.data.corpus import Features, as_store
-from affuse.fuse.experiments.trials import make_entries, run_trials
+from affuse.fuse.experiments.trials import Entry, Trials, make_entries, run_trials
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import learning_curves, save_figure
+from affuse.fuse.scoring.metrics import OF_DIFFERENCES
 from affuse.fuse.training.settings import TrainSettings
 
 from affuse.config import nearest
+from affuse.device import pick_device
 from affuse.errors import UsageError
 from affuse.files import as_path, write_text
+from affuse.version import VERSION
+
+SHARED = (  # settings of the schedule that a table's reader wants to know
+    "preset", "window", "hop", "batch", "epochs", "learning_rate", "weight_decay", "warmup", "stop_patience",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ def compare(
     reference = reference or str(table["mean"].idxmax())
     against = trials.differences(reference, [name for name in names if name != reference])
     facts = {
-        **trials.facts(entries, reference),
+        **surroundings(trials, entries, reference),
         "models": tables.records(table.reset_index()),
         "scores": tables.records(trials.scores),
         "differences": tables.records(against),
@@ -78,3 +88,23 @@ def compare(
     save_figure(learning_curves(trials.histories, names), out / "learning-curves.png")
     tables.write_json(out / "results.json", facts)
     return Comparison(table, trials.scores, against, facts, tables.comparison_text(table, against, facts))
+
+
+def surroundings(trials: Trials, entries: list[Entry], reference: str) -> dict:
+    """What stands around every table, JSON-able: the settings that all entries share, date, versions and hardware."""
+    settings = [entry.settings.model_dump(include=set(SHARED)) for entry in entries]
+    device = pick_device(entries[0].settings.device)
+    cores = f"{os.cpu_count()} CPU cores"
+    return {
+        "reference": reference,
+        "seeds": trials.seeds,
+        "targets": trials.targets,
+        "environment": {
+            "date": date.today().isoformat(),
+            "affuse": VERSION,
+            "torch": torch.__version__,
+            "hardware": cores if device.type == "cpu" else torch.cuda.get_device_name(device),
+        },
+        "protocol": {k: settings[0][k] for k in SHARED if all(s[k] == settings[0][k] for s in settings)},
+        "interval_method": OF_DIFFERENCES,
+    }

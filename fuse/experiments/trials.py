@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +26,15 @@ from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
 from affuse.fuse.models.spec import VARIANTS, ModelSettings
 from affuse.fuse.scoring.evaluate import pairs, score_pairs
-from affuse.fuse.scoring.metrics import OF_DIFFERENCES, Difference, moments, paired_bootstrap, students_t
+from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap, students_t
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
 from affuse.fuse.training.run import load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
 
 from affuse.config import nearest, resolve
-from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
 from affuse.files import make_folder
-from affuse.version import VERSION
 
 ALL = "all"
 NAME = re.compile(r"(?s)((?:.*\.py:)?[^:@]*)(?::([^@]*))?(?:@(.*))?")  # model, variant, modalities
@@ -172,9 +168,6 @@ def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, 
 log = logging.getLogger("affuse")
 
 DATA = "data.json"  # what all runs are made from
-SHARED = (  # settings of the schedule that a table's reader wants to know
-    "preset", "window", "hop", "batch", "epochs", "learning_rate", "weight_decay", "warmup", "stop_patience",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -234,25 +227,6 @@ class Trials:
                 rows.append([name, target, videos, *values])
         columns = ["model", "target", "videos", "difference", "low", "high", "above_zero"]
         return pd.DataFrame(rows, columns=columns)
-
-    def facts(self, entries: list[Entry], reference: str) -> dict:
-        """What stands around every table, JSON-able: the shared settings of `entries`, date, versions and hardware."""
-        settings = [entry.settings.model_dump(include=set(SHARED)) for entry in entries]
-        device = pick_device(entries[0].settings.device)
-        cores = f"{os.cpu_count()} CPU cores"
-        return {
-            "reference": reference,
-            "seeds": self.seeds,
-            "targets": self.targets,
-            "environment": {
-                "date": date.today().isoformat(),
-                "affuse": VERSION,
-                "torch": torch.__version__,
-                "hardware": cores if device.type == "cpu" else torch.cuda.get_device_name(device),
-            },
-            "protocol": {k: settings[0][k] for k in SHARED if all(s[k] == settings[0][k] for s in settings)},
-            "interval_method": OF_DIFFERENCES,
-        }
 
 
 def run_trials(
