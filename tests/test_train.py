@@ -17,9 +17,9 @@ import torch
 from affuse.fuse.data.corpus import Normalisation, Windows, load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.training import train as training
-from affuse.training.checkpoint import read_tensors
-from affuse.training.schedule import Schedule
-from affuse.training.settings import PRESETS, TrainSettings, train_settings
+from affuse.fuse.training.checkpoint import read_tensors
+from affuse.fuse.training.schedule import Schedule
+from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
@@ -268,13 +268,14 @@ def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypa
 
 
 RUN = """
-import time
+import signal
 from pathlib import Path
 import tiny
 from affuse import fuse
 def on_epoch(row):
     print(row["epoch"], flush=True)
-    time.sleep(0.05)
+    if row["epoch"] == {held}:
+        signal.pause()
 fuse.train(Path({store!r}), Path({labels!r}), Path({out!r}), tiny.small(**{settings!r}), on_epoch)
 """
 
