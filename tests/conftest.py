@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of torch: tests side by side have a core each
-os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start, too
-torch.set_num_threads(THREADS)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too
+torch.set_num_threads(1)  # at the sizes of tests several only wait for each other
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ work. Local workers import the main module and so are behind the gate too; those
 """
 
 import os
+import time
 from pathlib import Path
 
 from affuse.extract.extractor import Extractor
@@ -19,6 +20,7 @@ def again_and_again(extractor, job, extract=Extractor.__call__):
         video = extract(extractor, job)
         if len(list(SHARDS.glob("[!.]*.h5"))) < int(GATE.read_text()):
             return video
+        time.sleep(0.1)  # a processor is left to others now and then
 
 
 Extractor.__call__ = again_and_again

@@ -19,9 +19,9 @@ from affuse.errors import UsageError
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
+def videos(tmp_path_factory, say) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    talking_head(folder / "a.mp4", seconds=1.0)
+    talking_head(folder / "a.mp4", seconds=1.0, samples=say("Good morning."))
     return folder
 
 

@@ -36,7 +36,7 @@ def extract(videos: Path, store: Path, workers: int = 0) -> subprocess.Completed
     environment = {**os.environ, "XDG_CACHE_HOME": str(store.parent / "cache")}
     environment |= {"OMP_THREAD_LIMIT": "1"}  # small pictures: more threads only wait for each other
     environment.pop("AFFUSE_WEIGHTS", None)
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=1200)
 
 
 class Run:
@@ -64,8 +64,12 @@ class Run:
         path = self.videos / "grows.ts"
         more = path.read_bytes()
         with path.open("ab") as file:
-            while not done.wait(0.5):
-                file.write(more[: len(more) // 10])
+            over = False
+            while not over:
+                over = done.wait(0.5)
+                file.write(
+                    more[: len(more) // 10]
+                )  # once when all is over, too: it has grown since it was read
                 file.flush()
 
 

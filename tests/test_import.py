@@ -371,7 +371,8 @@ def test_memory_stays_flat_over_many_videos(tmp_path, suffix):
     for i in range(1, 30):
         os.link(first, first.with_stem(f"v{i:02}"))
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom affuse.features.importing import Layout, import_features\n"
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from affuse.features.importing import Layout, import_features\n"
         "seen = []\n"
         "import_features(Path(sys.argv[1]), Path(sys.argv[2]), Layout(rates={'visual': 25}),\n"
         "    lambda *_: seen.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))\n"

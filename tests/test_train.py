@@ -280,11 +280,12 @@ fuse.train(Path({store!r}), Path({labels!r}), Path({out!r}), tiny.small(**{setti
 """
 
 
-@pytest.mark.parametrize(("epoch", "wait"), [(1, 0.0), (4, 0.08)])
+@pytest.mark.parametrize(("epoch", "wait"), [(1, 0.0), (4, 0.08)])  # killed as one ends, and in the next
 def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(data, finished, tmp_path, epoch, wait):
     store, labels = data
     out = tmp_path / "run"
-    script = RUN.format(store=str(store.path), labels=str(labels), out=str(out), settings=EPOCHS)
+    held = epoch + (wait > 0)  # it goes no further, however long the kill takes
+    script = RUN.format(store=str(store.path), labels=str(labels), out=str(out), settings=EPOCHS, held=held)
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
     process = subprocess.Popen(
@@ -430,7 +431,7 @@ def test_a_diverging_run_says_so(data, tmp_path, monkeypatch):
 
 
 def test_importing_fuse_costs_no_torch():
-    code = "import sys, fuse; print(json.dumps('torch' in sys.modules))".replace(
+    code = "import sys, affuse.fuse; print(json.dumps('torch' in sys.modules))".replace(
         "import sys", "import json, sys"
     )
     root = str(Path(__file__).resolve().parents[1])
