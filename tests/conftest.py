@@ -27,6 +27,22 @@ def own_threads():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def loose_figures():
+    """Axes stay where they are: to fit them to what is written takes half of the time of a small figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda engine, figure: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Figures are empty files: to draw them takes longer than to train at these sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **options: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def say():
     """Speaks a sentence between two seconds of silence: (samples,) at 16 kHz."""

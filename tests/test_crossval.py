@@ -17,6 +17,8 @@ from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def table(path, *lines):
     path.write_text("\n".join(lines) + "\n")

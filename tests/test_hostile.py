@@ -18,8 +18,11 @@ from affuse.extract.videos import find_jobs
 from affuse.features.record import MODALITIES
 from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
+from click.testing import CliRunner
 from hostile import CASES, SECRET, build_all, mux
 from media import face_frames, plain_frames, talking_head, tone
+
+from affuse.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 2
@@ -27,12 +30,15 @@ NORMAL = ["aa-normal", "normal", "zz-normal"]
 TWO_PEOPLE = ROOT.parent / "shared" / "clips" / "two-faces-12fps.mp4"
 
 
-def extract(videos: Path, store: Path, workers: int = 0) -> subprocess.CompletedProcess:
-    """As people run it, in a process that may crash on its own."""
-    command = [sys.executable, "cli.py", "extract", "--video-dir", videos, "--out", store, "--device", "cpu"]
+def arguments(videos: Path, store: Path) -> list[str]:
+    command = ["extract", "--video-dir", str(videos), "--out", str(store), "--device", "cpu"]
     command += ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
-    command += ["--set", "backbones.visual=ir50-ferplus"]  # the smallest pictures
-    command += ["--workers", str(workers)]
+    return [*command, "--set", "backbones.visual=ir50-ferplus"]  # the smallest pictures
+
+
+def extract(videos: Path, store: Path) -> subprocess.CompletedProcess:
+    """As people run it, in processes that may crash on their own."""
+    command = [sys.executable, "cli.py", *arguments(videos, store), "--workers", str(WORKERS)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(store.parent / "cache")}
     environment |= {"OMP_THREAD_LIMIT": "1"}  # small pictures: more threads only wait for each other
     environment.pop("AFFUSE_WEIGHTS", None)
@@ -52,11 +58,11 @@ class Run:
         grower = threading.Thread(target=self._grow, args=(done,))
         grower.start()
         try:
-            self.result = extract(self.videos, folder / "store", WORKERS)
+            self.result = extract(self.videos, folder / "store")
         finally:
             done.set()
             grower.join()
-        self.alone = extract(folder / "alone", folder / "store-alone")
+        self.alone = CliRunner().invoke(main, arguments(folder / "alone", folder / "store-alone"))
         self.store, self.normal = FeatureStore(folder / "store"), FeatureStore(folder / "store-alone")
         self.stderr = self.result.stderr.decode("utf-8", "surrogateescape")
 
@@ -99,7 +105,7 @@ def test_it_ends_as_stated(run, case):
 
 
 def test_neighbours_are_as_if_alone(run):
-    assert run.alone.returncode == 0, run.alone.stderr
+    assert run.alone.exit_code == 0, run.alone.stderr
     for name in NORMAL:
         assert run.store.header(name).features_digest == run.normal.header(name).features_digest
 
@@ -123,10 +129,10 @@ def test_the_store_is_whole(run):
 
 
 def test_a_file_that_grew_is_remade(run):
-    again = extract(run.videos, run.store.path)
-    assert b"2 to extract (1 source changed; 1 unreadable" in again.stderr
-    settled = extract(run.videos, run.store.path)
-    assert b"source changed" not in settled.stderr
+    again = CliRunner().invoke(main, arguments(run.videos, run.store.path))
+    assert "2 to extract (1 source changed; 1 unreadable" in again.stderr
+    settled = CliRunner().invoke(main, arguments(run.videos, run.store.path))
+    assert "source changed" not in settled.stderr
 
 
 @pytest.mark.parametrize("name", ["size-changes", "size-changes-up"])

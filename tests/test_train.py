@@ -24,6 +24,8 @@ from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

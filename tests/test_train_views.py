@@ -16,6 +16,8 @@ from test_train import read_metrics
 from affuse import fuse
 from affuse.errors import AffuseError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 VIEWS = ("flip", "top-left", "bottom-right")
 STEP = 50  # what each view adds to the one before it: far more than frames differ by
 
