@@ -53,9 +53,7 @@ main.add_command(bench)
 @main.command()
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
 @click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
-@click.option(
-    "--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages)."
-)
+@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages).")
 @WEIGHTS
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
@@ -89,9 +87,7 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 
 @main.command()
 @RUN
-@click.option(
-    "--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video."
-)
+@click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
 @WEIGHTS
 @DEVICE
 @JSON
@@ -107,9 +103,7 @@ def predict(run, out, weights_dir, device, as_json, videos) -> None:
 
 
 @main.command()
-@click.option(
-    "--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs."
-)
+@click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs.")
 @SEEDS
 @click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
 @WEIGHTS
@@ -125,19 +119,13 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 
 @main.command("aff-wild2")
 @click.argument("root", type=FOLDER)
-@click.option(
-    "--out", type=FOLDER, default="aff-wild2", show_default=True, help="Folder for features and runs."
-)
+@click.option("--out", type=FOLDER, default="aff-wild2", show_default=True, help="Folder for features and runs.")
 @click.option("--check", "only_check", is_flag=True, help="Report on the data, and do nothing else.")
 @click.option("--test-list", type=FILE, help="The challenge's list of test videos, one per line.")
 @click.option("--sample", type=FILE, help="The challenge's sample submission; ours has its rows.")
-@click.option(
-    "--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated."
-)
+@click.option("--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated.")
 @PRESET
-@click.option(
-    "--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc."
-)
+@click.option("--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc.")
 @click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
 @click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")

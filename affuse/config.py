@@ -38,9 +38,7 @@ def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise UsageError(
-                f"--set {assignment!r} is not key=value; write for example --set learning_rate=1e-4."
-            )
+            raise UsageError(f"--set {assignment!r} is not key=value; write for example --set learning_rate=1e-4.")
         *parents, key = path.strip().split(".")
         node = tree
         for parent in parents:

@@ -19,9 +19,7 @@ import click
 from affuse.errors import AffuseError
 
 Announce = Callable[[str], None]  # a sentence on what is about to happen
-Progress = Callable[
-    [str, str | None, bool], None
-]  # the state so far, why an item failed, whether it was the last
+Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -30,24 +28,16 @@ SET = click.option(
 )
 CONFIG = click.option("--config", type=FILE, help="YAML file of settings; --set goes over it.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
-WEIGHTS = click.option(
-    "--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights."
-)
+WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
 VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
 
 COMPUTE = (
     DEVICE,
-    click.option(
-        "--workers", type=click.IntRange(0), help="Processes; 0: this one.  [default: one per GPU, or 0]"
-    ),
-    click.option(
-        "--scheduler", metavar="ADDRESS", help="A running dask scheduler whose workers to use, tcp://…"
-    ),
-    click.option(
-        "--threads", type=click.IntRange(1), help="CPU threads per process.  [default: the cores, shared]"
-    ),
+    click.option("--workers", type=click.IntRange(0), help="Processes; 0: this one.  [default: one per GPU, or 0]"),
+    click.option("--scheduler", metavar="ADDRESS", help="A running dask scheduler whose workers to use, tcp://…"),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads per process.  [default: the cores, shared]"),
     click.option("--tls-ca", type=FILE, help="For a tls:// scheduler: certificate authority, PEM."),
     click.option("--tls-cert", type=FILE, help="For a tls:// scheduler: own certificate, PEM."),
     click.option("--tls-key", type=FILE, help="For a tls:// scheduler: own key, PEM."),
@@ -135,9 +125,7 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context):
         with suppress(ValueError):  # not the main thread
-            signal.signal(
-                signal.SIGTERM, signal.default_int_handler
-            )  # batch systems end a job so: it is Ctrl-C
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end a job so: it is Ctrl-C
         try:
             return super().invoke(context)
         except AffuseError as error:

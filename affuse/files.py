@@ -165,9 +165,7 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"Folder {path} cannot be made: {error.strerror}. Choose another folder for --out."
-        ) from None
+        raise UsageError(f"Folder {path} cannot be made: {error.strerror}. Choose another folder for --out.") from None
     return path
 
 

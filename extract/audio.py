@@ -10,13 +10,14 @@ from functools import cache
 
 import numpy as np
 import torch
+from torchvggish import mel_features
+from torchvggish import vggish_params as vggish
+from torchvggish.torchvggish import VGG, make_layers
+
 from affuse.extract.lanes import Gathered
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.weights.checkpoints import load_weights
 from affuse.extract.weights.locate import Located
-from torchvggish import mel_features
-from torchvggish import vggish_params as vggish
-from torchvggish.torchvggish import VGG, make_layers
 
 PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples

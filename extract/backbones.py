@@ -31,12 +31,12 @@ from pathlib import Path
 from traceback import extract_tb
 
 import torch
-from affuse.extract.weights.download import UnreachableError, sha256_of, snapshot
-from affuse.extract.weights.locate import SEED, Located, locate, sha256_of_files, weights_folder
-from affuse.extract.weights.table import BACKBONES, BackboneSource
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
+from affuse.extract.weights.download import UnreachableError, sha256_of, snapshot
+from affuse.extract.weights.locate import SEED, Located, locate, sha256_of_files, weights_folder
+from affuse.extract.weights.table import BACKBONES, BackboneSource
 
 GROUP = "affuse.backbones"  # of entry points
 DESCRIBING = ("*.json", "*.txt", "*.model")  # files of a transformers folder that are not weights
@@ -143,23 +143,14 @@ def _of_transformers(part: str, name: str, model: str, folder: Path, allow_untra
             raise AffuseError(_not_to_be_had(name, f"there is no such folder, and {said(error)}")) from None
         source = f"hub:{model}@{path.name}"
     if not (path / "config.json").is_file():
-        raise UsageError(
-            f"The folder {path} of backbone {name!r} has no config.json: it is no transformers model."
-        )
+        raise UsageError(f"The folder {path} of backbone {name!r} has no config.json: it is no transformers model.")
     weights = [*path.glob(SAFE)] or [*path.glob(PICKLED)]
     if not weights and not allow_untrained:
         raise AffuseError(_not_to_be_had(public_name(name), f"{path} has no {SAFE} or {PICKLED}"))
-    files = sorted(
-        {file.name for pattern in DESCRIBING for file in path.glob(pattern)} | {w.name for w in weights}
-    )
+    files = sorted({file.name for pattern in DESCRIBING for file in path.glob(pattern)} | {w.name for w in weights})
     entry = BackboneSource(public_name(name), part, 0, UNSTATED)
     return Located(
-        entry.name,
-        path,
-        source if weights else f"seed:{SEED}",
-        sha256_of_files(path, files),
-        bool(weights),
-        entry,
+        entry.name, path, source if weights else f"seed:{SEED}", sha256_of_files(path, files), bool(weights), entry
     )
 
 
@@ -167,9 +158,7 @@ def _of_file(part: str, name: str, folder: Path) -> Located:
     file, _, member = name.rpartition(":")
     path = next((p for p in (Path(file).expanduser(), folder / Path(file).name) if p.is_file()), None)
     if path is None:
-        raise UsageError(
-            f"The file {file} of backbone {name!r} is neither there nor in {folder}: check its path."
-        )
+        raise UsageError(f"The file {file} of backbone {name!r} is neither there nor in {folder}: check its path.")
     sha256 = sha256_of(path)
     spec = spec_from_file_location(f"affuse_backbone_{sha256[:12]}", path)
     module = sys.modules.get(spec.name)
@@ -179,9 +168,7 @@ def _of_file(part: str, name: str, folder: Path) -> Located:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[spec.name]
-            raise UsageError(
-                f"The file {path} of backbone {name!r} cannot be run: {said(error, path)}."
-            ) from None
+            raise UsageError(f"The file {path} of backbone {name!r} cannot be run: {said(error, path)}.") from None
     if not hasattr(module, member):
         own = [key for key, value in inspect.getmembers(module, inspect.isclass) if hasattr(value, "encode")]
         raise UsageError(f"{path} has no {member!r}{nearest(member, own)}")

@@ -24,12 +24,6 @@ from pathlib import Path
 from socket import gethostname
 
 import dask
-from affuse.extract.extractor import Extractor
-from affuse.extract.run import Engine, Receipt, Recipe, process
-from affuse.extract.videos import Job
-from affuse.features.layout import shard_name
-from affuse.features.record import Provenance, VideoFeatures, how_they_differ
-from affuse.features.store import SHARDS, FeatureStore
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
@@ -38,6 +32,12 @@ from tornado.ioloop import IOLoop
 
 from affuse.console import Announce
 from affuse.errors import AffuseError, UsageError
+from affuse.extract.extractor import Extractor
+from affuse.extract.run import Engine, Receipt, Recipe, process
+from affuse.extract.videos import Job
+from affuse.features.layout import shard_name
+from affuse.features.record import Provenance, VideoFeatures, how_they_differ
+from affuse.features.store import SHARDS, FeatureStore
 
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
@@ -124,9 +124,7 @@ def _environment_kept() -> Iterator[None]:
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
     """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them."""
-    sys.warnoptions.append(
-        "ignore:resource_tracker:UserWarning"
-    )  # of the process that clears up after this one
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # of the process that clears up after this one
     try:
         resource_tracker.ensure_running()  # here: whatever starts it hears of Ctrl-C again
     finally:

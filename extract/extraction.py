@@ -12,6 +12,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from dask.system import CPU_COUNT
+
+from affuse.config import nearest, parse_assignments, read_yaml, resolve
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import extraction_device
@@ -20,11 +25,6 @@ from affuse.extract.settings import PROFILES, ExtractSettings
 from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import MODALITIES, Provenance
 from affuse.features.store import FeatureStore
-from dask.system import CPU_COUNT
-
-from affuse.config import nearest, parse_assignments, read_yaml, resolve
-from affuse.console import Announce, Progress
-from affuse.errors import AffuseError, UsageError
 
 log = logging.getLogger("affuse")
 

@@ -18,6 +18,7 @@ from threading import BoundedSemaphore, Event
 
 import numpy as np
 import torch
+
 from affuse.extract.faces import Face, Person, cut_squares, find_person, read_crop, resize, upload
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, Frames, Media, UndecodableError, probe, read_audio, read_frames
@@ -39,10 +40,7 @@ from affuse.features.record import (
 
 DETECTION_CHUNK = 33  # scaled frames looked through at once; one more than a multiple of usual steps
 CROP_CHUNK = 8  # full frames held at once
-CLOCK_CHUNK, CLOCK_SIDE = (
-    256,
-    8,
-)  # frames at once, and pixels of their short side, where only times are wanted
+CLOCK_CHUNK, CLOCK_SIDE = (256, 8)  # frames at once, and pixels of their short side, where only times are wanted
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
 CUT_SHORT = 1.0  # s that a file may end before its header says
@@ -56,9 +54,7 @@ class Extractor:
     read on.
     """
 
-    def __init__(
-        self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1
-    ):
+    def __init__(self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1):
         self.settings = settings
         self.at_once = min(VIDEOS[device.type], threads)
         self.threads = threads // self.at_once
@@ -80,9 +76,7 @@ class Extractor:
         except UndecodableError as error:
             return VideoFeatures.undecodable(job.id, source, str(error), self.provenance)
         with Lanes(self.threads, self.halted) as lanes:
-            return VideoExtraction(
-                job, source, media, self.settings, self.networks, self.provenance, lanes
-            ).record()
+            return VideoExtraction(job, source, media, self.settings, self.networks, self.provenance, lanes).record()
 
 
 @dataclass
@@ -205,9 +199,7 @@ class VideoExtraction:
             return replace(features, status=Status.SKIPPED, reason=NOT_ASKED)
         views = {name: np.zeros_like(embedding) for name in stored_views(self.settings.views)}
         rows = {"centre": embedding, **views}
-        portions = _portions(
-            self.lanes.reading("crop", self.squares(person)), self.networks.face_encoder.portion
-        )
+        portions = _portions(self.lanes.reading("crop", self.squares(person)), self.networks.face_encoder.portion)
         for index, made in self.lanes.ordered("visual", self.embed, portions):
             for name, embedded in made.items():
                 rows[name][index] = embedded

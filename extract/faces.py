@@ -17,12 +17,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from affuse.extract.media import Frames
 from PIL import Image
 from pydantic import Field
 from torch.nn.functional import interpolate
 
 from affuse.config import Settings
+from affuse.extract.media import Frames
 
 MIN_FACE_PIXELS = 20  # MTCNN's own lower bound
 STEADY = 0.6  # intersection over union at which a face has moved evenly from one look to the next
@@ -171,8 +171,7 @@ def same_faces(one: Detected, other: Detected) -> np.ndarray | None:
 def between(one: Detected, other: Detected, pairs: np.ndarray, part: float) -> Detected:
     """Faces `part` of the way, 0 to 1, from `one` to `other`."""
     return Detected(
-        (1 - part) * one.boxes + part * other.boxes[pairs],
-        (1 - part) * one.confidence + part * other.confidence[pairs],
+        (1 - part) * one.boxes + part * other.boxes[pairs], (1 - part) * one.confidence + part * other.confidence[pairs]
     )
 
 
@@ -233,9 +232,7 @@ def follow(tracks: list[Track], frames: int, width: int, face: str = "main") -> 
     if face in ("left", "right"):
         tracks = [t for t in tracks if (t.centre < width / 2) == (face == "left")]
     if face == "largest":
-        tracks = [
-            Track([i], [b], [c]) for t in tracks for i, b, c in zip(t.frame, t.box, t.confidence, strict=True)
-        ]
+        tracks = [Track([i], [b], [c]) for t in tracks for i, b, c in zip(t.frame, t.box, t.confidence, strict=True)]
     for track in sorted(tracks, key=lambda t: -t.prominence):
         span = np.arange(track.frame[0], track.frame[-1] + 1)
         if np.isnan(box[span, 0]).all():

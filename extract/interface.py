@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from affuse.console import Announce, Progress
 from affuse.extract.extraction import Compute, extract_jobs, extract_settings
 from affuse.extract.videos import AnyPath, find_jobs
 from affuse.features.store import FeatureStore
-
-from affuse.console import Announce, Progress
 
 log = logging.getLogger("affuse")
 

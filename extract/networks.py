@@ -8,23 +8,18 @@ from importlib.metadata import version
 from threading import Lock
 
 import torch
+
+from affuse.device import pick_device
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.backbones import locate_backbone, public_name, said
 from affuse.extract.faces import FaceDetector
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import BACKBONES, LIBRARIES
 from affuse.features.record import Backbone, Provenance, settings_hash
-
-from affuse.device import pick_device
-from affuse.errors import AffuseError, UsageError
 from affuse.version import VERSION
 
-ENCODERS = {
-    "visual": "face_encoder",
-    "audio": "sound_encoder",
-    "speech": "transcriber",
-    "text": "word_encoder",
-}
+ENCODERS = {"visual": "face_encoder", "audio": "sound_encoder", "speech": "transcriber", "text": "word_encoder"}
 VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
 
 
@@ -51,9 +46,7 @@ def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bo
 
 def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> Provenance:
     """Settings and backbones as the store keeps them; known before any network is built."""
-    speech = (
-        "float32" if settings.precision == "float32" else "float16 on a GPU"
-    )  # openai-whisper's own choice
+    speech = "float32" if settings.precision == "float32" else "float16 on a GPU"  # openai-whisper's own choice
     backbones = {
         part: Backbone(
             name=found.name,
@@ -78,9 +71,7 @@ class Networks:
     together: they serve several threads at once, whose rows fill batches of one shape.
     """
 
-    def __init__(
-        self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, together: bool
-    ):
+    def __init__(self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, together: bool):
         self.settings, self.located, self.device, self.together = settings, located, device, together
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._loading = Lock()

@@ -87,9 +87,7 @@ class IR50(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.input_layer = nn.Sequential(
-            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
-        )
+        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
         blocks, before = [], 64
         for width, count, stride in self.STAGES:
             for i in range(count):
@@ -97,11 +95,7 @@ class IR50(nn.Module):
                 before = width
         self.body = nn.Sequential(*blocks)
         self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(512),
-            nn.Dropout(0.4),
-            nn.Flatten(),
-            nn.Linear(512 * 5 * 5, 512),
-            nn.BatchNorm1d(512),
+            nn.BatchNorm2d(512), nn.Dropout(0.4), nn.Flatten(), nn.Linear(512 * 5 * 5, 512), nn.BatchNorm1d(512)
         )
 
     def forward(self, x: Tensor) -> Tensor:

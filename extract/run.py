@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from dask.system import CPU_COUNT
+
+from affuse.errors import AffuseError, RecordError
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.features.record import MODALITIES, VideoFeatures
 from affuse.features.store import FeatureStore
-from dask.system import CPU_COUNT
-
-from affuse.errors import AffuseError, RecordError
 
 
 @dataclass(frozen=True)

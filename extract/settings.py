@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from affuse.config import Settings, nearest
 from affuse.extract.backbones import whole_name
 from affuse.extract.faces import Detection
 from affuse.extract.visual import CHOICES
 from affuse.features.record import MODALITIES
-from pydantic import Field, ValidationInfo, field_validator, model_validator
-
-from affuse.config import Settings, nearest
 
 PROFILES = {
     "paper": {

@@ -13,11 +13,6 @@ from threading import Lock
 import numpy as np
 import torch
 import whisper
-from affuse.extract.lanes import Gathered
-from affuse.extract.media import SAMPLE_RATE
-from affuse.extract.transcripts import Word
-from affuse.extract.weights.checkpoints import fill, load_whisper
-from affuse.extract.weights.locate import Located
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 from whisper.decoding import DecodingOptions, decode
 from whisper.model import ModelDimensions, Whisper
@@ -25,6 +20,11 @@ from whisper.timing import add_word_timestamps
 from whisper.tokenizer import get_tokenizer
 
 from affuse.errors import AffuseError
+from affuse.extract.lanes import Gathered
+from affuse.extract.media import SAMPLE_RATE
+from affuse.extract.transcripts import Word
+from affuse.extract.weights.checkpoints import fill, load_whisper
+from affuse.extract.weights.locate import Located
 
 BLOCK = 480  # samples: 30 ms, over which loudness is taken
 AT_ONCE = 1000 * BLOCK  # samples whose loudness is taken at once
@@ -165,12 +165,7 @@ class ChunkedTranscriber(Transcriber):
     """openai-whisper's decoder and word times, over windows. The language, where not set, is each window's own."""
 
     def __init__(
-        self,
-        located: Located,
-        language: str | None,
-        device: torch.device,
-        half: bool = False,
-        together: bool = False,
+        self, located: Located, language: str | None, device: torch.device, half: bool = False, together: bool = False
     ):
         super().__init__(located, language, device, half)
         self.batch = BATCH[device.type]
@@ -200,9 +195,7 @@ class ChunkedTranscriber(Transcriber):
     def decode(self, windows: Sequence[Window]) -> list[dict]:
         """A segment per window, as openai-whisper's `transcribe` makes them, with its words; times in seconds from
         the window's start."""
-        mels = torch.stack([mel for mel, _ in windows]).to(
-            self.device, torch.float16 if self.half else torch.float32
-        )
+        mels = torch.stack([mel for mel, _ in windows]).to(self.device, torch.float16 if self.half else torch.float32)
         encoded = self.model.encoder.encoder(mels)
         return [
             self._segment(self._settled(result, features), mel, frames)
@@ -244,9 +237,7 @@ class ChunkedTranscriber(Transcriber):
         add_word_timestamps(
             segments=[segment],
             model=model,
-            tokenizer=get_tokenizer(
-                model.is_multilingual, num_languages=model.num_languages, language=result.language
-            ),
+            tokenizer=get_tokenizer(model.is_multilingual, num_languages=model.num_languages, language=result.language),
             mel=mel,
             num_frames=frames,
             last_speech_timestamp=0.0,

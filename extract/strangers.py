@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
+
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.audio import ANCHORS, PATCH
 from affuse.extract.backbones import lacking, said
 from affuse.extract.media import SAMPLE_RATE
@@ -16,9 +19,6 @@ from affuse.extract.transcripts import Word
 from affuse.extract.weights.checkpoints import load_transformer
 from affuse.extract.weights.locate import SEED, Located
 from affuse.extract.weights.table import FaceInput
-from torch import nn
-
-from affuse.errors import AffuseError, UsageError
 
 PIECE = 20.0  # s of sound encoded at once, so that memory does not grow with its length
 MARGIN = 2.0  # s of sound heard before and after a piece
@@ -118,9 +118,7 @@ class FramedSound:
         given = self.scaled(
             np.pad(heard, (0, max(0, SHORTEST - len(heard)))), sampling_rate=SAMPLE_RATE, return_tensors="pt"
         )
-        given = {
-            n: v.to(self.device, self.dtype if v.is_floating_point() else None) for n, v in given.items()
-        }
+        given = {n: v.to(self.device, self.dtype if v.is_floating_point() else None) for n, v in given.items()}
         frames = self.network(**given).last_hidden_state[0].float().cpu().numpy()  # (F, width)
         seconds = max(SHORTEST, len(heard)) / SAMPLE_RATE
         middle = first / SAMPLE_RATE + (np.arange(len(frames)) + 0.5) * seconds / len(frames)
@@ -143,9 +141,7 @@ class Stranger:
         try:
             self.encoder = load(device, dtype)
         except Exception as error:
-            raise AffuseError(
-                f"Backbone {located.name!r} cannot be loaded: {said(error, located.path)}."
-            ) from None
+            raise AffuseError(f"Backbone {located.name!r} cannot be loaded: {said(error, located.path)}.") from None
         for need in ("width", "size")[: 2 if self.part == "visual" else 1]:
             if not isinstance(getattr(self.encoder, need, None), int):
                 raise UsageError(lacking(located.name, located.path, need))
@@ -163,11 +159,7 @@ class Stranger:
 
         Raises AffuseError where it makes anything else of them.
         """
-        given = (
-            [[word.text for word in first]]
-            if self.part == "text"
-            else [first, *(t + self.anchor for t in time)]
-        )
+        given = [[word.text for word in first]] if self.part == "text" else [first, *(t + self.anchor for t in time)]
         name, wanted = self.located.name, (len(given[-1]), self.width)
         try:
             made = torch.as_tensor(self.encoder.encode(*given)).detach().cpu().half()

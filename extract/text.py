@@ -11,6 +11,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.checkpoints import load_transformer
 from affuse.extract.weights.locate import Located

@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+from affuse.errors import UsageError
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
 from affuse.extract.weights.download import sha256_of
 from affuse.features.record import Source
-
-from affuse.errors import UsageError
 
 log = logging.getLogger("affuse")
 AnyPath: TypeAlias = str | os.PathLike
@@ -46,9 +45,7 @@ class Job:
         """Every file the record is made from."""
         given = [self.transcript] if self.transcript else []
         if self.crops and self.crops.is_dir():
-            given += sorted(
-                Path(entry.path) for entry in os.scandir(self.crops) if entry.name.endswith(".jpg")
-            )
+            given += sorted(Path(entry.path) for entry in os.scandir(self.crops) if entry.name.endswith(".jpg"))
         return [self.path, *given]
 
     @cached_property

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
+
 from affuse.extract.lanes import Gathered
 from affuse.extract.resnet import IR50, ResNet50, damp, for_cpu
 from affuse.extract.strangers import picture_network
 from affuse.extract.weights.checkpoints import load_weights
 from affuse.extract.weights.locate import Located
-from torch import nn
 
 if TYPE_CHECKING:
-    from affuse.extract.visual import FaceEncoder
     from torch import Tensor
+
+    from affuse.extract.visual import FaceEncoder
 
 CHOICES = ("centre", "flip", "corners")  # what the setting `views` may name, in its one order
 CORNERS = {"top-left": (0, 0), "top-right": (0, 1), "bottom-left": (1, 0), "bottom-right": (1, 1)}
@@ -81,11 +83,7 @@ class FaceEncoder:
     """
 
     def __init__(
-        self,
-        located: Located,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        together: bool = False,
+        self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32, together: bool = False
     ):
         face = located.entry.face
         network, face = (build(located), face) if face else picture_network(located, device, dtype)

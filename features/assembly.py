@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
+from affuse.errors import AffuseError
 from affuse.features.record import (
     MODALITIES,
     AudioFeatures,
@@ -17,19 +19,13 @@ from affuse.features.record import (
 )
 from affuse.features.table import Table
 
-from affuse.errors import AffuseError
-
 TOLERANCE = 1.0  # seconds by which modalities whose clock is only a rate may end apart
 OVERLAP = 1e-6  # seconds by which neighbouring rows of text overlap, so that no frame falls between them
 NOTHING = "no file was imported"
 
 
 def make_record(
-    video_id: str,
-    source: Source,
-    tables: dict[str, Table],
-    rates: Mapping[str, float],
-    provenance: Provenance,
+    video_id: str, source: Source, tables: dict[str, Table], rates: Mapping[str, float], provenance: Provenance
 ) -> VideoFeatures:
     """One video's tables {modality: table} as a record. Its clock is that of visual, else of audio, else of text.
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import click
-from affuse.features.record import MODALITIES, Status, failure_of
 
 from affuse.console import FOLDER, JSON, show_progress, shown
+from affuse.features.record import MODALITIES, Status, failure_of
 
 NAMED = 8  # videos with the same reason that are named
 
@@ -60,13 +60,9 @@ def repair(store, as_json) -> None:
 @click.argument("store", type=FOLDER)
 @click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
 @click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
-@click.option(
-    "--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time."
-)
+@click.option("--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time.")
 @click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
-@click.option(
-    "--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated."
-)
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated.")
 @JSON
 def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
     """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
@@ -124,9 +120,7 @@ def describe(facts: dict) -> str:
     for part, b in facts["backbones"].items():
         trained = f"sha256 {b['sha256'][:12]}" if b["trained"] else "UNTRAINED, seeded"
         lines.append(f"  {part:<7} {b['name']}, {b['width']} wide, {shown(b['source'])}, {trained}")
-    if views := dict.fromkeys(
-        view for video in facts["videos"].values() for view in video["visual"]["views"]
-    ):
+    if views := dict.fromkeys(view for video in facts["videos"].values() for view in video["visual"]["views"]):
         lines.append(f"  views   of each face: centre, {', '.join(map(shown, views))}")
     lines.append(f"{len(facts['videos'])} videos.")
     for video_id, video in facts["videos"].items():

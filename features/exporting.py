@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+
+from affuse.console import Progress
+from affuse.errors import AffuseError, UsageError
 from affuse.features.layout import names
 from affuse.features.record import MODALITIES
 from affuse.features.store import FeatureStore
 from affuse.features.timeline import align
-
-from affuse.console import Progress
-from affuse.errors import AffuseError, UsageError
 from affuse.files import publish
 
 ABAW3_NAMES = {"visual": "visual", "audio": "vggish", "text": "bert"}  # the file names that code knows
@@ -33,9 +33,7 @@ def export_features(
     if kind not in KINDS:
         raise UsageError(f"Unknown format {kind!r}. Known: {', '.join(KINDS)}.")
     if kind == "parquet" and find_spec("pyarrow") is None:
-        raise UsageError(
-            "Parquet needs pyarrow, which is not installed. Run pip install pyarrow, or export npz."
-        )
+        raise UsageError("Parquet needs pyarrow, which is not installed. Run pip install pyarrow, or export npz.")
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty. Choose another folder for --out.")
@@ -52,9 +50,7 @@ def export_features(
 def _check_name(video_id: str) -> None:
     parts = PurePosixPath(video_id).parts
     if video_id.startswith("/") or ".." in parts or "\0" in video_id:
-        raise AffuseError(
-            f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported."
-        )
+        raise AffuseError(f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported.")
 
 
 def _write_npz(store: FeatureStore, video_id: str, out: Path) -> int:
@@ -75,10 +71,7 @@ def _write_parquet(store: FeatureStore, video_id: str, out: Path) -> int:
             arrays |= {f"box_{edge}": values for edge, values in edges}
         features = {f"{m}_{i}": embedding[:, i] for i in range(embedding.shape[1])}
         table = pd.DataFrame({**arrays, **features})
-        _write(
-            out / m / f"{video_id}.parquet",
-            lambda sink, table=table: table.to_parquet(sink, engine="pyarrow"),
-        )
+        _write(out / m / f"{video_id}.parquet", lambda sink, table=table: table.to_parquet(sink, engine="pyarrow"))
     return len(parts)
 
 

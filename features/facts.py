@@ -7,14 +7,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from affuse.errors import AffuseError
 from affuse.features.record import MODALITIES, VideoFeatures
 from affuse.features.seal import DamagedError
 from affuse.features.timeline import align, rows_at
 
-from affuse.errors import AffuseError
-
 if TYPE_CHECKING:
     import pandas as pd
+
     from affuse.features.store import FeatureStore
 
 EDGES = ("left", "top", "right", "bottom")

@@ -13,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from affuse.config import nearest
+from affuse.console import Progress
+from affuse.errors import AffuseError, UsageError
 from affuse.features.assembly import make_record
 from affuse.features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
 from affuse.features.store import FeatureStore
 from affuse.features.table import SUFFIXES, read_table, width_of
-
-from affuse.config import nearest
-from affuse.console import Progress
-from affuse.errors import AffuseError, UsageError
 from affuse.version import VERSION
 
 WORKERS = min(4, os.cpu_count() or 1)  # videos in memory at a time
@@ -38,10 +37,7 @@ class Layout:
 
 
 def import_features(
-    source: Path,
-    out: Path,
-    layout: Layout | None = None,
-    progress: Progress = lambda line, failure, last: None,
+    source: Path, out: Path, layout: Layout | None = None, progress: Progress = lambda line, failure, last: None
 ) -> dict:
     """Bring every video below `source` into the store at `out`; what is there already and unchanged is kept.
 
@@ -91,9 +87,7 @@ def parse_layout(
         except ValueError:
             rate = 0.0
         if not 0 < rate < float("inf"):
-            raise UsageError(
-                f"--rate {text}: {number!r} is no rate. Write rows per second, for example audio=25."
-            )
+            raise UsageError(f"--rate {text}: {number!r} is no rate. Write rows per second, for example audio=25.")
         speeds |= {modality: rate} if modality else dict.fromkeys(MODALITIES, rate)
     for modality in (*named, *speeds):
         if modality not in MODALITIES:
@@ -115,9 +109,7 @@ class UnusableError(AffuseError):
 def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
     """{video id: {modality: file}}, sorted by id. Raises UsageError where there is none, or two for the same."""
     if not source.is_dir():
-        raise UsageError(
-            f"Folder {source} does not exist. Give the folder that holds a folder for each modality."
-        )
+        raise UsageError(f"Folder {source} does not exist. Give the folder that holds a folder for each modality.")
     files: dict[str, dict[str, Path]] = {}
     for modality, name in layout.folders.items():
         for path in sorted((source / name).rglob("*")):
@@ -126,9 +118,7 @@ def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
             video_id = path.relative_to(source / name).as_posix().removesuffix(path.suffix)
             parts = files.setdefault(video_id, {})
             if modality in parts:
-                raise UsageError(
-                    f"{parts[modality]} and {path} are both {modality} of {video_id!r}. Remove one."
-                )
+                raise UsageError(f"{parts[modality]} and {path} are both {modality} of {video_id!r}. Remove one.")
             parts[modality] = path
     if not files:
         expected = ", ".join(f"{source / name}/<video id>.csv" for name in layout.folders.values())
@@ -142,9 +132,7 @@ def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance
         for modality, path in parts.items():
             if not widths.get(modality):  # a clock alone has width 0
                 widths[modality] = width_of(path, layout.time_column, layout.ignore)
-    backbones = {
-        m: Backbone("imported", layout.folders[m], "", True, widths[m]) for m in MODALITIES if widths.get(m)
-    }
+    backbones = {m: Backbone("imported", layout.folders[m], "", True, widths[m]) for m in MODALITIES if widths.get(m)}
     if not backbones:
         raise UsageError("The files have times but no features. Check the folders.")
     settings = {"imported": {m: layout.folders[m] for m in backbones}}
@@ -152,12 +140,7 @@ def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance
 
 
 def _bring(
-    store: FeatureStore,
-    video_id: str,
-    parts: dict[str, Path],
-    layout: Layout,
-    provenance: Provenance,
-    root: Path,
+    store: FeatureStore, video_id: str, parts: dict[str, Path], layout: Layout, provenance: Provenance, root: Path
 ) -> bool:
     """Write one video unless it is there already; whether it was written."""
     paths = list(parts.values())

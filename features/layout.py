@@ -11,16 +11,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
-from affuse.features.record import (
-    MODALITIES,
-    AudioFeatures,
-    TextFeatures,
-    VideoFeatures,
-    VisualFeatures,
-    canonical,
-)
 
 from affuse.errors import RecordError
+from affuse.features.record import MODALITIES, AudioFeatures, TextFeatures, VideoFeatures, VisualFeatures, canonical
 
 if TYPE_CHECKING:
     import h5py

@@ -227,9 +227,7 @@ class Provenance:
     versions: dict[str, str]
 
     def __repr__(self) -> str:
-        parts = (
-            f"{part} {b.name}" + ("" if b.trained else " (untrained)") for part, b in self.backbones.items()
-        )
+        parts = (f"{part} {b.name}" + ("" if b.trained else " (untrained)") for part, b in self.backbones.items())
         return f"<Provenance {self.settings_hash[:12]}: {', '.join(parts)}>"
 
     @property

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from affuse.errors import AffuseError
 from affuse.features.layout import shard_name
 from affuse.features.seal import Problem, check_seal
 from affuse.features.shard import verify_shard
-
-from affuse.errors import AffuseError
 
 if TYPE_CHECKING:
     from affuse.features.store import FeatureStore
@@ -39,9 +38,7 @@ def misnamed(path: Path, video_id: str) -> list[Problem]:
     right = shard_name(video_id)
     if path.name == right:
         return []
-    return [
-        Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")
-    ]
+    return [Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")]
 
 
 def quarantine(store: FeatureStore) -> list[Quarantined]:

@@ -21,10 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from affuse.errors import AffuseError, UsageError
 from affuse.features.layout import shard_name
 from affuse.features.record import FORMAT_VERSION, canonical
-
-from affuse.errors import AffuseError, UsageError
 
 MAGIC = b"affuse features\n"
 LONGEST = 2**24  # bytes of a seal
@@ -57,9 +56,7 @@ class DamagedError(AffuseError):
         self.parts = path, reason, video, dataset
         what = f"Video {video!r} in the feature store" if video else "The feature store"
         where = f", dataset {dataset}" if dataset else ""
-        super().__init__(
-            f"{what} is damaged: {path}{where}: {reason}. Run affuse extract again: it remakes the video."
-        )
+        super().__init__(f"{what} is damaged: {path}{where}: {reason}. Run affuse extract again: it remakes the video.")
 
     def __reduce__(self) -> tuple:
         return DamagedError, self.parts

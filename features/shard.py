@@ -26,6 +26,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
+from affuse.errors import AffuseError, RecordError
 from affuse.features.layout import (
     RECORDS,
     VIEWS,
@@ -52,8 +54,6 @@ from affuse.features.record import (
     failure_of,
 )
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
-
-from affuse.errors import AffuseError, RecordError
 from affuse.files import Sink, publish
 
 BLOCK = 2**23  # bytes of a dataset read at once where only its digest is wanted
@@ -102,9 +102,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
     """
     arrays = arrays_of(video)
     if not math.isfinite(video.fps + video.duration):
-        raise RecordError(
-            f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long."
-        )
+        raise RecordError(f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long.")
     start = room(video.id, sum(map(chunk_count, arrays.values())))
 
     def fill(sink: Sink) -> None:
@@ -118,9 +116,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
     publish(path, fill, _verify_or_raise)
 
 
-def _fill(
-    file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays: dict[str, np.ndarray]
-) -> None:
+def _fill(file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays: dict[str, np.ndarray]) -> None:
     facts = {
         "format": FORMAT_VERSION,
         "id": video.id,
@@ -322,9 +318,7 @@ def _describe(file: h5py.File) -> dict[str, dict]:
     described = {}
     for path in paths:
         node = file[path]
-        own = {
-            k: v.item() if isinstance(v, np.generic) else v for k, v in node.attrs.items() if k not in DIGESTS
-        }
+        own = {k: v.item() if isinstance(v, np.generic) else v for k, v in node.attrs.items() if k not in DIGESTS}
         if isinstance(node, h5py.Dataset):
             own |= {"dtype": node.dtype.str, "shape": list(node.shape)}
         described[path] = own

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from affuse.errors import AffuseError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
 from affuse.features.record import MODALITIES, Provenance, VideoFeatures, how_they_differ
@@ -29,8 +31,6 @@ from affuse.features.shard import (
     verify_shard,
     write_shard,
 )
-
-from affuse.errors import AffuseError, UsageError
 from affuse.files import sweep
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ class FeatureStore:
                 ) from None
         elif not self._files():
             what = "has no features in it" if self.path.is_dir() else "is not a folder"
-            raise UsageError(
-                f"{self.path} {what}. Make them with: affuse extract --video-dir VIDEOS --out {self.path}"
-            )
+            raise UsageError(f"{self.path} {what}. Make them with: affuse extract --video-dir VIDEOS --out {self.path}")
 
     # ---- reading
 
@@ -131,9 +129,7 @@ class FeatureStore:
         """The videos of which nothing could be decoded, and why. Raises like `read`."""
         return {video_id: why for video_id in self if (why := self.header(video_id).failure)}
 
-    def read(
-        self, video_id: str, modalities: Iterable[str] = MODALITIES, views: bool = False
-    ) -> VideoFeatures:
+    def read(self, video_id: str, modalities: Iterable[str] = MODALITIES, views: bool = False) -> VideoFeatures:
         """One video. Modalities not asked for come with no rows but their real status; the further views of its faces
         come with no rows unless `views`.
 
@@ -159,9 +155,7 @@ class FeatureStore:
     def shard(self, video_id: str) -> Path:
         """The file that keeps a video. Raises UsageError for an unknown id, naming the nearest."""
         if not isinstance(video_id, str):
-            raise UsageError(
-                f"Videos are asked for by their ids, such as {self.ids[:1]}, not by {video_id!r}."
-            )
+            raise UsageError(f"Videos are asked for by their ids, such as {self.ids[:1]}, not by {video_id!r}.")
         path = self.shards / shard_name(video_id)
         if not path.exists():
             match = difflib.get_close_matches(video_id, self.ids, n=1, cutoff=0.4)
@@ -180,9 +174,7 @@ class FeatureStore:
         if not counts:
             damaged = self._scan().damaged
             why = f" {len(damaged)} are damaged; {damaged[0].file}: {damaged[0].reason}." if damaged else ""
-            raise AffuseError(
-                f"No video in {self.path} can be read.{why} Extract again: what is damaged is made anew."
-            )
+            raise AffuseError(f"No video in {self.path} can be read.{why} Extract again: what is damaged is made anew.")
         example = {seal.settings_hash: video_id for video_id, seal in seals.items()}
         (most, many), *rest = counts.most_common()
         provenance = self.header(example[most]).provenance
@@ -191,9 +183,7 @@ class FeatureStore:
             for other, few in rest:
                 differing = how_they_differ(provenance, self.header(example[other]).provenance)
                 place = self.shard(example[other]).relative_to(self.path)
-                others.append(
-                    f"{few} otherwise ({'; '.join(differing)}), for example {example[other]} in {place}"
-                )
+                others.append(f"{few} otherwise ({'; '.join(differing)}), for example {example[other]} in {place}")
             raise UsageError(
                 f"The {len(seals)} videos in {self.path} were made by different settings: {many} one way, "
                 f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
@@ -230,12 +220,7 @@ class FeatureStore:
         return Verification(len(files), problems)
 
     def why_remake(
-        self,
-        video_id: str,
-        settings_hash: str,
-        source_size: int,
-        source_mtime_ns: int,
-        digest: Callable[[], str],
+        self, video_id: str, settings_hash: str, source_size: int, source_mtime_ns: int, digest: Callable[[], str]
     ) -> str | None:
         """Why a video must be extracted (again); None where what the store has was read and is right.
 
@@ -317,9 +302,7 @@ def differences(one: FeatureStore, other: FeatureStore) -> list[str]:
     """
     lines = []
     for store in (one, other):
-        lines += [
-            f"{p.video or p.file}: {p.dataset} damaged in {store.path}" for p in store.verify().problems
-        ]
+        lines += [f"{p.video or p.file}: {p.dataset} damaged in {store.path}" for p in store.verify().problems]
     for video_id in sorted({*one.ids, *other.ids}):
         lacking = [store.path for store in (one, other) if video_id not in store]
         if lacking:

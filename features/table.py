@@ -75,9 +75,7 @@ def _read_npz(path: Path, time_column: str, ignore: Collection[str]) -> Table:
             if own in (*TIMES, *OTHERS, time_column) and own not in ignore:
                 array = columns["time" if own == time_column else own] = file[own]
                 if len(array) != len(embedding):
-                    raise AffuseError(
-                        f"Feature file {path}: {name} has {len(embedding)} rows, {own} {len(array)}."
-                    )
+                    raise AffuseError(f"Feature file {path}: {name} has {len(embedding)} rows, {own} {len(array)}.")
         given = columns.pop("valid", valid).astype(bool)
     embedding[~given] = 0
     return Table(path, embedding, valid & given, columns)
@@ -94,9 +92,7 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in given}
     done = 0
-    _check_fields(
-        path, len(header), np.zeros(1, int)
-    )  # where the first line is too long pandas shifts the columns
+    _check_fields(path, len(header), np.zeros(1, int))  # where the first line is too long pandas shifts the columns
     try:
         # Every column is read: with `usecols`, pandas takes lines with too many fields.
         with pd.read_csv(
@@ -119,9 +115,7 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
     if not valid.all():  # pandas fills a line cut short with NaN, and that is damage, not a missing row
         _check_fields(path, len(header), np.flatnonzero(~valid))
     embedding = np.concatenate([part[0] for part in parts] or [np.zeros((0, len(features)), np.float16)])
-    return Table(
-        path, embedding, valid, {times[name]: np.concatenate(columns[name]) for name in given if done}
-    )
+    return Table(path, embedding, valid, {times[name]: np.concatenate(columns[name]) for name in given if done})
 
 
 def _header(path: Path) -> list[str]:
@@ -164,9 +158,7 @@ def _blame_line(path: Path, header: list[str], types: dict, reason: str) -> Affu
     """The same problem with the number of its line, which pandas does not always tell."""
     for line, row in _lines(path):
         if len(row) != len(header):
-            return AffuseError(
-                f"Feature file {path}, line {line}: {len(row)} fields under {len(header)} names."
-            )
+            return AffuseError(f"Feature file {path}, line {line}: {len(row)} fields under {len(header)} names.")
         for name, text in zip(header, row, strict=True):
             if name in types and text.strip() and not is_number(text):
                 return AffuseError(f"Feature file {path}, line {line}: {name} is {text!r}, not a number.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from affuse.features.record import MODALITIES, TextFeatures, VideoFeatures, checked_modalities
 
 from affuse.errors import AffuseError, UsageError
+from affuse.features.record import MODALITIES, TextFeatures, VideoFeatures, checked_modalities
 
 LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
 SLACK = 1e-6  # seconds; times that differ by rounding still meet

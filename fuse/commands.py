@@ -13,12 +13,8 @@ LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with 
 PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
 SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
-TRIALS_OUT = click.option(
-    "--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with."
-)
-VIDEOS_OUT = click.option(
-    "--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video."
-)
+TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
+VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 
 
@@ -37,9 +33,7 @@ def fuse() -> None:
 @fuse.command()
 @STORE
 @LABELS
-@click.option(
-    "--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with."
-)
+@click.option("--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with.")
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
 @RATE
@@ -55,9 +49,7 @@ def train(store, labels, out, model, preset, seed, rate, device, as_json, config
     result = run_training(store, labels, out, settings, show_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
-    sentence = (
-        f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
-    )
+    sentence = f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
     answer(result, as_json, sentence)
 
 
@@ -66,15 +58,9 @@ def train(store, labels, out, model, preset, seed, rate, device, as_json, config
 @STORE
 @LABELS
 @click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
-@click.option(
-    "--smooth", default="none", show_default=True, help="Moving mean: none, fit (on train), or seconds."
-)
-@click.option(
-    "--delay", default="none", show_default=True, help="Raters' delay: none, fit (on train), or seconds."
-)
-@click.option(
-    "--permutations", default=100, show_default=True, help="Swapped predictions for the chance level."
-)
+@click.option("--smooth", default="none", show_default=True, help="Moving mean: none, fit (on train), or seconds.")
+@click.option("--delay", default="none", show_default=True, help="Raters' delay: none, fit (on train), or seconds.")
+@click.option("--permutations", default=100, show_default=True, help="Swapped predictions for the chance level.")
 @RATE
 @DEVICE
 @JSON
@@ -95,9 +81,7 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 @click.option("--videos", type=FILE, required=True, help="CSV with a column video, and fold or subject.")
 @click.option("--by", help="Column that makes the folds.  [default: fold; with --k: subject]")
 @click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
-@click.option(
-    "--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc."
-)
+@click.option("--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc.")
 @click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
 @click.option("--model", help="Fusion model.  [default: rjcma]")
 @RATE
@@ -158,9 +142,7 @@ def fuse_explain(run, store, out, device, as_json) -> None:
 @TRIALS_OUT
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
 @training_options
-def fuse_compare(
-    models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments
-) -> None:
+def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
     """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
     intervals from a bootstrap over videos. Runs already made are not made again."""
     from affuse.fuse import compare, train_settings
@@ -174,9 +156,7 @@ def fuse_compare(
 
 
 @fuse.command("ablate")
-@click.option(
-    "--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`."
-)
+@click.option("--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`.")
 @SEEDS
 @STORE
 @LABELS
@@ -189,9 +169,7 @@ def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, confi
     from affuse.fuse.experiments.trials import parse_seeds
 
     settings = train_settings(config, assignments, preset=preset, device=device)
-    result = ablate(
-        store, labels, out, model, parse_seeds(seeds), settings, announce=say, on_epoch=show_epoch
-    )
+    result = ablate(store, labels, out, model, parse_seeds(seeds), settings, announce=say, on_epoch=show_epoch)
     answer(result.facts, as_json, result.text)
 
 

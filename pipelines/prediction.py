@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from affuse.config import resolve
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import find_jobs
 from affuse.features.record import Provenance
 from affuse.fuse import predict
 from affuse.fuse.training.run import load_run
-
-from affuse.config import resolve
-from affuse.console import Announce, Progress
-from affuse.errors import AffuseError, UsageError
 
 
 def predict_videos(

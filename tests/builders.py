@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+
 from affuse.features.record import (
     AudioFeatures,
     Backbone,

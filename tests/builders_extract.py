@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import locate_backbones
 from affuse.extract.settings import PROFILES, ExtractSettings

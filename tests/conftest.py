@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of torch: tests side by side have a core each
-os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start, too
-torch.set_num_threads(THREADS)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too
+torch.set_num_threads(1)  # at the sizes of tests several only wait for each other
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +25,22 @@ def own_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loose_figures():
+    """Axes stay where they are: to fit them to what is written takes half of the time of a small figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda engine, figure: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Figures are empty files: to draw them takes longer than to train at these sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **options: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+
 from media import RATE, face_frames, plain_frames, tone, write_media
 
 SECRET = "the-secret-that-nobody-may-print"

@@ -1,8 +1,9 @@
 """A fusion model of one's own, as a user writes it: the mean of a few features that all modalities share."""
 
 import torch
-from affuse.fuse import register
 from torch import nn
+
+from affuse.fuse import register
 
 
 @register("mbt", title="Multimodal Bottleneck", paper="after Nagrani et al., 2021", recursions=2)

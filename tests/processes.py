@@ -24,7 +24,7 @@ def arguments(videos: Path, store: Path, *more) -> list[str]:
     return ["extract", "--video-dir", str(videos), "--out", str(store), *SEEDED, *map(str, more)]
 
 
-def wait_until(happened: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait_until(happened: Callable[[], object], what: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"
@@ -34,6 +34,29 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = 60) -
 def shards(store: Path) -> set[Path]:
     """The finished ones."""
     return set((store / "shards").glob("[!.]*.h5"))
+
+
+class Gate:
+    """Behind it, extraction into `store` never runs ahead of the test: see gate.py."""
+
+    SCRIPT = ROOT / "tests" / "gate.py"
+    PRELOAD = ("--preload", SCRIPT)  # of a scheduler's worker
+
+    def __init__(self, folder: Path, store: Path, videos: int = 0):
+        self.path = folder / "gate" / "videos"
+        self.path.parent.mkdir(parents=True)
+        self.environment = {"GATE": str(self.path), "STORE": str(store)}
+        self.allow(videos)
+
+    def allow(self, videos: int) -> None:
+        """As many may be in the store; one more for each process that is about to write one already."""
+        new = self.path.with_suffix(".new")
+        new.write_text(str(videos))
+        new.replace(self.path)
+
+    def working(self) -> set[int]:
+        """The processes that have begun to extract."""
+        return {int(path.stem) for path in self.path.parent.glob("*.working")}
 
 
 class Started:
@@ -57,6 +80,11 @@ class Started:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def until(self, happened: Callable[[], object], what: str) -> None:
+        """Wait for what must happen before it ends."""
+        wait_until(lambda: happened() or self.process.poll() is not None, what)
+        assert self.process.poll() is None, self.said
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes below it, those of a nanny too."""
         with suppress(psutil.NoSuchProcess):
@@ -72,7 +100,7 @@ class Started:
             if _group(process) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE
         ]
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 300) -> int:
         return self.process.wait(seconds)
 
     def end(self) -> None:

@@ -4,15 +4,15 @@ import json
 
 import pandas as pd
 import pytest
-import tiny
-from affuse.fuse.experiments.ablate import plan
-from affuse.fuse.experiments.trials import make_entries
-from affuse.fuse.models.registry import MODELS
 from click.testing import CliRunner
 
+import tiny
 from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import UsageError
+from affuse.fuse.experiments.ablate import plan
+from affuse.fuse.experiments.trials import make_entries
+from affuse.fuse.models.registry import MODELS
 
 
 def levels(name, **changes):

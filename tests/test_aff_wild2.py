@@ -5,8 +5,13 @@ import json
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import tiny
+from affuse import __main__ as cli
+from affuse import fuse
 from affuse.extract.extraction import extract_settings
 from affuse.features import AffuseError, FeatureStore, Status, UsageError
 from affuse.fuse.data.corpus import load_corpus
@@ -23,12 +28,7 @@ from affuse.pipelines.aff_wild2.data import (
     write_submission,
 )
 from affuse.pipelines.aff_wild2.recipe import run_aff_wild2, table
-from click.testing import CliRunner
 from media import plain_frames, tone, write_media
-from PIL import Image
-
-from affuse import __main__ as cli
-from affuse import fuse
 
 TRAIN = ["10-a", "2-b", "video1", "video1_left", "video1_right", "video5"]
 VALIDATION = ["video7", "video8_left", "video8_right"]

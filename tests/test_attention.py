@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
 from affuse.fuse import build_model
 from affuse.fuse.models.encoders import TCN
 from affuse.fuse.models.layers import dropout
 from affuse.fuse.models.registry import MODELS
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_models import EVERY, WIDTHS, WINDOW, inputs, small, tensors
-from torch.nn import functional as F
 
 quick = settings(max_examples=6, deadline=None)
 seeds = st.integers(0, 2**16)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torchvggish import vggish_input
+
 from affuse.extract.audio import PART, PATCH, SoundEncoder, cut_patches, log_mel
 from affuse.extract.weights.locate import locate
 from media import tone
-from torchvggish import vggish_input
 
 
 def test_log_mel_is_torchvggishs():

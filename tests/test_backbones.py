@@ -9,6 +9,10 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+
+from affuse.__main__ import main
+from affuse.errors import AffuseError, UsageError
 from affuse.extract import backbones, strangers
 from affuse.extract.backbones import public_name, whole_name
 from affuse.extract.extraction import extract_settings
@@ -17,11 +21,7 @@ from affuse.extract.transcripts import Word
 from affuse.extract.weights import doctor
 from affuse.extract.weights.download import sha256_of
 from affuse.features.store import FeatureStore
-from click.testing import CliRunner
 from media import talking_head, tone
-
-from affuse.__main__ import main
-from affuse.errors import AffuseError, UsageError
 
 CPU = torch.device("cpu")
 OWN = """

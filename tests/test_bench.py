@@ -5,23 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affuse.extract.extraction import extract_settings
-from affuse.pipelines.bench.extract import (
-    agree,
-    bench_extract,
-    describe_bench,
-)
 from click.testing import CliRunner
-from media import talking_head
 
 from affuse import __main__ as cli
 from affuse.errors import UsageError
+from affuse.extract.extraction import extract_settings
+from affuse.pipelines.bench.extract import agree, bench_extract, describe_bench
+from media import talking_head
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
+def videos(tmp_path_factory, say) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    talking_head(folder / "a.mp4", seconds=1.0)
+    talking_head(folder / "a.mp4", seconds=1.0, samples=say("Good morning."))
     return folder
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from affuse.fuse.scoring.metrics import ccc, ccc_loss, pearson, rmse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from affuse.fuse.scoring.metrics import ccc, ccc_loss, pearson, rmse
 
 
 def test_values_by_hand():

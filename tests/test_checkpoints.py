@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from affuse.extract.weights import checkpoints
-from affuse.extract.weights.checkpoints import rename_caffe_vgg, rename_emo_affectnet
 from safetensors.torch import save_file
 
 from affuse.errors import AffuseError
+from affuse.extract.weights import checkpoints
+from affuse.extract.weights.checkpoints import rename_caffe_vgg, rename_emo_affectnet
 
 
 def state_dict():

@@ -6,6 +6,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
+
 from affuse.extract import speech as chunked
 from affuse.extract.speech import FRAMES, ChunkedTranscriber, Transcriber
 from affuse.extract.weights.locate import locate

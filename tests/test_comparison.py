@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
-from affuse.fuse.experiments.trials import make_entries, parse_seeds, run_trials
-from affuse.fuse.models.registry import MODELS
-from affuse.fuse.scoring.metrics import ccc, ccc_of_moments, moments, paired_bootstrap
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
+from affuse.fuse.experiments.trials import make_entries, parse_seeds, run_trials
+from affuse.fuse.models.registry import MODELS
+from affuse.fuse.scoring.metrics import ccc, ccc_of_moments, moments, paired_bootstrap
 
 # ---- the bootstrap
 
@@ -309,13 +309,16 @@ def test_a_failing_training_names_its_model(data, tmp_path, monkeypatch):
 
 
 RUN = """
-import time
+import signal
+from itertools import count
 from pathlib import Path
 import tiny
 from affuse import fuse
+epochs = count(1)
 def on_epoch(row):
     print("epoch", flush=True)
-    time.sleep(0.2)
+    if next(epochs) == 3:  # the first run is finished, the second has one epoch behind it
+        signal.pause()
 fuse.compare(Path({store!r}), Path({labels!r}), Path({out!r}), {models!r}, [0, 1], tiny.small(**{settings!r}),
              announce=lambda text: print(text, flush=True), on_epoch=on_epoch)
 """
@@ -333,7 +336,7 @@ def test_a_killed_comparison_goes_on_and_ends_the_same(compared, data, tmp_path)
     epochs = 0
     for line in process.stdout:
         epochs += line == "epoch\n"
-        if epochs == 3:  # the first run is finished, the second has one epoch behind it
+        if epochs == 3:
             process.send_signal(signal.SIGKILL)
             break
     process.stdout.close()

@@ -5,17 +5,19 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
 import tiny
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.fuse.data.labels import read_abaw
 from affuse.fuse.experiments.crossval import combine
 from affuse.fuse.experiments.folds import Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.scoring.metrics import ccc
-from click.testing import CliRunner
 
-from affuse import __main__ as cli
-from affuse import fuse
-from affuse.errors import AffuseError, UsageError
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def table(path, *lines):

@@ -6,11 +6,11 @@ import struct
 import numpy as np
 import pytest
 import torch
-from affuse.extract.weights import ctranslate2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affuse.errors import AffuseError
+from affuse.extract.weights import ctranslate2
 
 WIDTH, MELS, VOCABULARY, AUDIO, TEXT = 64, 4, 9, 6, 5
 TYPES = {"float32": 0, "int8": 1, "float16": 4}

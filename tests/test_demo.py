@@ -2,9 +2,10 @@
 
 import itertools
 
-from affuse.pipelines.demo.recipe import plain, word_errors
 from hypothesis import given
 from hypothesis import strategies as st
+
+from affuse.pipelines.demo.recipe import plain, word_errors
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=5)
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from affuse.errors import AffuseError, UsageError
 from affuse.pipelines.demo import data as demo_data
 from affuse.pipelines.demo import face as demo_face
 from affuse.pipelines.demo import words as demo_words
 from affuse.pipelines.demo.data import make_dataset, smooth, truth
 from affuse.pipelines.demo.face import Look, Motion, render
 from affuse.pipelines.demo.voice import Voice, synthesiser
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from affuse.errors import AffuseError, UsageError
 
 SMALL = {"speakers": 2, "clips": 1, "seconds": 3.0, "fps": 8, "size": (160, 120)}
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from affuse.extract.faces import NOBODY, Detected, Detection, FaceDetector, cut, same_faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from affuse.extract.faces import NOBODY, Detected, Detection, FaceDetector, cut, same_faces
 from media import face_frames, plain_frames
 
 

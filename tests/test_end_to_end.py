@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affuse.features.store import FeatureStore
-from affuse.fuse import train
 from click.testing import CliRunner
-from media import plain_frames, talking_head, write_media
 from PIL import Image
-from tiny import make_data, small
 
 from affuse.__main__ import main
+from affuse.features.store import FeatureStore
+from affuse.fuse import train
+from media import plain_frames, talking_head, write_media
+from tiny import make_data, small
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
 SMALL = [

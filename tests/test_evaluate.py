@@ -4,8 +4,11 @@ import csv
 
 import numpy as np
 import pytest
-import tiny
 import torch
+
+import tiny
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 from affuse.features import align
 from affuse.features.record import Provenance
 from affuse.fuse.data.corpus import load_corpus
@@ -13,9 +16,6 @@ from affuse.fuse.data.labels import find_labels, read_abaw
 from affuse.fuse.reports.tables import model_table, score_table
 from affuse.fuse.scoring.evaluate import score
 from affuse.fuse.scoring.metrics import ccc
-
-from affuse import fuse
-from affuse.errors import AffuseError, UsageError
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
 import torch
-from affuse.features import align
 from click.testing import CliRunner
 from PIL import Image
 
+import tiny
 from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import UsageError
+from affuse.features import align
 
 VIDEO = "set/v1"  # 40 frames and more: several windows
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from affuse.errors import AffuseError
 from affuse.extract.extractor import Extractor
 from affuse.extract.faces import square
 from affuse.extract.videos import find_jobs
 from affuse.features.record import Status, VideoFeatures
 from builders_extract import seeded_extractor
 from media import face_frames, plain_frames, talking_head, tone, write_media
-from PIL import Image
-
-from affuse.errors import AffuseError
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """Boxes, tracks and crops."""
 
 import numpy as np
-from affuse.extract.faces import NOBODY, Detected, crop, follow, link, overlap, read_crop, resize, square
 from hypothesis import given
 from hypothesis import strategies as st
+
+from affuse.extract.faces import NOBODY, Detected, crop, follow, link, overlap, read_crop, resize, square
 from media import plain_frames
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
+
 from affuse.features import MODALITIES, Backbone, FeatureStore, Status, VisualFeatures, align
 from affuse.features.record import Source, VideoFeatures
 from builders import WIDTHS, provenance, random_video

@@ -4,14 +4,14 @@ import os
 import random
 
 import numpy as np
+from click.testing import CliRunner
+
+from affuse.__main__ import main
 from affuse.features.record import MODALITIES
 from affuse.features.shard import read_shard, verify_shard
 from affuse.features.store import FeatureStore, differences
-from click.testing import CliRunner
 from media import talking_head
 from processes import arguments
-
-from affuse.__main__ import main
 
 FLIPS = int(os.environ.get("AFFUSE_FLIPS", 60))
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from affuse import __main__ as cli
 from affuse.features import AffuseError, FeatureStore, Status, UsageError, align
 from affuse.features.exporting import export_features
 from affuse.features.importing import Layout, import_features, parse_layout
 from affuse.features.table import BLOCK, read_table
 from builders import provenance as made
 from builders import random_video
-from click.testing import CliRunner
-from hypothesis import example, given
-from hypothesis import strategies as st
-
-from affuse import __main__ as cli
 
 RATE = {"visual": 25, "audio": 25, "text": 25}
 

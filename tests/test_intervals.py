@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
 import tiny
+from affuse import __main__ as cli
+from affuse import fuse
+from affuse.errors import UsageError
 from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.scoring.evaluate import Adjustment, fit, later, pairs, score, smooth
 from affuse.fuse.scoring.metrics import _sums, bootstrap, ccc, pearson, permuted, rmse
 from affuse.fuse.scoring.metrics import scores_of_moments as _scores
-from click.testing import CliRunner
-
-from affuse import __main__ as cli
-from affuse import fuse
-from affuse.errors import UsageError
 
 
 def simulated(rng, videos, frames=30):

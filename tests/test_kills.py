@@ -6,15 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
-from affuse.features.store import FeatureStore, differences
 from click.testing import CliRunner
-from media import cut_clip, talking_head
-from processes import ROOT, Cluster, Started, arguments, shards, wait_until
 
 from affuse.__main__ import main
+from affuse.features.store import FeatureStore, differences
+from media import cut_clip, talking_head
+from processes import ROOT, Cluster, Gate, Started, arguments, shards, wait_until
 
 KILLS = int(os.environ.get("AFFUSE_KILLS", 6))
-VIDEOS = 2 * KILLS + 8  # enough that no run ends before its kill
+VIDEOS = 2 * KILLS + 8
+BUSY = 4  # as many are left to the last run: no other may end before its kill
 VICTIMS = (
     "main",
     "local worker",
@@ -55,25 +56,23 @@ def whole(tmp_path_factory):
 class Campaign:
     """One store, and the runs on it, each with a kill or more."""
 
-    def __init__(self, folder, videos, cluster: Cluster):
+    def __init__(self, folder, videos, cluster: Cluster, gate: Gate):
         self.store, self.videos, self.cluster, self.folder = folder / "store", videos, cluster, folder
+        self.gate = gate
         self.rng = random.Random(KILLS)
         self.kills, self.again, self.runs = dict.fromkeys(VICTIMS, 0), 0, 0
         self.finished: dict[Path, int] = {}  # when each was written
 
     def begin(self, *options) -> Started:
         self.runs += 1
-        command = ["cli.py", *arguments(self.videos, self.store, "--threads", 1, *options)]
-        return Started(self.folder / f"run{self.runs}.log", command)
+        command = [self.gate.SCRIPT, *arguments(self.videos, self.store, "--threads", 1, *options)]
+        return Started(self.folder / f"run{self.runs}.log", command, **self.gate.environment)
 
     def wait_for_more(self, run: Started, videos: int) -> None:
-        """Until some more are finished, and some moment of the next; or the end of the run."""
-        enough = len(shards(self.store)) + videos
-        wait_until(
-            lambda: len(shards(self.store)) >= enough or run.process.poll() is not None,
-            f"more videos: {run.said}",
-            120,
-        )
+        """Until some more are finished, and some moment of the next."""
+        enough = min(len(shards(self.store)) + videos, VIDEOS - BUSY)
+        self.gate.allow(min(enough + 1, VIDEOS - BUSY))
+        run.until(lambda: len(shards(self.store)) >= enough, "more videos")
         time.sleep(self.rng.random() * 0.4)
 
     def check(self) -> None:
@@ -103,8 +102,7 @@ class Campaign:
             for victim in victims[-left:]:
                 self.wait_for_more(run, self.rng.choice([0, 1, 1, 2]))
                 connected = len(shards(self.store)) > before
-                if run.process.poll() is None:
-                    self.kill(victim, run)
+                self.kill(victim, run)
                 self.check()
             if victims[-1] == "scheduler" and connected:  # else it may well find the new one
                 assert run.wait(60) == 1, run.said
@@ -115,6 +113,10 @@ class Campaign:
         assert "Traceback" not in run.said
         assert FeatureStore(self.store, create=True).verify().problems == []
 
+    def add_workers(self) -> None:
+        for _ in range(2):
+            self.cluster.add_worker(*self.gate.PRELOAD)
+
     def kill(self, victim: str, run: Started) -> None:
         if victim == "scheduler":
             self.cluster.scheduler.end()
@@ -122,14 +124,16 @@ class Campaign:
             for worker in self.cluster.workers:
                 worker.end()
             self.cluster.workers.clear()
-            for _ in range(2):
-                self.cluster.add_worker()
+            self.add_workers()
         elif victim.endswith(" worker"):
             parents = [run] if victim.startswith("local") else self.cluster.workers
-            workers = [worker for parent in parents for worker in parent.workers()]
-            if not workers:  # the nannies are busy with the one killed before
-                return
-            self.rng.choice(workers).kill()
+
+            def at_work():
+                running = [worker for parent in parents for worker in parent.workers()]
+                return [worker for worker in running if worker.pid in self.gate.working()]
+
+            run.until(at_work, "a worker at work")
+            self.rng.choice(at_work()).kill()
         else:
             run.process.kill()
         self.kills[victim] += 1
@@ -138,13 +142,13 @@ class Campaign:
 def test_killed_at_random_moments_the_store_ends_the_same(whole, tmp_path, capsys):
     videos, uninterrupted = whole
     begin = time.monotonic()
-    with Cluster(tmp_path / "cluster", workers=2) as cluster:
-        campaign = Campaign(tmp_path, videos, cluster)
+    gate = Gate(tmp_path, tmp_path / "store")
+    with Cluster(tmp_path / "cluster", **gate.environment) as cluster:
+        campaign = Campaign(tmp_path, videos, cluster, gate)
+        campaign.add_workers()
         while (left := KILLS - sum(campaign.kills.values())) > 0:
-            assert len(shards(campaign.store)) < VIDEOS, (
-                "all done before the last kill: more videos are needed"
-            )
             campaign.life(left)
+        gate.allow(VIDEOS)
         last = campaign.begin("--scheduler", cluster.address)
         try:
             assert last.wait(900) == 0, last.said

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+
 import tiny
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.data.track import Track, lay, on_rows, resample
 from affuse.fuse.scoring.metrics import ccc
-
-from affuse import fuse
-from affuse.errors import AffuseError, UsageError
 
 
 def write(path, *lines):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from affuse.fuse.data.labels import find_labels, partition_files, read_abaw
-from affuse.fuse.data.track import on_frames
 
 from affuse.errors import AffuseError, UsageError
+from affuse.fuse.data.labels import find_labels, partition_files, read_abaw
+from affuse.fuse.data.track import on_frames
 
 
 def write(path, rows, header="valence,arousal"):

@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+
 from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 from media import face_frames, plain_frames, tone, write_media
 

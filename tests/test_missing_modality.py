@@ -1,11 +1,11 @@
 """Modality dropout does what it is for: a model trained on three modalities reads videos that have two."""
 
 import numpy as np
+
 import tiny
+from affuse import fuse
 from affuse.features import FeatureStore
 from affuse.fuse.training.run import Run
-
-from affuse import fuse
 
 
 def test_a_model_trained_on_three_modalities_runs_on_two(tmp_path):

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 import torch
-from affuse.fuse import build_model, describe
-from affuse.fuse.models.layers import MaskedBatchNorm1d, drop_modalities
-from affuse.fuse.models.model import load_weights
-from affuse.fuse.models.registry import MODELS, find
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import reference
 from affuse.errors import UsageError
+from affuse.fuse import build_model, describe
+from affuse.fuse.models.layers import MaskedBatchNorm1d, drop_modalities
+from affuse.fuse.models.model import load_weights
+from affuse.fuse.models.registry import MODELS, find
 
 WIDTHS = {"visual": 7, "audio": 5, "text": 6}
 CHANNELS = {"visual": [6, 4], "audio": [4, 4], "text": [5, 6]}

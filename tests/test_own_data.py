@@ -3,9 +3,9 @@
 import json
 
 import numpy as np
-import tiny
 from click.testing import CliRunner
 
+import tiny
 from affuse import __main__ as cli
 
 

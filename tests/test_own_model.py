@@ -5,19 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+
+import tiny
+from affuse import fuse
+from affuse.__main__ import main
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse import build_model, describe
 from affuse.fuse.experiments.ablate import plan
 from affuse.fuse.experiments.trials import make_entries
 from affuse.fuse.models import registry
-from click.testing import CliRunner
-from safetensors import safe_open
 from test_models import OWN, WIDTHS, WINDOW, inputs, small, tensors
-
-from affuse import fuse
-from affuse.__main__ import main
-from affuse.errors import AffuseError, UsageError
 
 MBT = Path(OWN.removesuffix(":mbt")).read_text()
 BARE = """

@@ -5,14 +5,14 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+
 import tiny
+from affuse import console, fuse
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.reports.tables import score_table
 from affuse.fuse.scoring.evaluate import judge
 from affuse.fuse.scoring.metrics import RESAMPLES, ccc, ccc_of_moments, moments, paired_bootstrap, students_t
-from matplotlib.figure import Figure
-
-from affuse import console, fuse
-from affuse.errors import AffuseError, UsageError
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affuse.features.store import differences
-from builders import provenance, random_video
 from click.testing import CliRunner
-from media import talking_head
 
 import affuse
 from affuse.__main__ import main
+from affuse.features.store import differences
+from builders import provenance, random_video
+from media import talking_head
 
 SEEDED = {"profile": "offline", "allow_untrained": True, "modalities": ["visual", "audio"], "threads": 1}
 

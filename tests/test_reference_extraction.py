@@ -11,6 +11,12 @@ import numpy as np
 import pytest
 import torch
 import whisper
+from facenet_pytorch import MTCNN
+from torchvggish import vggish_input
+from torchvggish.torchvggish import VGG, make_layers
+from torchvision.transforms.functional import resize
+from transformers import AutoModel, AutoTokenizer
+
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import locate_backbones
 from affuse.extract.settings import PROFILES, ExtractSettings
@@ -18,11 +24,6 @@ from affuse.extract.videos import Job
 from affuse.extract.visual import build
 from affuse.extract.weights.locate import locate
 from affuse.features.record import VideoFeatures
-from facenet_pytorch import MTCNN
-from torchvggish import vggish_input
-from torchvggish.torchvggish import VGG, make_layers
-from torchvision.transforms.functional import resize
-from transformers import AutoModel, AutoTokenizer
 
 pytestmark = pytest.mark.weights
 HALF = 2**-10  # relative rounding of float16

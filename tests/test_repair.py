@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from affuse.__main__ import main
 from affuse.extract.extraction import extract_settings
 from affuse.features import AffuseError, FeatureStore, UsageError
 from affuse.features.layout import shard_name
 from affuse.features.repair import quarantine
 from affuse.fuse import train
 from builders import provenance, random_video
-from click.testing import CliRunner
 from test_store import damage
 from tiny import write_labels
-
-from affuse.__main__ import main
 
 
 def affuse(*arguments):

@@ -4,19 +4,19 @@ import json
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import yaml
-from affuse.fuse.training.checkpoint import RunFolder, read_tensors, write_tensors
-from affuse.fuse.training.settings import train_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
+import tiny
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.files import file_name
+from affuse.fuse.training.checkpoint import RunFolder, read_tensors, write_tensors
+from affuse.fuse.training.settings import train_settings
 
 
 @pytest.fixture(scope="module")

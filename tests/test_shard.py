@@ -20,6 +20,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from affuse.features import MODALITIES, AffuseError, FeatureStore, Status, UsageError
 from affuse.features.layout import ROWS, _finite, chunk_shape, paths, shard_name
 from affuse.features.seal import DamagedError
@@ -31,11 +34,8 @@ from affuse.features.shard import (
     verify_shard,
     write_shard,
 )
-from builders import assert_same, provenance, random_video
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from affuse.files import HOST, sweep
+from builders import assert_same, provenance, random_video
 
 ROOT = Path(__file__).resolve().parents[1]
 VIEWS = ("flip", "top-left")
@@ -490,7 +490,7 @@ def run_python(code: str, *arguments, prefix: tuple[str, ...] = (), wait: bool =
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     if not wait:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_writes_that_fail_midway_never_crash(tmp_path):
@@ -570,9 +570,10 @@ def test_a_full_disk_keeps_what_was_done(tmp_path):
 
 
 def test_killed_writers_leave_whole_shards_or_none(tmp_path):
-    """kill -9 at random moments, going on each time: every shard there verifies, and the end is as if never killed."""
+    """kill -9 at random moments, every other one in a write, going on each time: every shard there verifies, and the
+    end is as if never killed."""
     writer = """
-        import sys
+        import os, signal, sys
         from builders import provenance, random_video
         from affuse.features import FeatureStore
 
@@ -580,21 +581,23 @@ def test_killed_writers_leave_whole_shards_or_none(tmp_path):
         store.sweep()
         print("writing", flush=True)
         for i in range(int(sys.argv[2])):
+            if i == int(sys.argv[3]):
+                os.fsync = lambda descriptor: print("half written", flush=True) or signal.pause()
             store.write(random_video(f"clip{i % 4}", frames=300, widths={"visual": 256}, seed=i), provenance())
     """
     path, rng, caught = tmp_path / "store", random.Random(3), 0
-    for _ in range(12):
-        process = run_python(writer, path, 10**6, wait=False)
+    for held in [-1, rng.randrange(4)] * 6:
+        process = run_python(writer, path, 10**6, held, wait=False)
         process.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.12))
+        time.sleep(rng.uniform(0.0, 0.12)) if held < 0 else process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
         store = FeatureStore(path, create=True)
         assert store.verify().problems == []
         caught += len(list((path / "shards").glob(".*.partial"))) > 0
-    assert caught > 0, "no kill fell into a write"
-    done = run_python(writer, path, 8)
+    assert caught >= 6, "no kill fell into a write"
+    done = run_python(writer, path, 8, -1)
     assert done.returncode == 0, done.stderr
     store = FeatureStore(path)
     assert len(list((path / "shards").iterdir())) == len(store) == 4

@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from itertools import count
-from threading import Event, Lock, get_ident
+from threading import Barrier, Event, Lock, get_ident
 from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
 import torch
+
 from affuse.extract import networks
 from affuse.extract.audio import SoundEncoder
 from affuse.extract.lanes import Gathered, Lanes
@@ -57,18 +58,17 @@ def test_rows_that_pile_up_share_a_batch():
     def wait(rows):
         batches.append(rows)
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         return rows
 
     gathered = Gathered(wait, 6)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(gathered, ["a"])
-        assert begun.wait(10)
+        assert begun.wait(60)
         others = [pool.submit(gathered, [name + "1", name + "2"]) for name in "bc"]
-        while len(gathered._waiting) < 4:
-            time.sleep(0.001)
+        wait_until(lambda: len(gathered._waiting) == 4, "the rows of both")
         go.set()
-        assert [f.result(10) for f in (first, *others)] == [["a"], ["b1", "b2"], ["c1", "c2"]]
+        assert [f.result(60) for f in (first, *others)] == [["a"], ["b1", "b2"], ["c1", "c2"]]
     assert [sorted(batch) for batch in batches] == [["a"], ["b1", "b2", "c1", "c2"]]
 
 
@@ -167,12 +167,14 @@ def test_videos_side_by_side_equal_videos_alone(tmp_path, as_on_a_gpu, monkeypat
 
 def test_work_is_in_flight_at_once_and_no_more_than_wanted(as_on_a_gpu, monkeypatch):
     extractor, working, most, lock = as_on_a_gpu(), set(), [0], Lock()
+    together = Barrier(3)
 
     def pretend(job, extractor, store):
         with lock:
             working.add(get_ident())
             most[0] = max(most[0], len(working))
-        time.sleep(0.02)
+        together.wait(60)
+        time.sleep(0.02)  # in which a fourth would be seen
         with lock:
             working.discard(get_ident())
         return job
@@ -183,14 +185,16 @@ def test_work_is_in_flight_at_once_and_no_more_than_wanted(as_on_a_gpu, monkeypa
 
 
 def test_who_calls_the_run_off_does_not_wait_for_the_videos_in_flight(as_on_a_gpu, monkeypatch):
-    extractor, called_off = as_on_a_gpu(), []
+    extractor, called_off, begun = as_on_a_gpu(), [], Event()
 
     def endless(job, extractor, store):
         if job == 0:
+            assert begun.wait(60)
             return job
         with Lanes(1, extractor.halted) as lanes:
             try:
                 for _ in lanes.reading("decode", count()):
+                    begun.set()
                     time.sleep(0.001)
             except CancelledError:
                 called_off.append(job)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from affuse.extract import speech
 from affuse.extract.speech import AT_ONCE, BLOCK, HUSH, Transcriber, loudness, pieces
 from affuse.extract.weights.locate import locate
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from media import tone
 
 RATE = 16_000  # Hz

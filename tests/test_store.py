@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from affuse.features import MODALITIES, AffuseError, Backbone, FeatureStore, Provenance, UsageError
 from affuse.features.commands import account, describe
 from affuse.features.layout import PATHS, shard_name
@@ -275,7 +276,7 @@ for seed in range(15):
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment) for _ in range(3)
     ]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [process.wait(300) for process in processes] == [0, 0, 0]
     store = FeatureStore(tmp_path)
     assert store.verify().problems == []
     for seed, video_id in enumerate(store):

@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from affuse.features import MODALITIES, AffuseError, Status, align
 from affuse.features.timeline import LONE_ROW, SLACK
 from builders import WIDTHS, random_video
-from hypothesis import given
-from hypothesis import strategies as st
 
 # Times on a grid of 1/64 s are exact in binary, so ties and edges are ties and edges.
 moments = st.lists(st.integers(-64, 640).map(lambda n: n / 64), max_size=30).map(np.array)

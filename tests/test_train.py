@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
+
+import tiny
+from affuse import fuse
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
@@ -22,8 +25,7 @@ from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 
-from affuse import fuse
-from affuse.errors import AffuseError, UsageError
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -269,22 +271,24 @@ def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypa
 
 
 RUN = """
-import time
+import signal
 from pathlib import Path
 import tiny
 from affuse import fuse
 def on_epoch(row):
     print(row["epoch"], flush=True)
-    time.sleep(0.05)
+    if row["epoch"] == {held}:
+        signal.pause()
 fuse.train(Path({store!r}), Path({labels!r}), Path({out!r}), tiny.small(**{settings!r}), on_epoch)
 """
 
 
-@pytest.mark.parametrize(("epoch", "wait"), [(1, 0.0), (4, 0.08)])
+@pytest.mark.parametrize(("epoch", "wait"), [(1, 0.0), (4, 0.08)])  # killed as one ends, and in the next
 def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(data, finished, tmp_path, epoch, wait):
     store, labels = data
     out = tmp_path / "run"
-    script = RUN.format(store=str(store.path), labels=str(labels), out=str(out), settings=EPOCHS)
+    held = epoch + (wait > 0)  # it goes no further, however long the kill takes
+    script = RUN.format(store=str(store.path), labels=str(labels), out=str(out), settings=EPOCHS, held=held)
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
     process = subprocess.Popen(
@@ -430,7 +434,7 @@ def test_a_diverging_run_says_so(data, tmp_path, monkeypatch):
 
 
 def test_importing_fuse_costs_no_torch():
-    code = "import sys, fuse; print(json.dumps('torch' in sys.modules))".replace(
+    code = "import sys, affuse.fuse; print(json.dumps('torch' in sys.modules))".replace(
         "import sys", "import json, sys"
     )
     root = str(Path(__file__).resolve().parents[1])

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 import torch
+
+import tiny
+from affuse import fuse
+from affuse.errors import AffuseError
 from affuse.features import FeatureStore
 from affuse.features.exporting import export_features
 from affuse.fuse.data.corpus import load_corpus
@@ -14,8 +17,7 @@ from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training.checkpoint import read_tensors
 from test_train import read_metrics
 
-from affuse import fuse
-from affuse.errors import AffuseError
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 VIEWS = ("flip", "top-left", "bottom-right")
 STEP = 50  # what each view adds to the one before it: far more than frames differ by

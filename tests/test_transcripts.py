@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from affuse.extract.transcripts import find_transcript, read_transcript, spread
 
 from affuse.errors import AffuseError
+from affuse.extract.transcripts import find_transcript, read_transcript, spread
 
 VTT = """WEBVTT
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from affuse.errors import UsageError
 from affuse.extract.videos import find_jobs
 from affuse.features.record import Source, Status, VideoFeatures
 from affuse.features.store import FeatureStore
 from builders import provenance
-
-from affuse.errors import UsageError
 
 
 @pytest.fixture

@@ -5,6 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from affuse.errors import UsageError
 from affuse.extract.extraction import extract_settings
 from affuse.extract.faces import resize
 from affuse.extract.networks import make_provenance
@@ -12,12 +17,7 @@ from affuse.extract.settings import PROFILES
 from affuse.extract.videos import find_jobs
 from affuse.extract.visual import CORNERS, cut_view
 from builders_extract import seeded_extractor
-from hypothesis import given
-from hypothesis import strategies as st
 from media import face_frames, plain_frames, talking_head, write_media
-from PIL import Image
-
-from affuse.errors import UsageError
 
 STORED = ["flip", "top-left", "top-right", "bottom-left", "bottom-right"]
 

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet50
+
+from affuse.errors import AffuseError
 from affuse.extract.resnet import IR50, FusedResNet50, ResNet50
 from affuse.extract.visual import FaceEncoder, build
 from affuse.extract.weights.locate import Located, locate
 from affuse.extract.weights.table import BACKBONES
 from media import face_frames
-from torchvision.models import resnet50
-
-from affuse.errors import AffuseError
 
 COUNT = 32
 

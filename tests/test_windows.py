@@ -1,9 +1,10 @@
 """Windows cover every frame; the overlap mean is what a slow, obvious implementation says."""
 
 import numpy as np
-from affuse.fuse.data.windows import cut, overlap_mean
 from hypothesis import given
 from hypothesis import strategies as st
+
+from affuse.fuse.data.windows import cut, overlap_mean
 
 
 def spans(frames, length=300, hop=200):

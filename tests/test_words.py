@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from affuse.extract.text import WordEncoder
-from affuse.extract.transcripts import Word
-from affuse.extract.weights.locate import locate
 from safetensors.torch import load_file, save_file
 
 from affuse.errors import AffuseError
+from affuse.extract.text import WordEncoder
+from affuse.extract.transcripts import Word
+from affuse.extract.weights.locate import locate
 
 CPU = torch.device("cpu")
 SAID = [Word(text, i, i + 0.5) for i, text in enumerate(["Good", "morning.", "My", "name", "is", "Anna."])]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+
 from affuse.features import (
     AudioFeatures,
     Backbone,

@@ -14,11 +14,11 @@ import re
 from pathlib import Path
 
 import torch
-from affuse.extract.weights.locate import SEED, Located
 from safetensors.torch import load_file
 from torch import nn
 
 from affuse.errors import AffuseError
+from affuse.extract.weights.locate import SEED, Located
 
 State = dict[str, torch.Tensor]
 
@@ -109,9 +109,7 @@ def _read(path: Path, name: str) -> dict:
         ) from None
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise AffuseError(
-            f"Weights of backbone {name!r} in {path}: not a dictionary of tensors, but a {kind}."
-        )
+        raise AffuseError(f"Weights of backbone {name!r} in {path}: not a dictionary of tensors, but a {kind}.")
     return content
 
 
@@ -165,8 +163,6 @@ def rename_emo_affectnet(state: State) -> State:
     renamed = {}
     for name, value in state.items():
         ours = name.replace("conv_layer_s2_same.", "conv1.").replace("batch_norm", "bn")
-        ours = (
-            ours.replace("i_downsample.", "downsample.").replace("fc1.", "projection.").replace("fc2.", "fc.")
-        )
+        ours = ours.replace("i_downsample.", "downsample.").replace("fc1.", "projection.").replace("fc2.", "fc.")
         renamed[ours] = value + (_KERAS_EPS - _TORCH_EPS) if ours.endswith("running_var") else value
     return renamed

@@ -81,9 +81,7 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
     reader = _Reader(path)
     version, specification = reader.number("I"), reader.text()
     if version != VERSION or specification != "WhisperSpec":
-        raise reader.damaged(
-            f"it begins with version {version}, {specification!r}, not {VERSION}, 'WhisperSpec'"
-        )
+        raise reader.damaged(f"it begins with version {version}, {specification!r}, not {VERSION}, 'WhisperSpec'")
     reader.number("I")
     variables = dict(reader.variable() for _ in range(reader.number("I")))
     for _ in range(reader.number("I")):
@@ -104,9 +102,7 @@ def convert(model_bin: Path) -> dict:
         state = _state_dict(read_variables(model_bin))
         return {"dims": _dims(state), "model_state_dict": {k: _as_published(k, v) for k, v in state.items()}}
     except (KeyError, TypeError, ValueError) as error:
-        raise AffuseError(
-            f"{model_bin} is not a float Whisper model in CTranslate2's form ({error})."
-        ) from None
+        raise AffuseError(f"{model_bin} is not a float Whisper model in CTranslate2's form ({error}).") from None
 
 
 def _as_published(name: str, value: np.ndarray) -> torch.Tensor:
@@ -160,13 +156,7 @@ def _state_dict(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _layers(variables: dict[str, np.ndarray], side: str) -> int:
-    return len(
-        {
-            name.split("/")[1]
-            for name in variables
-            if name.startswith(f"{side}/layer_") and name.count("/") > 2
-        }
-    )
+    return len({name.split("/")[1] for name in variables if name.startswith(f"{side}/layer_") and name.count("/") > 2})
 
 
 def _dims(state: dict[str, np.ndarray]) -> dict[str, int]:

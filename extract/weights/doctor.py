@@ -13,12 +13,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import torch
+
+from affuse.errors import AffuseError
 from affuse.extract.backbones import installed
 from affuse.extract.weights.download import matches
 from affuse.extract.weights.locate import Located, check_package, files_match, find, weights_folder
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
-
-from affuse.errors import AffuseError
 
 NOTHING = dict.fromkeys(("name", "part", "licence", "state", "where", "verified", "sha256", "how"), "")
 
@@ -59,13 +59,7 @@ def _detector() -> dict:
 
 def _offered(name: str, entry: EntryPoint) -> dict:
     """A backbone that an installed package offers."""
-    return NOTHING | {
-        "name": name,
-        "part": "any",
-        "state": "found",
-        "where": entry.value,
-        "verified": "not pinned",
-    }
+    return NOTHING | {"name": name, "part": "any", "state": "found", "where": entry.value, "verified": "not pinned"}
 
 
 def _verified(located: Located) -> str:
@@ -117,8 +111,6 @@ def table(surroundings: dict, backbones: list[dict]) -> str:
     lines = [f"{name:<16} {value}" for name, value in surroundings.items()]
     lines += ["", f"{'backbone':<24}{'part':<8}{'state':<9}{'verified':<12}licence"]
     for row in backbones:
-        head = (
-            f"{row['name']:<24}{row['part']:<8}{row['state']:<9}{row['verified'] or '–':<12}{row['licence']}"
-        )
+        head = f"{row['name']:<24}{row['part']:<8}{row['state']:<9}{row['verified'] or '–':<12}{row['licence']}"
         lines += [head, *(f"    {row[key]}" for key in ("where", "how") if row[key])]
     return "\n".join(lines)

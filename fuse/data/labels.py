@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from affuse.features.table import is_number
-from affuse.fuse.data.track import SLACK, Track
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
+from affuse.features.table import is_number
 from affuse.files import as_path
+from affuse.fuse.data.track import SLACK, Track
 
 NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
 ABAW = ("valence", "arousal")
@@ -83,19 +83,13 @@ def _lines(path: Path) -> list[str]:
 def _check_abaw_header(path: Path, lines: list[str]) -> None:
     expected = ",".join(ABAW)
     if not lines:
-        raise AffuseError(
-            f"Label file {path} is empty. Its first line must be {expected!r}, then one row per frame."
-        )
+        raise AffuseError(f"Label file {path} is empty. Its first line must be {expected!r}, then one row per frame.")
     names = [name.strip().lower() for name in lines[0].split(",")]
     if names == list(ABAW[::-1]):
-        raise AffuseError(
-            f"Label file {path}, line 1: the columns are swapped; expected {expected!r} in this order."
-        )
+        raise AffuseError(f"Label file {path}, line 1: the columns are swapped; expected {expected!r} in this order.")
     if names != list(ABAW):
         hint = " The file seems to have no header." if _is_pair(lines[0]) else ""
-        raise AffuseError(
-            f"Label file {path}, line 1: expected the header {expected!r}, found {lines[0]!r}.{hint}"
-        )
+        raise AffuseError(f"Label file {path}, line 1: expected the header {expected!r}, found {lines[0]!r}.{hint}")
     if len(lines) == 1:
         raise AffuseError(f"Label file {path} has a header but no rows. Expected one row per frame.")
 
@@ -137,9 +131,7 @@ def _number(path: Path, line: int, name: str, text: str) -> float:
     return value
 
 
-def _csv_times(
-    path: Path, columns: dict[str, np.ndarray], rate: float | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _csv_times(path: Path, columns: dict[str, np.ndarray], rate: float | None) -> tuple[np.ndarray, np.ndarray | None]:
     """When each row holds: time or start (N,), and end (N,) for rows that have one."""
     given = [name for name in TIME if name in columns]
     if given not in ([], ["time"], ["start", "end"]):
@@ -209,9 +201,7 @@ def read_track(path: Path, rate: float | None = None) -> Track:
     return READERS[path.suffix](path, rate)
 
 
-def find_labels(
-    folder: Path, validation: Iterable[str] = (), resplit: bool = False
-) -> dict[str, dict[str, Path]]:
+def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = False) -> dict[str, dict[str, Path]]:
     """Label files below `folder`, {partition: {video id: file}}; an id is the path below its partition's
     folder.
 
@@ -250,9 +240,7 @@ def find_labels(
     return split
 
 
-def _divide(
-    folder: Path, split: dict[str, dict[str, Path]], validation: set[str]
-) -> dict[str, dict[str, Path]]:
+def _divide(folder: Path, split: dict[str, dict[str, Path]], validation: set[str]) -> dict[str, dict[str, Path]]:
     """Train and validation anew, from all videos but those of the test partition."""
     files = {video: path for name, part in split.items() if name != "test" for video, path in part.items()}
     for video in sorted(validation - set(files)):
@@ -261,9 +249,7 @@ def _divide(
                 f"Setting validation: {video!r} is in the test partition of {folder}. Models are chosen by the "
                 "validation videos, and the test partition must not choose one."
             )
-        raise UsageError(
-            f"Setting validation: {video!r} has no label file in {folder}{nearest(video, files)}"
-        )
+        raise UsageError(f"Setting validation: {video!r} has no label file in {folder}{nearest(video, files)}")
     return {
         "train": {video: path for video, path in files.items() if video not in validation},
         "validation": {video: path for video, path in files.items() if video in validation},

@@ -45,9 +45,7 @@ class Track:
         columns = []
         for target in targets:
             if target not in self.targets:
-                raise AffuseError(
-                    f"Label file {self.path} has no target {target!r}{nearest(target, self.targets)}"
-                )
+                raise AffuseError(f"Label file {self.path} has no target {target!r}{nearest(target, self.targets)}")
             columns.append(self.targets.index(target))
         values = self.values[:, columns]
         return values, self.valid & ~np.isnan(values).any(axis=1)
@@ -112,9 +110,7 @@ def on_rows(
     return values[rows].astype(np.float64), laid[rows]
 
 
-def resample(
-    time: np.ndarray, values: np.ndarray, valid: np.ndarray, at: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def resample(time: np.ndarray, values: np.ndarray, valid: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows at `time` (N,), rising, brought to the moments `at` (T,): values (T, targets) float64, valid (T,) bool.
 
     Where the rows are denser than the moments: the mean of the valid rows within half a spacing of the moments
@@ -146,9 +142,7 @@ def resample(
 def _mean_around(time, values, valid, at, reach: float) -> tuple[np.ndarray, np.ndarray]:
     first = np.searchsorted(time, at - reach - SLACK)
     stop = np.searchsorted(time, at + reach - SLACK)
-    total = np.concatenate(
-        [np.zeros((1, values.shape[1])), np.cumsum(np.where(valid[:, None], values, 0), axis=0)]
-    )
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(np.where(valid[:, None], values, 0), axis=0)])
     count = np.concatenate([[0], np.cumsum(valid)])
     rows = count[stop] - count[first]
     return (total[stop] - total[first]) / np.maximum(rows, 1)[:, None], rows > 0

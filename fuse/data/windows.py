@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from affuse.fuse.data.corpus import Corpus
 from torch import Tensor
 
 from affuse.errors import AffuseError
+from affuse.fuse.data.corpus import Corpus
 
 CHUNK = 4096  # rows whose statistics are computed at once: 4096 × 2048 float32 are 32 MiB
 STD_FLOOR = 0.05  # of the modality's overall spread: a channel that hardly moved in training is not blown up
@@ -138,10 +138,7 @@ class Windows:
         """
         parts = np.split(values, np.cumsum([len(starts) for starts in self.starts])[:-1])
         frames = np.diff(self.corpus.start)
-        return [
-            overlap_mean(part, starts, int(n))
-            for part, starts, n in zip(parts, self.starts, frames, strict=True)
-        ]
+        return [overlap_mean(part, starts, int(n)) for part, starts, n in zip(parts, self.starts, frames, strict=True)]
 
     def ordered(self, batch: int) -> Iterator[Batch]:
         """All windows in order, `batch` at a time, faces from the centre."""

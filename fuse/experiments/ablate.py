@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+
+from affuse.files import as_path, write_text
 from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.experiments.compare import surroundings
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, parse_name, run_trials
@@ -19,8 +21,6 @@ from affuse.fuse.models.spec import Options
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import ablation_figure, save_figure
 from affuse.fuse.training.settings import TrainSettings
-
-from affuse.files import as_path, write_text
 
 RECURSIONS = range(5)
 TEMPORAL = ("tcn", "bilstm")
@@ -154,9 +154,7 @@ def ablate(
     for ablation in asked:
         table = found[ablation.name] = _table(ablation, model, entries, trials)
         tables.write_csv(out / f"{ablation.name}.csv", table.reset_index())
-        write_text(
-            out / f"{ablation.name}.md", tables.ablation_card(ablation.title, ablation.question, table, facts)
-        )
+        write_text(out / f"{ablation.name}.md", tables.ablation_card(ablation.title, ablation.question, table, facts))
         figure = ablation_figure(ablation.title, table, trials.targets, ablation.ordered)
         save_figure(figure, out / f"{ablation.name}.png")
         texts.append("\n".join(tables.aligned(*tables.ablation_cells(table))))
@@ -172,6 +170,4 @@ def _table(ablation: Ablation, model: str, entries: list[Entry], trials: Trials)
     others = [name for name in names if identity[name] != identity[model]]
     against = trials.differences(model, others).query("target == 'mean'").set_index("model")
     lost = against.rename(columns={"difference": "lost"})[["lost", "low", "high", "above_zero"]]
-    return (
-        trials.summary().join(lost).loc[list(names)].set_index(pd.Index(names.values(), name=ablation.name))
-    )
+    return trials.summary().join(lost).loc[list(names)].set_index(pd.Index(names.values(), name=ablation.name))

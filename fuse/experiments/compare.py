@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+
+from affuse.config import nearest
+from affuse.device import pick_device
+from affuse.errors import UsageError
+from affuse.files import as_path, write_text
 from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, run_trials
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import learning_curves, save_figure
 from affuse.fuse.scoring.metrics import OF_DIFFERENCES
 from affuse.fuse.training.settings import TrainSettings
-
-from affuse.config import nearest
-from affuse.device import pick_device
-from affuse.errors import UsageError
-from affuse.files import as_path, write_text
 from affuse.version import VERSION
 
 SHARED = (  # settings of the schedule that a table's reader wants to know

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from affuse.errors import UsageError
 from affuse.features import FeatureStore
+from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
@@ -21,9 +24,6 @@ from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run, labelled_corpus, load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
-
-from affuse.errors import UsageError
-from affuse.files import as_path, file_name, make_folder, write_text
 
 log = logging.getLogger("affuse")
 
@@ -68,9 +68,7 @@ def predict_together(runs: Sequence[Run], corpus: Corpus, method: str) -> np.nda
     return np.concatenate(videos).clip(-1, 1)
 
 
-def choose_folds(
-    labels: Path | str, table: Path | str, by: str | None = None, k: int | None = None
-) -> list[Fold]:
+def choose_folds(labels: Path | str, table: Path | str, by: str | None = None, k: int | None = None) -> list[Fold]:
     """Folds of the labelled videos that are not the test partition's.
 
     A fold per value of the table's column `by` ("fold" by default), or `k` folds that keep the values of `by`
@@ -105,9 +103,7 @@ def crossval(
     settings, store = settings or TrainSettings(), as_store(store)
     out = as_path("a folder for the runs of the folds", out)
     if settings.validation:
-        raise UsageError(
-            "The setting `validation` names one split; cross-validation makes its own. Leave it out."
-        )
+        raise UsageError("The setting `validation` names one split; cross-validation makes its own. Leave it out.")
     if ensemble not in METHODS:
         raise UsageError(f"Unknown ensemble {ensemble!r}. Known: {', '.join(METHODS)}.")
     _write_folds(out, folds)

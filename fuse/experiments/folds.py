@@ -108,9 +108,7 @@ def grouped_folds(table: VideoTable, k: int, column: str = SUBJECT, seed: int = 
     order = np.random.default_rng(seed).permutation(sorted(groups))
     filled = [0] * k
     values = {}
-    for group in sorted(
-        order, key=lambda name: -len(groups[name])
-    ):  # the largest first, each to the emptiest fold
+    for group in sorted(order, key=lambda name: -len(groups[name])):  # the largest first, each to the emptiest fold
         number = filled.index(min(filled))
         filled[number] += len(groups[group])
         values |= dict.fromkeys(groups[group], str(number))
@@ -134,7 +132,5 @@ def _check_subjects(table: VideoTable, values: dict[str, str]) -> None:
 def _folds(path: Path, values: dict[str, str]) -> list[Fold]:
     names = sorted(set(values.values()))
     if len(names) < 2:
-        raise UsageError(
-            f"{path} gives one fold only ({', '.join(names)}); nothing would be left to train on."
-        )
+        raise UsageError(f"{path} gives one fold only ({', '.join(names)}); nothing would be left to train on.")
     return [Fold(name, tuple(sorted(v for v in values if values[v] == name))) for name in names]

@@ -20,7 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+
+from affuse.config import nearest, resolve
+from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
+from affuse.files import make_folder
 from affuse.fuse.data.corpus import Fingerprint, changes, fingerprint, keep
 from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
@@ -31,10 +35,6 @@ from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
 from affuse.fuse.training.run import load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
-
-from affuse.config import nearest, resolve
-from affuse.errors import AffuseError, UsageError
-from affuse.files import make_folder
 
 ALL = "all"
 NAME = re.compile(r"(?s)((?:.*\.py:)?[^:@]*)(?::([^@]*))?(?:@(.*))?")  # model, variant, modalities
@@ -82,9 +82,7 @@ def parse_name(name: str) -> dict:
         if variant not in VARIANTS:
             raise UsageError(f"Unknown variant {variant!r} in {name!r}{nearest(variant, VARIANTS)}")
         if variant not in recursions:
-            raise UsageError(
-                f"Model {model!r} has no variants: its paper and its release agree. Name it {model!r}."
-            )
+            raise UsageError(f"Model {model!r} has no variants: its paper and its release agree. Name it {model!r}.")
         changes["variant"] = variant
     if modalities is not None:
         changes["modalities"] = modalities.split("+")
@@ -148,18 +146,11 @@ def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]
 
 def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, int]) -> Entry:
     if "modalities" not in {*changes, *settings.model_fields_set}:
-        changes = {
-            **changes,
-            "modalities": list(find(changes.get("model", settings.model)).standard),
-        }
+        changes = {**changes, "modalities": list(find(changes.get("model", settings.model)).standard)}
     resolved = resolve(TrainSettings, settings.model_dump(), changes)
     with torch.device("meta"):
         model = build_model(**resolved.model_options(widths))
-    said = {
-        "model",
-        "modalities",
-        *ModelSettings.model_fields,
-    }  # by the model's config, with nothing left open
+    said = {"model", "modalities", *ModelSettings.model_fields}  # by the model's config, with nothing left open
     schedule = resolved.model_dump(exclude={*FREE_TO_CHANGE, *said, "seed", "preset"})
     identity = json.dumps([model.config, schedule], sort_keys=True)
     return Entry(name, resolved, model.targets, identity)
@@ -247,11 +238,7 @@ def run_trials(
     owners: dict[str, Entry] = {}
     for entry in entries:
         owners.setdefault(entry.identity, entry)
-    plan = [
-        (e, seed, RunFolder(out / "runs" / f"{e.folder}-seed{seed}"))
-        for e in owners.values()
-        for seed in seeds
-    ]
+    plan = [(e, seed, RunFolder(out / "runs" / f"{e.folder}-seed{seed}")) for e in owners.values() for seed in seeds]
     shared = entries[0].settings
     data = fingerprint(store, labels, shared.validation, shared.resplit)
     _check_folder(out, data)
@@ -286,9 +273,7 @@ def _stack(seeds: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {video: np.stack([sums[video] for sums in seeds]) for video in seeds[0]}
 
 
-def _score(
-    folder: RunFolder, store: FeatureStore, labels: Path | str, device: str
-) -> tuple[dict, pd.DataFrame, dict]:
+def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: str) -> tuple[dict, pd.DataFrame, dict]:
     """A finished run's row, its history, and the moments of each annotated video."""
     run = load_run(folder.path)
     corpus, prediction = run.predict_partition(store, labels, "validation", device)

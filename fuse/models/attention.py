@@ -20,10 +20,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from affuse.fuse.models.layers import Dropout, Valid, any_valid, dropout, frames, xavier, zero_invalid
-from affuse.fuse.models.spec import Options
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from affuse.fuse.models.layers import Dropout, Valid, any_valid, dropout, frames, xavier, zero_invalid
+from affuse.fuse.models.spec import Options
 
 JCA_WIDTH = 32  # k, the inner width of JCA's H
 HEADS, HEAD_WIDTH = 2, 16  # of LFAN

@@ -12,10 +12,11 @@ Emotion Recognition", ICASSP 2023 (arXiv 2304.07958), and its release.
 from __future__ import annotations
 
 import torch
-from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, xavier, zero_invalid
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
+
+from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, xavier, zero_invalid
 
 KERNEL = 5  # frames, of the TCN
 SLOPE = 0.01  # of LeakyReLU

@@ -13,9 +13,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from affuse.fuse.models.layers import xavier
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from affuse.fuse.models.layers import xavier
 
 TEMPERATURE = 0.1
 

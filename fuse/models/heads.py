@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
+
 from affuse.fuse.models.encoders import BiLSTM
 from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, Valid, any_valid
-from torch import Tensor, nn
 
 
 class Concatenation(nn.Module):

@@ -10,21 +10,17 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from affuse.errors import UsageError
 from affuse.fuse.models.encoders import ENCODERS
 from affuse.fuse.models.gates import GATES
 from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, frames, unless_full, zero_invalid
 from affuse.fuse.models.registry import MODELS, OWN, find, installed, resolve_options
 from affuse.fuse.models.spec import VARIANTS, ModelSpec, Options
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from affuse.errors import UsageError
-
-STANDARD_WIDTHS = {
-    "visual": 512,
-    "audio": 128,
-    "text": 768,
-}  # IR-50, VGGish, BERT: parameters are counted at these
+STANDARD_WIDTHS = {"visual": 512, "audio": 128, "text": 768}  # IR-50, VGGish, BERT: parameters are counted at these
 NAMED = 4  # differences spelled out; the rest are counted
 
 
@@ -198,9 +194,7 @@ class FusionModel(nn.Module):
                 )
         batch, time = shapes[self.modalities[0]][:2]
         if time > window or not time:
-            raise UsageError(
-                f"The input has {time} frames, the model's window {window}; cut it into windows."
-            )
+            raise UsageError(f"The input has {time} frames, the model's window {window}; cut it into windows.")
         return batch, time
 
     def _masks(self, mask, shape: tuple[int, int], device: torch.device) -> dict[str, Tensor]:

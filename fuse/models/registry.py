@@ -19,6 +19,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from torch.nn import functional as F
+
+from affuse.config import nearest, resolve
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.models.attention import (
     EQUATIONS,
     CrossAttention,
@@ -28,10 +32,6 @@ from affuse.fuse.models.attention import (
 )
 from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
 from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
-from torch.nn import functional as F
-
-from affuse.config import nearest, resolve
-from affuse.errors import AffuseError, UsageError
 
 AUDIO_VISUAL = ("visual", "audio")
 TCN_RCMA = {"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)}
@@ -237,9 +237,7 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
                 f"Model {name!r} comes with {offered[name].value}, which cannot be loaded: {_why(error)}."
             ) from error
         if name not in OWN:
-            raise UsageError(
-                f"{offered[name].value} promises a model {name!r} and registers none of that name."
-            )
+            raise UsageError(f"{offered[name].value} promises a model {name!r} and registers none of that name.")
     return MODELS.get(name) or OWN[name]
 
 

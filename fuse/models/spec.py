@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from affuse.features.record import MODALITIES
-from affuse.fuse.models.encoders import ENCODERS
-from affuse.fuse.models.gates import GATES
-from affuse.fuse.models.heads import Concatenation, Head
 from pydantic import Field, field_validator
 from torch import nn
 from torch.nn import functional as F
 
 from affuse.config import Settings, nearest
 from affuse.errors import UsageError
+from affuse.features.record import MODALITIES
+from affuse.fuse.models.encoders import ENCODERS
+from affuse.fuse.models.gates import GATES
+from affuse.fuse.models.heads import Concatenation, Head
 
 VARIANTS = ("released", "paper")
 ATTENTIONS = ("channel", "frame")
@@ -42,9 +42,7 @@ class ModelSettings(Settings):
     channels: dict[str, list[int]] | None = None  # the encoder's layers per modality; None is the paper's
     encoder: str = "spec"  # or 'tcn', 'bilstm', 'linear' (no other frame seen), 'none' (features as they are)
     gates: str = "spec"  # or 'dca', 'grjca', 'hgrjca', 'none'; only what recurses has results to choose among
-    dropout: dict[str, float] = Field(
-        default_factory=dict
-    )  # of encoder, attention, fusion, head; else its own
+    dropout: dict[str, float] = Field(default_factory=dict)  # of encoder, attention, fusion, head; else its own
     tied: bool = False  # every recursion uses the same weights
     modality_dropout: float = 0.0  # probability, in training, of dropping each modality of a sample but one
 
@@ -80,13 +78,9 @@ class ModelSpec:
     block: Callable[[dict[str, int], Options], nn.Module] | None  # one pass of attention; None: no attention
     standard: tuple[str, ...] = TRIMODAL  # modalities of the publication
     modalities: tuple[int, int] = (2, 3)  # fewest and most it can take
-    why: str = (
-        "attention across modalities has nothing to attend to; use 'unimodal' for one"  # no fewer or more
-    )
+    why: str = "attention across modalities has nothing to attend to; use 'unimodal' for one"  # no fewer or more
     joint: str = "–"  # whose features a modality is correlated with: 'all' | 'others'
-    recursions: dict[str, int] = field(
-        default_factory=dict
-    )  # l, per variant; empty: one pass, or no attention
+    recursions: dict[str, int] = field(default_factory=dict)  # l, per variant; empty: one pass, or no attention
     attentions: tuple[str, ...] = ("channel",)  # readings of the joint attention that the block has
     gates: str = "none"
     encoder: str = "tcn"
@@ -116,9 +110,7 @@ class ModelSpec:
         known("encoder", asked.encoder, ("spec", *ENCODERS))
         known("gates", asked.gates, ("spec", *GATES, "none"))
         if self.recursive and asked.variant not in self.recursions:
-            raise UsageError(
-                f"Model {name!r} is only {' and '.join(self.recursions)}, not {asked.variant!r}."
-            )
+            raise UsageError(f"Model {name!r} is only {' and '.join(self.recursions)}, not {asked.variant!r}.")
         widths = _widths(name, self, widths)
         if asked.attention not in self.attentions:
             reading = f"attention={asked.attention!r} is another reading of the joint attention"
@@ -194,9 +186,7 @@ def _targets(target: str | list[str]) -> list[str]:
         known("target", target, TARGETS)
         return list(TARGETS[target])
     if not target or len(set(target)) != len(target) or not all(target):
-        raise UsageError(
-            f"target must be 'both', 'valence', 'arousal' or a list of different names, not {target!r}."
-        )
+        raise UsageError(f"target must be 'both', 'valence', 'arousal' or a list of different names, not {target!r}.")
     return target
 
 
@@ -208,9 +198,7 @@ def _channels(spec: ModelSpec, encoder: str, widths: dict, channels: dict) -> di
     resolved = {m: list(channels.get(m, spec.channels[m])) for m in widths}
     for m, c in resolved.items():
         if not c or min(c) < 1 or (encoder == "bilstm" and c[-1] % 2):
-            raise UsageError(
-                f"channels of {m} must be positive, and even for a bilstm (two directions), not {c}."
-            )
+            raise UsageError(f"channels of {m} must be positive, and even for a bilstm (two directions), not {c}.")
     return resolved
 
 

@@ -6,7 +6,6 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from affuse.fuse.reports.tables import SCORES, markdown
-
 from affuse.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,14 +25,7 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
     )
     scores = [[target, *(f"{result[score][target]:.3f}" for score in SCORES)] for target in targets]
     backbones = [
-        [
-            part,
-            b.name,
-            b.source,
-            b.sha256[:12] or "–",
-            "yes" if b.trained else "**no**",
-            b.licence or "unknown",
-        ]
+        [part, b.name, b.source, b.sha256[:12] or "–", "yes" if b.trained else "**no**", b.licence or "unknown"]
         for part, b in provenance.backbones.items()
     ]
     seen = (

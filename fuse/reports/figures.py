@@ -108,9 +108,7 @@ def explanation(title: str, table: pd.DataFrame, targets: Sequence[str]) -> Figu
     for m, axis in zip(updated, rest, strict=False):
         for i, name in enumerate(column for column in table if column.startswith(f"update_{m}_")):
             shade = str(0.55 * (i % 2))
-            axis.plot(
-                time, table[name], label=f"pass {i + 1}", color=shade, linestyle=STROKES[i % len(STROKES)]
-            )
+            axis.plot(time, table[name], label=f"pass {i + 1}", color=shade, linestyle=STROKES[i % len(STROKES)])
         axis.set(ylabel=f"{m}: norm\nof the update", ylim=(0, None))
     for m, axis in zip(gated, rest, strict=True):
         names = [c for c in table if c.startswith(f"gate_{m}_") and c.count("_") == 2]
@@ -149,14 +147,9 @@ def ablation_figure(title: str, table: pd.DataFrame, targets: list[str], ordered
     figure, (axis,) = new_figure(1, 4.0)
     offsets = np.linspace(-0.08, 0.08, len(targets) + 1)
     for i, (target, offset) in enumerate(zip([*targets, "mean"], offsets, strict=True)):
-        style = {
-            "color": "black" if target == "mean" else colour(target, i),
-            "linestyle": "-" if ordered else "",
-        }
+        style = {"color": "black" if target == "mean" else colour(target, i), "linestyle": "-" if ordered else ""}
         spread = table[f"{target}_sd"].fillna(0)
-        axis.errorbar(
-            np.arange(len(table)) + offset, table[target], spread, fmt="o", capsize=3, label=target, **style
-        )
+        axis.errorbar(np.arange(len(table)) + offset, table[target], spread, fmt="o", capsize=3, label=target, **style)
     axis.set_xticks(range(len(table)), [str(level) for level in table.index])
     axis.set(title=title, xlabel=table.index.name, ylabel="validation CCC")
     axis.legend(loc="best", fontsize="small")

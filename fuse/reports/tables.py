@@ -20,15 +20,12 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def aligned(
-    head: list[str], rows: list[list[str]], justify: Callable[[str, int], str] = str.rjust
-) -> list[str]:
+def aligned(head: list[str], rows: list[list[str]], justify: Callable[[str, int], str] = str.rjust) -> list[str]:
     """Lines of a table for a terminal: names to the left, and what follows as `justify` has it."""
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     return [
         "  ".join(
-            (justify if i else str.ljust)(cell, width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            (justify if i else str.ljust)(cell, width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in [head, *rows]
     ]
@@ -97,9 +94,7 @@ def fold_table(result: dict) -> str:
         "Every fold's epoch was chosen on the videos it is scored on, so the numbers flatter a little.",
     ]
     if videos := result["ensemble"]["videos"]:
-        lines.append(
-            f"{len(videos)} other videos predicted by all folds together ({result['ensemble']['method']})."
-        )
+        lines.append(f"{len(videos)} other videos predicted by all folds together ({result['ensemble']['method']}).")
     if "test" in result:
         lines.append("test: CCC " + ", ".join(f"{t} {v:.4f}" for t, v in result["test"]["ccc"].items()))
     return "\n".join(lines)

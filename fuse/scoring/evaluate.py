@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import on_rows
 from affuse.fuse.scoring.metrics import METRICS, OF_SCORES, Pairs, bootstrap, ccc, each_target, permuted
-
-from affuse.errors import AffuseError, UsageError
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds tried for the moving mean; 0 is none
 DELAYS = tuple(round(0.2 * i, 1) for i in range(26))  # seconds tried, 0 to 5
@@ -65,9 +65,7 @@ def fit(
     and prediction together as scoring does. Raises UsageError for anything else.
     """
     smoothings, delays = _choices("--smooth", smoothing, SMOOTHINGS), _choices("--delay", delay, DELAYS)
-    chosen = Adjustment(
-        dict.fromkeys(corpus.targets, smoothings[0]), dict.fromkeys(corpus.targets, delays[0])
-    )
+    chosen = Adjustment(dict.fromkeys(corpus.targets, smoothings[0]), dict.fromkeys(corpus.targets, delays[0]))
     for choices, settings in ((smoothings, chosen.smoothing), (delays, chosen.delay)):
         if len(choices) == 1:
             continue
@@ -126,18 +124,14 @@ def pairs(corpus: Corpus, prediction: np.ndarray) -> Pairs:
 def score_pairs(pairs: Pairs, targets: list[str]) -> dict:
     """What `score` gives, but for "left_out", of truth and prediction already brought together."""
     if not pairs:
-        raise AffuseError(
-            "None of the frames to score is annotated: every label row is -5, or there is none."
-        )
+        raise AffuseError("None of the frames to score is annotated: every label row is -5, or there is none.")
     x, y = (np.concatenate(side) for side in zip(*pairs.values(), strict=True))
     own = {video: _named(targets, ccc, *pair) for video, pair in pairs.items()}
     return {
         "videos": len(pairs),
         "frames": len(x),
         **{name: _named(targets, metric, x, y) for name, metric in METRICS.items()},
-        "ccc_per_video": {
-            key: float(np.mean([each[key] for each in own.values()])) for key in (*targets, "mean")
-        },
+        "ccc_per_video": {key: float(np.mean([each[key] for each in own.values()])) for key in (*targets, "mean")},
         "per_video": {video: {"frames": len(pairs[video][0]), **each} for video, each in own.items()},
     }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.scoring.predict import onto_frames

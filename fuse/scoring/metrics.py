@@ -16,9 +16,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-EPSILON = (
-    1e-8  # of the loss: survives float32, and is small beside the variance of a window that moves at all
-)
+EPSILON = 1e-8  # of the loss: survives float32, and is small beside the variance of a window that moves at all
 ROUNDING = 1e-12  # of the mean square: what rounding leaves at most of a variance of 0
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -185,14 +183,10 @@ def bootstrap(pairs: Pairs, targets: list[str], draws: int = RESAMPLES, seed: in
     if videos < 2:
         return {}
     sums = _sums(pairs)
-    drawn, observed = (
-        scores_of_moments(part) for part in (_resampled(sums, draws, seed), sums.sum(0, keepdims=True))
-    )
+    drawn, observed = (scores_of_moments(part) for part in (_resampled(sums, draws, seed), sums.sum(0, keepdims=True)))
     intervals = {}
     for metric, (there, back) in SCALES.items():
-        low, high = students_t(
-            there(_with_mean(drawn[metric])), there(_with_mean(observed[metric]))[0], videos
-        )
+        low, high = students_t(there(_with_mean(drawn[metric])), there(_with_mean(observed[metric]))[0], videos)
         ends = np.stack([back(low), back(high)], axis=1).tolist()
         intervals[metric] = dict(zip((*targets, "mean"), ends, strict=True))
     return intervals
@@ -217,11 +211,7 @@ class Difference:
 
 
 def paired_bootstrap(
-    one: np.ndarray,
-    other: np.ndarray,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    interval: Callable = percentiles,
+    one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, interval: Callable = percentiles
 ) -> Difference:
     """The difference in CCC between two models over the concatenation of videos.
 

@@ -12,27 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+
+from affuse.config import nearest
+from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.reports.figures import save_figure, traces
 
-from affuse.config import nearest
-from affuse.files import as_path, file_name, make_folder, write_text
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEEN_AS = {
-    "visual": "face",
-    "audio": "sound",
-    "text": "words",
-}  # what a frame has where the modality is there
+SEEN_AS = {"visual": "face", "audio": "sound", "text": "words"}  # what a frame has where the modality is there
 
 
-def predict_frames(
-    model: FusionModel, windows: Windows, batch: int, precision: str = "float32"
-) -> np.ndarray:
+def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> np.ndarray:
     """The model's prediction for every frame of the windows' corpus: (F, targets) float64 in [-1, 1].
 
     A frame's prediction is the mean over the windows that cover it. Where a frame has no modality at all the
@@ -83,9 +77,7 @@ class Prediction:
         """One row per frame: time, the targets, then face, sound and words of the modalities that the model takes
         (True where the modality was there), and valid."""
         columns = {"time": self.time, **dict(zip(self.targets, self.values.T, strict=True))}
-        return pd.DataFrame(
-            {**columns, **{SEEN_AS[m]: at for m, at in self.present.items()}, "valid": self.valid}
-        )
+        return pd.DataFrame({**columns, **{SEEN_AS[m]: at for m, at in self.present.items()}, "valid": self.valid})
 
     def facts(self) -> dict[str, float]:
         """seconds, frames, valid (the share of frames), and of every target the mean and `<target>_sd`, its spread."""
@@ -105,14 +97,7 @@ class Prediction:
         text = io.StringIO()
         formats = ["%.6f"] * (1 + len(self.targets)) + ["%d"]
         head = ",".join(["time", *self.targets, "valid"])
-        np.savetxt(
-            text,
-            np.column_stack([self.time, self.values, self.valid]),
-            formats,
-            ",",
-            header=head,
-            comments="",
-        )
+        np.savetxt(text, np.column_stack([self.time, self.values, self.valid]), formats, ",", header=head, comments="")
         write_text(path, text.getvalue())
 
     def save(self, folder: Path | str, figures: bool = True) -> dict:
@@ -121,9 +106,7 @@ class Prediction:
         Gives {"csv", "figure", "frames", "valid"}: the files, the number of frames and of those with a modality.
         """
         name = file_name(self.id)
-        table, figure = (
-            as_path("a folder to save in", folder) / f"{name}{suffix}" for suffix in (".csv", ".png")
-        )
+        table, figure = (as_path("a folder to save in", folder) / f"{name}{suffix}" for suffix in (".csv", ".png"))
         self.write_csv(table)
         if figures:
             save_figure(self.plot(), figure)
@@ -136,9 +119,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         facts = self.facts()
-        means = ", ".join(
-            f"{target} {facts[target]:+.2f} ± {facts[f'{target}_sd']:.2f}" for target in self.targets
-        )
+        means = ", ".join(f"{target} {facts[target]:+.2f} ± {facts[f'{target}_sd']:.2f}" for target in self.targets)
         return (
             f"<Prediction {self.id!r}: {facts['seconds']:.1f} s, {facts['frames']} frames, "
             f"{facts['valid']:.0%} with a modality; {means}>"
@@ -182,9 +163,7 @@ class Predictions(Mapping[str, Prediction]):
 
     def __repr__(self) -> str:
         seconds = sum(prediction.facts()["seconds"] for prediction in self.values())
-        targets = ", ".join(
-            dict.fromkeys(target for prediction in self.values() for target in prediction.targets)
-        )
+        targets = ", ".join(dict.fromkeys(target for prediction in self.values() for target in prediction.targets))
         failed = f"; {len(self.failed)} failed" if self.failed else ""
         return f"<Predictions of {len(self)} videos, {seconds:.1f} s: {targets or 'none'}{failed}>"
 

@@ -19,9 +19,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from affuse.fuse.data.corpus import Fingerprint, changes, keep
-from affuse.fuse.models.registry import code, located
-from affuse.fuse.training.settings import TrainSettings
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -29,6 +26,9 @@ from torch import Tensor
 from affuse.config import read_yaml
 from affuse.errors import AffuseError, UsageError
 from affuse.files import make_folder, sweep, write_bytes, write_text
+from affuse.fuse.data.corpus import Fingerprint, changes, keep
+from affuse.fuse.models.registry import code, located
+from affuse.fuse.training.settings import TrainSettings
 from affuse.version import VERSION
 
 FORMAT = 1  # of everything written by `write_tensors`
@@ -59,18 +59,14 @@ class RunFolder:
         """
         if not self.config.exists():
             if taken(self.path):
-                raise UsageError(
-                    f"{self.path} is not empty and holds no run. Choose another folder for --out."
-                )
+                raise UsageError(f"{self.path} is not empty and holds no run. Choose another folder for --out.")
             return
         differences, changed = "; ".join(self.differences(settings)), self.changes(data)
         if self.finished:
             which = "these settings: nothing to do"
             which = f"these settings, made from other data ({changed})" if changed else which
             which = f"other settings ({differences})" if differences else which
-            raise UsageError(
-                f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out."
-            )
+            raise UsageError(f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out.")
         if differences:
             raise UsageError(
                 f"{self.path} holds an unfinished run with other settings: {differences}. Give the same ones "
@@ -177,16 +173,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError) as error:
-        raise AffuseError(
-            f"{path} cannot be read: {error}. Restore it from a copy, or train again."
-        ) from None
+        raise AffuseError(f"{path} cannot be read: {error}. Restore it from a copy, or train again.") from None
     if "affuse" not in metadata:
         raise AffuseError(f"{path} is a safetensors file, but not one of affuse's.")
     facts = json.loads(metadata["affuse"])
     if facts["format"] > FORMAT:
         raise AffuseError(
-            f"{path} was written by a newer affuse (format {facts['format']}; this one knows {FORMAT}). "
-            "Update affuse."
+            f"{path} was written by a newer affuse (format {facts['format']}; this one knows {FORMAT}). Update affuse."
         )
     return tensors, facts
 
@@ -197,9 +190,7 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors named `prefix.…`, without the prefix."""
-    return {
-        name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")
-    }
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -221,11 +212,7 @@ def git_revision() -> str:
     """The commit of the code that runs, with "+" when it has been changed since; empty outside a
     repository."""
     here = ["git", "-C", str(Path(__file__).parent)]
-    questions = (
-        ["ls-files", "--error-unmatch", Path(__file__).name],
-        ["rev-parse", "HEAD"],
-        ["status", "-suno"],
-    )
+    questions = (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"], ["status", "-suno"])
     try:
         answers = [subprocess.run([*here, *q], capture_output=True, text=True) for q in questions]  # noqa: S603
     except OSError:

@@ -11,8 +11,13 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
+
+from affuse.config import nearest
+from affuse.device import pick_device
+from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
+from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import partition_files, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
@@ -24,11 +29,6 @@ from affuse.fuse.scoring.metrics import PERMUTATIONS
 from affuse.fuse.scoring.predict import Prediction, Predictions, by_video, predict_frames
 from affuse.fuse.training.checkpoint import RunFolder, read_tensors, unprefixed
 from affuse.fuse.training.settings import TrainSettings
-
-from affuse.config import nearest
-from affuse.device import pick_device
-from affuse.errors import AffuseError, UsageError
-from affuse.files import as_path, file_name, make_folder, write_text
 
 log = logging.getLogger("affuse")
 
@@ -46,9 +46,7 @@ class Run:
     provenance: Provenance
     best: dict
 
-    def predict(
-        self, features: Features, ids: Iterable[str] | None = None, device: str = "auto"
-    ) -> Predictions:
+    def predict(self, features: Features, ids: Iterable[str] | None = None, device: str = "auto") -> Predictions:
         """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
         averaged where windows overlap. Features may be float16.
 
@@ -107,12 +105,7 @@ class Run:
         return tables
 
     def predict_partition(
-        self,
-        features: Features,
-        labels: Path | str,
-        partition: str,
-        device: str = "auto",
-        rate: float | None = None,
+        self, features: Features, labels: Path | str, partition: str, device: str = "auto", rate: float | None = None
     ) -> tuple[Corpus, np.ndarray]:
         """The labelled videos of one partition and the prediction for them, (F, targets) float64. Raises as `evaluate`
         does."""
@@ -156,26 +149,18 @@ class Run:
         return explained(self.model, self.windows(corpus), self.settings.batch, self.settings.precision)
 
     def each_video(
-        self,
-        features: Features,
-        ids: Iterable[str] | None,
-        device: str,
-        make: Callable[[Run, Corpus], T],
+        self, features: Features, ids: Iterable[str] | None, device: str, make: Callable[[Run, Corpus], T]
     ) -> tuple[dict[str, T], dict[str, str]]:
         """{id: make(the run on the device, the video)} and {id: why it could not be read}. Raises as `predict` does."""
         store = as_store(features)
         self.check_features(store)
         ids = [ids] if isinstance(ids, str) else list(store.ids if ids is None else ids)
         if unknown := [video for video in ids if video not in store]:
-            raise UsageError(
-                f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}"
-            )
+            raise UsageError(f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}")
         here, made, failed = self.on(device), {}, {}
         for video in ids:
             try:
-                corpus = load_corpus(
-                    store, [video], self.settings.modalities, self.model.targets, device=here.device
-                )
+                corpus = load_corpus(store, [video], self.settings.modalities, self.model.targets, device=here.device)
             except AffuseError as error:
                 failed[video] = str(error)
                 continue
@@ -216,9 +201,7 @@ def load_run(path: Path | str) -> Run:
     folder = RunFolder(as_path("the path of a run", path))
     if not folder.finished:
         if folder.config.exists():
-            raise AffuseError(
-                f"The run in {folder.path} is not finished. Go on with the same train command and --out."
-            )
+            raise AffuseError(f"The run in {folder.path} is not finished. Go on with the same train command and --out.")
         raise AffuseError(f"{folder.path} is not a run folder: it has no {folder.model.name}. Check --run.")
     tensors, facts = read_tensors(folder.model)
     with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
@@ -282,11 +265,7 @@ def predict(
 
 
 def explain(
-    run: Run | Path | str,
-    store: Features,
-    out: Path | str,
-    ids: Iterable[str] | None = None,
-    device: str = "auto",
+    run: Run | Path | str, store: Features, out: Path | str, ids: Iterable[str] | None = None, device: str = "auto"
 ) -> dict:
     """`Run.explain` of a run or the one at a path: a CSV, empty where there is nothing, and a figure of every video in
     `out`. Gives and raises what `predict` does."""
@@ -298,12 +277,7 @@ def explain(
         make_folder(folder)
         write_text(csv, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
         save_figure(explanation(video, table, corpus.targets), figure)
-        return {
-            "csv": str(csv),
-            "figure": str(figure),
-            "frames": len(table),
-            "valid": int(table["valid"].sum()),
-        }
+        return {"csv": str(csv), "figure": str(figure), "frames": len(table), "valid": int(table["valid"].sum())}
 
     written, failed = as_run(run).each_video(store, ids, device, save)
     return {"written": written, "failed": failed}

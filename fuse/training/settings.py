@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from affuse.features.record import MODALITIES
-from affuse.fuse.models.registry import located
-from affuse.fuse.models.spec import ModelSettings
 from pydantic import Field, ValidationInfo, field_validator
 
 from affuse.config import merge, nearest, parse_assignments, read_yaml, resolve
 from affuse.errors import UsageError
+from affuse.features.record import MODALITIES
+from affuse.fuse.models.registry import located
+from affuse.fuse.models.spec import ModelSettings
 
 PRESETS: dict[str, dict] = {
     "rcma": {  # the text of the RCMA and RJCMA papers
@@ -53,9 +53,7 @@ class TrainSettings(ModelSettings):
     modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
 
     hop: int = Field(200, ge=1)
-    gaps: Literal["mask", "close"] = (
-        "mask"  # frames without a label: kept and masked, or taken out before cutting
-    )
+    gaps: Literal["mask", "close"] = "mask"  # frames without a label: kept and masked, or taken out before cutting
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
     learning_rate: float = Field(1e-5, gt=0)

@@ -16,6 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from affuse.device import pick_device
+from affuse.errors import AffuseError
+from affuse.files import as_path, file_name, write_text
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.data.windows import Normalisation, Windows
@@ -37,11 +42,6 @@ from affuse.fuse.training.checkpoint import (
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import TrainSettings
-from torch import Tensor
-
-from affuse.device import pick_device
-from affuse.errors import AffuseError
-from affuse.files import as_path, file_name, write_text
 
 log = logging.getLogger("affuse")
 
@@ -83,9 +83,7 @@ def train(
         training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
         folder.begin(settings, data)
         if store.provenance.untrained:
-            log.warning(
-                "the features come from untrained backbones: %s", ", ".join(store.provenance.untrained)
-            )
+            log.warning("the features come from untrained backbones: %s", ", ".join(store.provenance.untrained))
         run = _Training(folder, settings, model, training, validation, store)
         resumed_at = run.resume()
         run.learn(on_epoch or (lambda row: None))
@@ -110,13 +108,9 @@ def _load(store, labels, settings, targets, device) -> tuple[Corpus, Corpus, int
         log.warning("video %s is left out: %s", name, why)
     for partition, corpus in (("training", training), ("validation", validation)):
         if not (corpus.annotated & corpus.any_present()).any():
-            raise AffuseError(
-                f"No frame of the {partition} videos has both a label and features. Check {labels}."
-            )
+            raise AffuseError(f"No frame of the {partition} videos has both a label and features. Check {labels}.")
     labelled = {
-        video
-        for files in find_labels(labels, settings.validation, settings.resplit).values()
-        for video in files
+        video for files in find_labels(labels, settings.validation, settings.resplit).values() for video in files
     }
     return training, validation, len(set(store.ids) - labelled)
 
@@ -128,8 +122,7 @@ class _Training:
         self.folder, self.settings, self.model, self.store = folder, settings, model, store
         self.normalisation = Normalisation.fit(training)
         self.training, self.validation = (
-            Windows(corpus, settings.window, settings.hop, self.normalisation)
-            for corpus in (training, validation)
+            Windows(corpus, settings.window, settings.hop, self.normalisation) for corpus in (training, validation)
         )
         self.optimiser = torch.optim.Adam(
             model.parameters(),
@@ -196,9 +189,7 @@ class _Training:
         settings, device = self.settings, self.training.corpus.device
         steps, total = -(-len(self.training) // settings.batch), 0.0
         self.model.train()
-        for step, batch in enumerate(
-            self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch))
-        ):
+        for step, batch in enumerate(self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch))):
             rate = self.progress.schedule.rate(epoch, step, steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -236,9 +227,7 @@ class _Training:
         self.model.load_state_dict(unprefixed("model", tensors))
         restore_optimiser(self.optimiser, unprefixed("optimiser", tensors))
         best = {name: tensor.to(device) for name, tensor in unprefixed("best", tensors).items()}
-        self.progress = Progress(
-            Schedule(**facts["schedule"]), facts["epoch"], facts["best"], best, facts["history"]
-        )
+        self.progress = Progress(Schedule(**facts["schedule"]), facts["epoch"], facts["best"], best, facts["history"])
         self.folder.write_metrics(self.progress.history)
         return self.progress.epoch
 
@@ -267,9 +256,7 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        folder.write_model(
-            self.model, progress.weights, self.normalisation, settings, provenance, progress.best
-        )
+        folder.write_model(self.model, progress.weights, self.normalisation, settings, provenance, progress.best)
         folder.checkpoint.unlink(missing_ok=True)
 
 
@@ -282,10 +269,7 @@ def _derived_seed(seed: int, epoch: int) -> int:
 def _quiet_randomness(device: torch.device):
     """Leave torch's global random state as it was, and ask for repeatable convolutions meanwhile."""
     devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
-    ):
+    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         yield
 
 

@@ -18,15 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
-from affuse.extract.videos import Job
-from affuse.fuse.data.labels import find_labels, read_track
-from affuse.fuse.data.track import TOLERATED_ROWS
-from affuse.fuse.experiments.folds import Fold
 
 from affuse.console import shown
 from affuse.errors import AffuseError, UsageError
+from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
+from affuse.extract.videos import Job
 from affuse.files import file_name, write_bytes
+from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.track import TOLERATED_ROWS
+from affuse.fuse.experiments.folds import Fold
 
 KNOWN = {"train": 356, "validation": 76, "test": 162}  # videos of the challenge's release
 CROPS = "cropped_aligned"
@@ -86,9 +86,7 @@ def discover(root: Path, test_list: Path | None = None) -> AffWild2:
                 path = here / name
                 if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                     if path.stem in media:
-                        raise AffuseError(
-                            f"{media[path.stem]} and {path} are both video {path.stem!r}. Remove one."
-                        )
+                        raise AffuseError(f"{media[path.stem]} and {path} are both video {path.stem!r}. Remove one.")
                     media[path.stem] = path
     if len(labels) != 1:
         found = ", ".join(map(str, labels)) or "none"
@@ -142,13 +140,9 @@ def check(data: AffWild2) -> dict:
         except UndecodableError as error:
             unreadable[video] = str(error)
     for video, folder in data.crops.items():
-        numbers = [
-            int(name[:-4]) for name in os.listdir(folder) if name.endswith(".jpg") and name[:-4].isdigit()
-        ]
+        numbers = [int(name[:-4]) for name in os.listdir(folder) if name.endswith(".jpg") and name[:-4].isdigit()]
         lengths.setdefault(video, {}).update(crops=len(numbers), last_crop=max(numbers, default=0))
-    differences = {
-        v: n["labels"] - n["frames"] for v, n in lengths.items() if "labels" in n and "frames" in n
-    }
+    differences = {v: n["labels"] - n["frames"] for v, n in lengths.items() if "labels" in n and "frames" in n}
     return {
         "videos": {name: {"found": len(ids), "known": KNOWN[name]} for name, ids in data.split.items()},
         "without_media": [v for v in data.videos if v not in data.media],
@@ -173,8 +167,7 @@ def describe_check(report: dict) -> str:
     ):
         names = report[key]
         lines.append(
-            f"{len(names)} {what}"
-            + (f": {', '.join(map(shown, names[:8]))}{' …' * (len(names) > 8)}" if names else "")
+            f"{len(names)} {what}" + (f": {', '.join(map(shown, names[:8]))}{' …' * (len(names) > 8)}" if names else "")
         )
     for video in report["lengths_differ"]:
         length = report["lengths"][video]

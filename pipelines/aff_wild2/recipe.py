@@ -10,17 +10,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from affuse.extract.extraction import HERE, Compute, describe, extract_jobs
-from affuse.extract.settings import ExtractSettings
-from affuse.features.store import FeatureStore
-from affuse.fuse import TrainSettings, crossval
-from affuse.fuse.experiments.trials import folder_name
-from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
-
 from affuse.config import resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
+from affuse.extract.extraction import HERE, Compute, describe, extract_jobs
+from affuse.extract.settings import ExtractSettings
+from affuse.features.store import FeatureStore
 from affuse.files import write_bytes
+from affuse.fuse import TrainSettings, crossval
+from affuse.fuse.experiments.trials import folder_name
+from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the
@@ -75,9 +74,7 @@ def run_aff_wild2(
         )  # fmt: skip
     results = {}
     for model in models:
-        settings = resolve(
-            TrainSettings, training.model_dump(), {"model": model, "allow_missing": allow_missing}
-        )
+        settings = resolve(TrainSettings, training.model_dump(), {"model": model, "allow_missing": allow_missing})
         folder = out / folder_name(model)
         result = crossval(
             store, data.labels, folder, six_folds(data), settings, ensemble,
@@ -102,9 +99,7 @@ def _refuse_missing(data: AffWild2, report: dict, allow_missing: bool, features:
         raise AffuseError("\n".join(report["unreadable"].values()))
 
 
-def _extract(
-    data: AffWild2, out: Path, settings: ExtractSettings, *, announce: Announce, **how
-) -> FeatureStore:
+def _extract(data: AffWild2, out: Path, settings: ExtractSettings, *, announce: Announce, **how) -> FeatureStore:
     if settings.faces != "given":
         raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
     summary, _ = extract_jobs(data.jobs(), out, settings, announce=announce, **how)

@@ -11,9 +11,7 @@ import click
 from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, say
 from affuse.errors import UsageError
 
-PROFILE = click.option(
-    "--profile", default="offline", show_default=True, help="Backbones: paper, or offline."
-)
+PROFILE = click.option("--profile", default="offline", show_default=True, help="Backbones: paper, or offline.")
 UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")
 OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
@@ -29,9 +27,7 @@ def bench() -> None:
 @PROFILE
 @UNTRAINED
 @THREADS
-@click.option(
-    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns."
-)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns.")
 @OUT
 @WEIGHTS
 @JSON
@@ -40,9 +36,10 @@ def bench() -> None:
 def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, weights_dir, as_json, config,
                   assignments) -> None:  # fmt: skip
     """Extraction on CPU, stage by stage and end to end, beside the straightforward composition of the packages."""
+    from dask.system import CPU_COUNT
+
     from affuse.extract.extraction import extract_settings
     from affuse.pipelines.bench import extract as measurement
-    from dask.system import CPU_COUNT
 
     _make_room(out)
     facts = measurement.bench_extract(
@@ -66,9 +63,10 @@ def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, we
 def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir, as_json, config,
                  assignments) -> None:  # fmt: skip
     """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
+    from dask.system import CPU_COUNT
+
     from affuse.extract.extraction import extract_settings
     from affuse.pipelines.bench.memory import describe_memory, measure_memory
-    from dask.system import CPU_COUNT
 
     _make_room(out)
     facts = measure_memory(

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from affuse.config import merge, resolve
+from affuse.console import Announce
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import UndecodableError, probe
 from affuse.extract.networks import locate_backbones
 from affuse.extract.run import Recipe, process
@@ -24,13 +28,7 @@ from affuse.features.store import FeatureStore
 from affuse.pipelines.bench.facts import in_a_line, machine
 from affuse.pipelines.bench.straightforward import Straightforward
 
-from affuse.config import merge, resolve
-from affuse.console import Announce
-from affuse.errors import AffuseError, UsageError
-
-EVERYWHERE = {
-    "detection": {"short_side": 8192, "min_face": 0.0, "every": 1}
-}  # as the straightforward detection
+EVERYWHERE = {"detection": {"short_side": 8192, "min_face": 0.0, "every": 1}}  # as the straightforward detection
 FREE = ("short_side", "min_face", "every", "margin")  # of detection, what both sides can do alike
 STAGES = ("decode", "detect", "crop", "visual", "audio", "speech", "text")
 HALF = 2.0**-10  # relative rounding of float16, twice over
@@ -164,16 +162,10 @@ def agree(plain: list[dict], ours: list) -> dict:
             "cosine_5th_percentile": float(np.percentile(cosine, 5)) if len(cosine) else 1.0,
             "frames_equal": float(_close(a, b).all(axis=1).mean()) if len(cosine) else 1.0,
         },
-        "audio_equal": _part_close(
-            [(one["audio"], o.audio.embedding) for one, o in zip(plain, ours, strict=True)]
-        ),
+        "audio_equal": _part_close([(one["audio"], o.audio.embedding) for one, o in zip(plain, ours, strict=True)]),
         "words_equal": all(same_words),
         "text_equal": _part_close(
-            [
-                (one["text"], o.text.embedding)
-                for one, o, same in zip(plain, ours, same_words, strict=True)
-                if same
-            ]
+            [(one["text"], o.text.embedding) for one, o, same in zip(plain, ours, same_words, strict=True) if same]
         ),
     }
 
@@ -190,14 +182,11 @@ def _part_close(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
     return float(np.concatenate(values).mean()) if any(map(len, values)) else 1.0
 
 
-def _conclude(
-    runs: dict, agreement: dict, plain: list[dict], threads: int, settings: ExtractSettings
-) -> dict:
+def _conclude(runs: dict, agreement: dict, plain: list[dict], threads: int, settings: ExtractSettings) -> dict:
     sides = {}
     for name, repeats in runs.items():
         sides[name] = {
-            key: statistics.median(run[key] for run in repeats)
-            for key in ("seconds", "with_loading", "peak_gib")
+            key: statistics.median(run[key] for run in repeats) for key in ("seconds", "with_loading", "peak_gib")
         }
         sides[name]["all_seconds"] = [run["seconds"] for run in repeats]
         sides[name]["stages"] = {
@@ -230,18 +219,12 @@ def describe_bench(facts: dict) -> str:
         "| seconds | " + " | ".join(sides) + " |",
         "|---" * (len(sides) + 1) + "|",
     ]
-    rows = {
-        f"{stage}, work on all threads": [side["stages"][stage] for side in sides.values()]
-        for stage in STAGES
-    }
+    rows = {f"{stage}, work on all threads": [side["stages"][stage] for side in sides.values()] for stage in STAGES}
     rows |= {
         "**end to end**": [side["seconds"] for side in sides.values()],
         "with loading": [side["with_loading"] for side in sides.values()],
     }
-    lines += [
-        f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |"
-        for name, values in rows.items()
-    ]
+    lines += [f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |" for name, values in rows.items()]
     extra = {
         "**times as fast**": ("ratio", "{:.2f}"),
         "times as fast with loading": ("ratio_with_loading", "{:.2f}"),

@@ -18,6 +18,8 @@ from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
+
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import LONGEST
 from affuse.extract.run import Receipt, Recipe, process
 from affuse.extract.settings import ExtractSettings
@@ -25,8 +27,6 @@ from affuse.extract.videos import Job
 from affuse.features.store import FeatureStore
 from affuse.pipelines.bench.facts import machine
 from affuse.pipelines.demo.face import Look, Motion, render
-
-from affuse.errors import AffuseError, UsageError
 
 SIZE = (320, 240)  # pixels: width, height
 SAMPLE_RATE = 16_000  # Hz
@@ -152,9 +152,7 @@ def film(path: Path, seconds: float, fps: int) -> Path:
         for first in range(0, round(seconds * fps), fps):
             for index in range(first, min(first + fps, round(seconds * fps))):
                 shown = index / fps % PERIOD < SHOWN
-                picture = av.VideoFrame.from_ndarray(
-                    faces[index % len(faces)] if shown else empty, format="rgb24"
-                )
+                picture = av.VideoFrame.from_ndarray(faces[index % len(faces)] if shown else empty, format="rgb24")
                 picture.pts = index
                 container.mux(video.encode(picture))
             for block in _noise(first // fps, min(1.0, seconds - first / fps), generator):

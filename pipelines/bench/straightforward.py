@@ -12,17 +12,18 @@ import av
 import numpy as np
 import torch
 import whisper
-from affuse.extract.faces import NOBODY, Detected, follow, link, square
-from affuse.extract.text import SENTENCE_END
-from affuse.extract.visual import build
-from affuse.extract.weights.checkpoints import load_weights, load_whisper
-from affuse.extract.weights.locate import Located
 from facenet_pytorch import MTCNN
 from torchvggish import vggish_input
 from torchvggish.torchvggish import VGG, make_layers
 from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
+
+from affuse.extract.faces import NOBODY, Detected, follow, link, square
+from affuse.extract.text import SENTENCE_END
+from affuse.extract.visual import build
+from affuse.extract.weights.checkpoints import load_weights, load_whisper
+from affuse.extract.weights.locate import Located
 
 SAMPLE_RATE, PATCH = 16_000, 15_600
 
@@ -45,10 +46,7 @@ class Straightforward:
         self.whisper.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
         logging.disable_progress_bar()
         folder = str(located["text"].path)
-        self.tokenizer, self.bert = (
-            AutoTokenizer.from_pretrained(folder),
-            AutoModel.from_pretrained(folder).eval(),
-        )
+        self.tokenizer, self.bert = (AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval())
 
     @torch.inference_mode()
     def __call__(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -73,9 +71,7 @@ class Straightforward:
         detected = [self._detect(pixels) for pixels in frames]
         box, confidence = follow(link(detected, clock), len(frames), frames[0].shape[1])
         lap("detect")
-        visual = np.zeros(
-            (len(frames), self.resnet(torch.zeros(1, 3, self.face.size, self.face.size)).shape[1])
-        )
+        visual = np.zeros((len(frames), self.resnet(torch.zeros(1, 3, self.face.size, self.face.size)).shape[1]))
         for i in np.flatnonzero(confidence):
             visual[i] = self.resnet(self._face(frames[i], box[i])[None])[0].numpy()
         lap("visual")
@@ -86,13 +82,7 @@ class Straightforward:
         lap("speech")
         text = self._text(words)
         lap("text")
-        made = {
-            "visual": visual,
-            "valid": confidence > 0,
-            "audio": audio,
-            "words": np.array(words, str),
-            "text": text,
-        }
+        made = {"visual": visual, "valid": confidence > 0, "audio": audio, "words": np.array(words, str), "text": text}
         return made, seconds
 
     def _detect(self, pixels: np.ndarray) -> Detected:
@@ -108,9 +98,7 @@ class Straightforward:
         picture = picture[:, edge : edge + self.face.size, edge : edge + self.face.size]
         if self.face.channels == "BGR":
             picture = picture.flip(0)
-        return (picture - torch.tensor(self.face.mean).view(3, 1, 1)) / torch.tensor(self.face.std).view(
-            3, 1, 1
-        )
+        return (picture - torch.tensor(self.face.mean).view(3, 1, 1)) / torch.tensor(self.face.std).view(3, 1, 1)
 
     def _sound(self, samples: np.ndarray, clock: np.ndarray) -> np.ndarray:
         padded = np.pad(np.pad(samples, (0, SAMPLE_RATE), mode="edge"), (0, SAMPLE_RATE))
@@ -126,9 +114,7 @@ class Straightforward:
             sentence.append(word)
             if word.endswith(SENTENCE_END) or i == len(words) - 1:
                 tokens = self.tokenizer(sentence, is_split_into_words=True, return_tensors="pt")
-                pieces = torch.stack(self.bert(**tokens, output_hidden_states=True).hidden_states[-4:]).sum(
-                    0
-                )[0]
+                pieces = torch.stack(self.bert(**tokens, output_hidden_states=True).hidden_states[-4:]).sum(0)[0]
                 owner = np.array([-1 if number is None else number for number in tokens.word_ids()])
                 rows += [pieces[owner == number].mean(0).numpy() for number in range(len(sentence))]
                 sentence = []

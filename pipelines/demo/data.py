@@ -27,14 +27,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from affuse.pipelines.demo.encode import encode
-from affuse.pipelines.demo.face import Look, Motion, render
-from affuse.pipelines.demo.voice import Synthesiser, Voice, synthesiser
-from affuse.pipelines.demo.words import write_sentence
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
 from affuse.errors import AffuseError, UsageError
+from affuse.pipelines.demo.encode import encode
+from affuse.pipelines.demo.face import Look, Motion, render
+from affuse.pipelines.demo.voice import Synthesiser, Voice, synthesiser
+from affuse.pipelines.demo.words import write_sentence
 
 FORMAT = 1  # raised when the same parameters would make other videos
 OWN_SHARE = 0.65  # A: of the face in valence, of the voice in arousal
@@ -45,12 +45,7 @@ TRANSITION = 0.25  # s, the same for w across sentences
 GRID = 100  # steps per second at which signals are made
 PAUSE = (0.15, 0.35)  # s between sentences, least and most
 AHEAD = 1.5  # s of effort that decide a sentence's pitch and rate
-LOUDNESS, RATE, PITCH, RANGE = (
-    8.0,
-    28.0,
-    26.0,
-    30.0,
-)  # dB, words per minute, and espeak's units, per unit of effort
+LOUDNESS, RATE, PITCH, RANGE = (8.0, 28.0, 26.0, 30.0)  # dB, words per minute, and espeak's units, per unit of effort
 ROOM = 10 ** (-66 / 20)  # root mean square of the room's noise, full scale 1
 
 # Voices that Whisper understands, in the speakers' order.
@@ -144,9 +139,7 @@ def make_dataset(
     where scikit-image or espeakng_loader is missing or a file cannot be written.
     """
     if speakers < 2 or clips < 1 or seconds <= 0 or fps < 1:
-        raise UsageError(
-            "The demo's data needs at least 2 speakers, 1 clip, 1 frame per second, and some seconds."
-        )
+        raise UsageError("The demo's data needs at least 2 speakers, 1 clip, 1 frame per second, and some seconds.")
     wanted = Parameters(speakers, clips, float(seconds), int(fps), tuple(size), int(seed))
     try:
         _prepare(out, wanted)
@@ -275,9 +268,7 @@ def _speak(
         step = round(used / rate * GRID)
         push = float(effort[step : step + round(AHEAD * GRID)].mean())
         sentence, place = write_sentence(generator.uniform(-1, 1, 2), generator)
-        sound = engine.speak(
-            sentence, voice, voice.rate + RATE * push, voice.pitch + PITCH * push, 50 + RANGE * push
-        )
+        sound = engine.speak(sentence, voice, voice.rate + RATE * push, voice.pitch + PITCH * push, 50 + RANGE * push)
         starts.append(used / rate)
         used += len(sound)
         ends.append(used / rate)
@@ -289,11 +280,7 @@ def _speak(
     gain = np.interp(np.arange(len(samples)) / rate, np.arange(len(effort)) / GRID, LOUDNESS * effort)
     samples = samples * 10 ** (gain / 20) + ROOM * generator.standard_normal(len(samples))
     return Speech(
-        np.clip(samples, -1, 1).astype(np.float32),
-        sentences,
-        np.array(starts),
-        np.array(ends),
-        np.array(places),
+        np.clip(samples, -1, 1).astype(np.float32), sentences, np.array(starts), np.array(ends), np.array(places)
     )
 
 

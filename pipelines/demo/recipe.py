@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from affuse.console import Announce, Progress
+from affuse.errors import AffuseError
 from affuse.extract.extraction import Compute, describe, extract_folder, extract_settings
 from affuse.features.record import MODALITIES, Provenance
 from affuse.features.store import FeatureStore
@@ -22,9 +25,6 @@ from affuse.fuse.experiments.compare import Comparison
 from affuse.fuse.experiments.trials import parse_seeds
 from affuse.fuse.models.registry import MODELS as FAMILY
 from affuse.pipelines.demo.data import DemoData, make_dataset
-
-from affuse.console import Announce, Progress
-from affuse.errors import AffuseError
 
 MODELS = {
     **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},
@@ -59,13 +59,7 @@ class DemoResult:
 
 
 def run_demo(
-    out: Path,
-    seeds: str,
-    data_seed: int,
-    weights_dir: Path | None,
-    device: str,
-    announce: Announce,
-    progress: Progress,
+    out: Path, seeds: str, data_seed: int, weights_dir: Path | None, device: str, announce: Announce, progress: Progress
 ) -> DemoResult:
     """Run the demonstration in `out`. Raises UsageError for seeds that are no numbers, AffuseError where a part of it
     cannot be had or a video fails."""
@@ -89,14 +83,7 @@ def run_demo(
     start = time.perf_counter()
     schedule = train_settings(None, (), **SCHEDULE, device=device)
     comparison = compare(
-        store,
-        data.labels,
-        out / "comparison",
-        MODELS,
-        chosen,
-        schedule,
-        reference=HEADLINE,
-        announce=announce,
+        store, data.labels, out / "comparison", MODELS, chosen, schedule, reference=HEADLINE, announce=announce
     )
     clock["training"] = time.perf_counter() - start
     run = out / "comparison" / "runs" / f"{HEADLINE}-seed{chosen[0]}"
@@ -120,10 +107,7 @@ def word_accuracy(store: FeatureStore, data: DemoData) -> float:
     """Part of the spoken words that the transcripts have right: 1 − word errors / words, over all videos."""
     errors = words = 0
     for video_id in (*data.train, *data.validation):
-        spoken, heard = (
-            plain(data.words(video_id)),
-            plain(store.read(video_id, modalities=("text",)).transcript),
-        )
+        spoken, heard = (plain(data.words(video_id)), plain(store.read(video_id, modalities=("text",)).transcript))
         errors += word_errors(spoken, heard)
         words += len(spoken)
     return 1 - errors / words

@@ -63,9 +63,7 @@ class Synthesiser:
         Raises AffuseError where espeak-ng does not know the voice or yields no sound.
         """
         if self.library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-            raise AffuseError(
-                f"espeak-ng has no voice {voice.name!r}. Reinstall it: pip install espeakng-loader"
-            )
+            raise AffuseError(f"espeak-ng has no voice {voice.name!r}. Reinstall it: pip install espeakng-loader")
         for parameter, value in ((RATE, rate), (PITCH, pitch), (RANGE, pitch_range)):
             self.library.espeak_SetParameter(parameter, round(value), 0)
         self.library.espeak_ng_SetRandSeed(1)  # breath and flutter draw from it

@@ -12,10 +12,7 @@ import numpy as np
 
 # (valence, arousal) of a cell → its adjectives and its nouns.
 LEXICON: dict[tuple[float, float], tuple[str, str]] = {
-    (0.9, 0.9): (
-        "amazing fantastic exciting thrilling incredible",
-        "party victory celebration adventure festival",
-    ),
+    (0.9, 0.9): ("amazing fantastic exciting thrilling incredible", "party victory celebration adventure festival"),
     (0.9, 0.0): ("happy beautiful lovely wonderful friendly", "birthday present friend family dinner"),
     (0.9, -0.9): ("peaceful gentle relaxing calm comfortable", "holiday garden sunset vacation beach"),
     (0.0, 0.9): ("sudden surprising urgent busy noisy", "race traffic engine crowd alarm"),
