@@ -26,10 +26,13 @@ HOMES = {  # where each name lives; the imports below say the same to editors an
     "FeatureStore": "affuse.features.store",
     "align": "affuse.features.timeline",
     "MODALITIES": "affuse.features.record",
-    "train": "affuse.fuse.training.train",
+    "train": "affuse.pipelines.prediction",
     "train_settings": "affuse.fuse.training.settings",
-    "Run": "affuse.fuse.training.run",
-    "load_run": "affuse.fuse.training.run",
+    "Run": "affuse.pipelines.prediction",
+    "load_run": "affuse.pipelines.prediction",
+    "Prediction": "affuse.fuse.scoring.predict",
+    "Predictions": "affuse.fuse.scoring.predict",
+    "register": "affuse.fuse.models.registry",
     "compare": "affuse.fuse.experiments.compare",
     "crossval": "affuse.fuse.experiments.crossval",
     "ablate": "affuse.fuse.experiments.ablate",
@@ -53,9 +56,12 @@ if TYPE_CHECKING:
     from affuse.fuse.experiments.compare import compare as compare
     from affuse.fuse.experiments.crossval import crossval as crossval
     from affuse.fuse.models.model import build_model as build_model
-    from affuse.fuse.training.run import Run as Run
-    from affuse.fuse.training.run import load_run as load_run
+    from affuse.fuse.models.registry import register as register
+    from affuse.fuse.scoring.predict import Prediction as Prediction
+    from affuse.fuse.scoring.predict import Predictions as Predictions
     from affuse.fuse.training.settings import train_settings as train_settings
-    from affuse.fuse.training.train import train as train
+    from affuse.pipelines.prediction import Run as Run
+    from affuse.pipelines.prediction import load_run as load_run
+    from affuse.pipelines.prediction import train as train
 else:
     __getattr__, __dir__ = lazily(__name__, HOMES)

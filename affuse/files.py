@@ -48,7 +48,7 @@ class Sink(io.FileIO):
 
 def publish(
     path: Path,
-    fill: Callable[[Sink | Path], object],
+    fill: Callable[..., object],
     check: Callable[[Path], None] = lambda written: None,
     folder: bool = False,
     advice: str = "",
@@ -152,7 +152,7 @@ def _alive(process: int) -> bool:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file at once and for good. Raises AffuseError naming it where it cannot be written."""
-    publish(path, lambda sink: sink.write(data), lambda written: None)
+    publish(path, lambda sink: sink.write(data))
 
 
 def write_text(path: Path, text: str) -> None:

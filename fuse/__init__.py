@@ -1,8 +1,8 @@
 """Stage two: features and labels in, a trained fusion and its predictions out. No video, no backbone."""
 
-import importlib
+from affuse.names import lazily
 
-_HOME = {
+HOMES = {
     "FusionModel": "affuse.fuse.models.model",
     "build_model": "affuse.fuse.models.model",
     "describe": "affuse.fuse.models.model",
@@ -24,13 +24,5 @@ _HOME = {
     "ablate": "affuse.fuse.experiments.ablate",
 }
 
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    """Import a public name when it is first asked for, so that `import affuse.fuse` itself costs no torch."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'affuse.fuse' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__all__ = list(HOMES)
+__getattr__, __dir__ = lazily(__name__, HOMES)

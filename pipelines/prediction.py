@@ -1,23 +1,138 @@
-"""New videos end to end: their features made exactly as the run's were, then the run's predictions."""
+"""A run that takes videos: their features are made exactly as those it was trained on, then it predicts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from affuse.config import resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
-from affuse.extract.videos import find_jobs
+from affuse.extract.videos import AnyPath, find_jobs
 from affuse.features.record import Provenance
-from affuse.fuse import predict
-from affuse.fuse.training.run import load_run
+from affuse.features.store import SHARDS, FeatureStore
+from affuse.files import as_path
+from affuse.fuse.data.corpus import Features, as_store, fingerprint
+from affuse.fuse.scoring.predict import Predictions
+from affuse.fuse.training import run as trained
+from affuse.fuse.training.checkpoint import RunFolder
+from affuse.fuse.training.settings import TrainSettings, train_settings
+from affuse.fuse.training.train import train as train_run
+
+
+class Run(trained.Run):
+    """A trained model: it predicts on videos or features, evaluates and explains on features."""
+
+    def predict(
+        self,
+        source: Features | Iterable[AnyPath],
+        ids: Iterable[str] | None = None,
+        device: str = "auto",
+        *,
+        keep: AnyPath | None = None,
+        weights_dir: AnyPath | None = None,
+        announce: Announce = lambda text: None,
+        progress: Progress = lambda line, failure, last: None,
+    ) -> Predictions:
+        """Predict on a video file, a folder of them, a list of either, or a store (or its path); of `ids` only, where
+        they are named.
+
+        Videos are extracted with the run's own settings into a store below the folder `keep`, so that a second call
+        is quick, or into none that lasts. Raises UsageError where the run was trained on features that videos alone
+        cannot give, AffuseError where the weights here are not the run's; a video that fails is in `failed`.
+        """
+        if isinstance(source, FeatureStore) or (isinstance(source, AnyPath) and Path(source, SHARDS).is_dir()):
+            return super().predict(source, ids, device)
+        with TemporaryDirectory(prefix="affuse-") if keep is None else nullcontext(keep) as folder:
+            store, there, failed = self.extract(source, Path(folder), weights_dir, device, announce, progress)
+            made = super().predict(store, there if ids is None else ids, device) if there else Predictions({})
+            return Predictions(made, {**failed, **made.failed})
+
+    def extract(
+        self,
+        videos: AnyPath | Iterable[AnyPath],
+        keep: Path,
+        weights_dir: AnyPath | None,
+        device: str,
+        announce: Announce,
+        progress: Progress,
+    ) -> tuple[FeatureStore, list[str], dict[str, str]]:
+        """The store of the videos' features below `keep`, the ids of those in it, and {id: why} of the others."""
+        try:
+            settings = resolve(ExtractSettings, self.provenance.settings, {"views": "centre"})
+        except UsageError as error:
+            raise UsageError(
+                f"The run {self.path} was trained on features that `affuse extract` does not make: {error} Use "
+                "`affuse fuse predict --features` with features of the same kind."
+            ) from None
+        for given, option in ((settings.faces, "face crops"), (settings.transcripts, "transcripts")):
+            if given == "given":
+                raise UsageError(
+                    f"The run {self.path} was trained on features from given {option}. Extract the new videos with "
+                    "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
+                )
+        jobs, out = find_jobs(videos), keep / self.provenance.settings_hash[:12]
+
+        def accept(provenance: Provenance) -> None:
+            if differences := self.differences(provenance):
+                raise AffuseError(
+                    f"Features made here would not be as those that {self.path} was trained on: {differences}. Give "
+                    "the run's weights with --weights-dir, or train again with these."
+                )
+
+        summary, _ = extract_jobs(
+            jobs,
+            out,
+            settings,
+            weights_dir=None if weights_dir is None else Path(weights_dir),
+            allow_untrained=bool(self.provenance.untrained),
+            compute=Compute(device),
+            retry_failed=True,
+            announce=announce,
+            progress=progress,
+            accept=accept,
+        )
+        there = [job.id for job in jobs if job.id not in summary.failed]
+        return FeatureStore(out, create=True), there, summary.failed
+
+
+def load_run(path: AnyPath) -> Run:
+    """The finished run in a folder. Raises AffuseError where there is none."""
+    return Run(**vars(trained.load_run(path)))
+
+
+def train(
+    features: Features,
+    labels: AnyPath,
+    out: AnyPath,
+    *,
+    settings: TrainSettings | None = None,
+    on_epoch: Callable[[dict], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Train a model on a store (or its path) and a folder of labels; the run is kept in `out`.
+
+    settings, or any of TrainSettings by name: model="rjcma", preset="released", seed=0, epochs=20 … A run that was
+    stopped goes on; one that is finished with these settings on these data is taken as it is. Raises UsageError for
+    settings that cannot be or a folder that is taken, AffuseError for data that do not fit.
+    """
+    if settings is not None and options:
+        raise UsageError(f"Give settings, or options by name ({', '.join(options)}), not both.")
+    store, chosen = as_store(features), settings or train_settings(**options)
+    data = fingerprint(store, labels, chosen.validation, chosen.resplit)
+    if not RunFolder(as_path("a folder for the run", out)).holds(chosen, data):
+        train_run(store, labels, out, chosen, on_epoch)
+    return load_run(out)
 
 
 def predict_videos(
-    run_path: Path,
-    videos: list[Path],
+    run: AnyPath,
+    videos: Iterable[AnyPath],
     out: Path,
     *,
     weights_dir: Path | None = None,
@@ -25,39 +140,11 @@ def predict_videos(
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
 ) -> dict:
-    """Predict on video files. Features are kept below `<out>/features`, so that a second call is quick.
+    """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`.
 
-    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does. Raises UsageError where the run was trained
-    on features that video files alone cannot give, AffuseError where the weights here are not the run's.
+    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does, and raises as `Run.predict` does.
     """
-    run = load_run(run_path)
-    try:
-        settings = resolve(ExtractSettings, run.provenance.settings, {"views": "centre"})
-    except UsageError as error:
-        raise UsageError(
-            f"The run {run_path} was trained on features that `affuse extract` does not make: {error} Use "
-            "`affuse fuse predict --features` with features of the same kind."
-        ) from None
-    for given, option in ((settings.faces, "face crops"), (settings.transcripts, "transcripts")):
-        if given == "given":
-            raise UsageError(
-                f"The run {run_path} was trained on features from given {option}. Extract the new videos with "
-                "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
-            )
-    jobs = find_jobs(videos)
-
-    def accept(provenance: Provenance) -> None:
-        if differences := run.differences(provenance):
-            raise AffuseError(
-                f"Features made here would not be as those that {run_path} was trained on: {differences}. Give the "
-                "run's weights with --weights-dir, or train again with these."
-            )
-
-    store = out / "features" / run.provenance.settings_hash[:12]
-    summary, _ = extract_jobs(
-        jobs, store, settings, weights_dir=weights_dir, allow_untrained=bool(run.provenance.untrained),
-        compute=Compute(device), retry_failed=True, announce=announce, progress=progress, accept=accept,
-    )  # fmt: skip
-    there = [job.id for job in jobs if job.id not in summary.failed]
-    result = predict(run, store, out, there, device) if there else {"written": {}, "failed": {}}
-    return {"written": result["written"], "failed": {**summary.failed, **result["failed"]}}
+    loaded = load_run(run)
+    store, there, failed = loaded.extract(videos, out / "features", weights_dir, device, announce, progress)
+    result = trained.predict(loaded, store, out, there, device) if there else {"written": {}, "failed": {}}
+    return {"written": result["written"], "failed": {**failed, **result["failed"]}}

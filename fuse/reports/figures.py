@@ -63,13 +63,19 @@ def traces(
     return figure
 
 
-def new_figure(rows: int, height: float):
-    """A figure and its axes, one below the other on one x axis; height in inches."""
+def new_canvas(width: float, height: float) -> Figure:
+    """A figure with nothing on it, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def new_figure(rows: int, height: float):
+    """A figure and its axes, one below the other on one x axis; height in inches."""
+    figure = new_canvas(9, height)
     return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
 
 

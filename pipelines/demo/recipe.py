@@ -20,11 +20,13 @@ from affuse.errors import AffuseError
 from affuse.extract.extraction import Compute, describe, extract_folder, extract_settings
 from affuse.features.record import MODALITIES, Provenance
 from affuse.features.store import FeatureStore
-from affuse.fuse import compare, predict, train_settings
+from affuse.fuse import compare, load_run, train_settings
+from affuse.fuse.data.labels import read_track
 from affuse.fuse.experiments.compare import Comparison
 from affuse.fuse.experiments.trials import parse_seeds
 from affuse.fuse.models.registry import MODELS as FAMILY
 from affuse.pipelines.demo.data import DemoData, make_dataset
+from affuse.pipelines.demo.picture import draw
 
 MODELS = {
     **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},
@@ -86,8 +88,12 @@ def run_demo(
         store, data.labels, out / "comparison", MODELS, chosen, schedule, reference=HEADLINE, announce=announce
     )
     clock["training"] = time.perf_counter() - start
-    run = out / "comparison" / "runs" / f"{HEADLINE}-seed{chosen[0]}"
-    predict(run, store, out / "predictions", data.validation, device)
+    run = load_run(out / "comparison" / "runs" / f"{HEADLINE}-seed{chosen[0]}")
+    predictions = run.predict(store, data.validation, device)
+    predictions.save(out / "predictions")
+    first = next(iter(predictions.values()))
+    truth = read_track(data.labels / "validation" / f"{first.id}.txt").values
+    draw(out / "picture.png", data.videos / f"{first.id}.mp4", store[first.id], first, truth)
     facts = {
         "seeds": chosen,
         "train": list(data.train),
@@ -141,6 +147,7 @@ def report(facts: dict, comparison: Comparison, provenance: Provenance, out: Pat
         f"Untrained, seeded backbones: {', '.join(provenance.untrained) or 'none'}. Trained: {', '.join(trained)}.",
         "Synthetic data: this shows that the machinery works, not how well it reads people.",
         "Seconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in facts["seconds"].items()) + ".",
-        f"Predictions and figures of the held-out speakers: {out / 'predictions'}; runs: {out / 'comparison'}.",
+        f"Predictions and figures of the held-out speakers: {out / 'predictions'}; one of them: {out / 'picture.png'}; "
+        f"runs: {out / 'comparison'}.",
     ]
     return "\n".join(lines)
