@@ -22,7 +22,7 @@ from affuse.names import lazily
 from affuse.version import VERSION
 
 HOMES = {  # where each name lives; the imports below say the same to editors and type checkers
-    "extract_videos": "affuse.extract.interface",
+    "extract_videos": "affuse.extract.extraction",
     "FeatureStore": "affuse.features.store",
     "align": "affuse.features.timeline",
     "MODALITIES": "affuse.features.record",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from affuse import features as features
     from affuse import fuse as fuse
     from affuse import pipelines as pipelines
-    from affuse.extract.interface import extract_videos as extract_videos
+    from affuse.extract.extraction import extract_videos as extract_videos
     from affuse.features.record import MODALITIES as MODALITIES
     from affuse.features.store import FeatureStore as FeatureStore
     from affuse.features.timeline import align as align

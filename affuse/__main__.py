@@ -5,7 +5,6 @@ Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 
@@ -22,6 +21,7 @@ from affuse.console import (
     WEIGHTS,
     Commands,
     Messages,
+    answer,
     compute_options,
     say,
     show_progress,
@@ -68,17 +68,18 @@ main.add_command(bench)
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
             retry_failed, as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store. What is there already is not made again."""
-    from affuse.extract.extraction import Compute, describe, extract_folder, extract_settings
+    from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
+    from affuse.extract.videos import find_jobs
 
     settings = extract_settings(
         profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every
     )
-    summary, _ = extract_folder(
-        video_dir, out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained, faces_dir=faces_dir,
-        transcripts=transcripts, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
+    summary, _ = extract_jobs(
+        find_jobs(video_dir, faces_dir, transcripts), out, settings, weights_dir=weights_dir,
+        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
         progress=show_progress,
     )  # fmt: skip
-    click.echo(json.dumps(summary.as_dict(), indent=2) if as_json else describe(summary))
+    answer(summary.as_dict(), as_json, describe(summary))
     for video_id in summary.kept:
         if video_id in summary.failed:
             say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
@@ -114,7 +115,7 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
     from affuse.pipelines.demo.recipe import run_demo
 
     result = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
-    click.echo(json.dumps(result.facts, indent=2) if as_json else result.text)
+    answer(result.facts, as_json, result.text)
 
 
 @main.command("aff-wild2")
@@ -146,7 +147,7 @@ def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble
 
     if only_check:
         report = check(discover(root, test_list))
-        click.echo(json.dumps(report, indent=2) if as_json else describe_check(report))
+        answer(report, as_json, describe_check(report))
         sys.exit(bool(report["without_media"] or report["unreadable"]))
     training = train_settings(config, assignments, preset=preset, device=compute["device"])
     result = run_aff_wild2(
@@ -155,7 +156,7 @@ def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble
         allow_untrained=allow_untrained, allow_missing=allow_missing, compute=Compute.of(**compute),
         announce=say, progress=show_progress,
     )  # fmt: skip
-    click.echo(json.dumps(result, indent=2) if as_json else result["table"])
+    answer(result, as_json, result["table"])
 
 
 @main.command()
@@ -165,12 +166,8 @@ def doctor(weights_dir, as_json) -> None:
     """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
     from affuse.extract.weights.doctor import environment, report, table
 
-    backbones = report(weights_dir)
-    surroundings = environment()
-    if as_json:
-        click.echo(json.dumps({"environment": surroundings, "backbones": backbones}, indent=2))
-    else:
-        click.echo(table(surroundings, backbones))
+    facts = {"environment": environment(), "backbones": report(weights_dir)}
+    answer(facts, as_json, table(*facts.values()))
 
 
 if __name__ == "__main__":

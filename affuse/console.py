@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
 import click
@@ -33,7 +34,14 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
 VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
 
-COMPUTE = (
+
+def together(*options: Callable) -> Callable:
+    """Options that several commands have, as one decorator; the help lists them in this order."""
+    return lambda command: reduce(lambda whole, option: option(whole), reversed(options), command)
+
+
+# Where an extraction runs; the command hears of it as `**compute`, which is what Compute.of takes.
+compute_options = together(
     DEVICE,
     click.option("--workers", type=click.IntRange(0), help="Processes; 0: this one.  [default: one per GPU, or 0]"),
     click.option("--scheduler", metavar="ADDRESS", help="A running dask scheduler whose workers to use, tcp://…"),
@@ -42,13 +50,6 @@ COMPUTE = (
     click.option("--tls-cert", type=FILE, help="For a tls:// scheduler: own certificate, PEM."),
     click.option("--tls-key", type=FILE, help="For a tls:// scheduler: own key, PEM."),
 )
-
-
-def compute_options(command):
-    """Where an extraction runs; the command hears of it as `**compute`, which is what Compute.of takes."""
-    for option in reversed(COMPUTE):
-        command = option(command)
-    return command
 
 
 def shown(name: str) -> str:

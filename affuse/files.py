@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from affuse.errors import AffuseError, UsageError
 
 ABANDONED = 24 * 3600  # seconds after which a file left by a process on another machine counts as dead
+PIECE = 2**20  # bytes read at a time
 HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40] or "host"
 
 
@@ -167,6 +169,15 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise UsageError(f"Folder {path} cannot be made: {error.strerror}. Choose another folder for --out.") from None
     return path
+
+
+def sha256_of(path: Path) -> str:
+    """The file's sha256 in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def as_path(what: str, value) -> Path:

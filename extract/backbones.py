@@ -34,9 +34,10 @@ import torch
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.weights.download import UnreachableError, sha256_of, snapshot
+from affuse.extract.weights.download import UnreachableError, snapshot
 from affuse.extract.weights.locate import SEED, Located, locate, sha256_of_files, weights_folder
 from affuse.extract.weights.table import BACKBONES, BackboneSource
+from affuse.files import sha256_of
 
 GROUP = "affuse.backbones"  # of entry points
 DESCRIBING = ("*.json", "*.txt", "*.model")  # files of a transformers folder that are not weights

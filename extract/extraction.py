@@ -1,4 +1,4 @@
-"""A folder of videos into a feature store: settings, weights and videos found first, then the run."""
+"""Videos into a feature store: settings, weights and videos found first, then the run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 from dask.system import CPU_COUNT
@@ -37,7 +38,7 @@ def extract_settings(
     given_transcripts: bool = False,
     views: str | None = None,
     detect_every: int | None = None,
-    **options,
+    **options: Any,
 ) -> ExtractSettings:
     """Profile ← settings file ← `key=value` assignments ← named options. Raises UsageError naming what is wrong."""
     if profile not in PROFILES:
@@ -129,18 +130,50 @@ class Compute:
 HERE = Compute()
 
 
-def extract_folder(
+def extract_videos(
     videos: AnyPath | Iterable[AnyPath],
-    out: Path,
-    settings: ExtractSettings,
+    out: AnyPath,
     *,
-    faces_dir: Path | None = None,
-    transcripts: Path | None = None,
-    **how,
-) -> tuple[Summary, Provenance]:
-    """Extract every video of a folder, or these files, that the store at `out` does not hold already; `how`, and what
-    is raised, are those of `extract_jobs`."""
-    return extract_jobs(find_jobs(videos, faces_dir, transcripts), out, settings, **how)
+    profile: str = "paper",
+    config: AnyPath | None = None,
+    weights_dir: AnyPath | None = None,
+    allow_untrained: bool = False,
+    faces_dir: AnyPath | None = None,
+    transcripts: AnyPath | None = None,
+    views: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    retry_failed: bool = False,
+    announce: Announce = lambda text: None,
+    progress: Progress = lambda line, failure, last: None,
+    **settings: Any,
+) -> FeatureStore:
+    """Extract `videos`, a folder, a file or several of these, into the store at `out`; what it has already is kept.
+
+    settings: those of `ExtractSettings`, over the profile and the file `config`: `detection={"every": 1}`,
+    `modalities=["visual", "audio"]`. All else is as the options of `affuse extract`, see `Compute` for where it runs.
+    A video that fails is a warning of the logger "affuse"; one that could not be decoded is in the store's `failed`.
+    Raises UsageError and AffuseError for what stops the whole run.
+    """
+    file = None if config is None else Path(config)
+    given = faces_dir is not None, transcripts is not None
+    resolved = extract_settings(profile, file, (), *given, views, **settings)
+    summary, _ = extract_jobs(
+        find_jobs(videos, faces_dir, transcripts),
+        out,
+        resolved,
+        weights_dir=None if weights_dir is None else Path(weights_dir),
+        allow_untrained=allow_untrained,
+        compute=Compute(device, workers, scheduler, threads),
+        retry_failed=retry_failed,
+        announce=announce,
+        progress=progress,
+    )
+    for video_id, why in summary.failed.items():
+        log.warning("%s failed: %s", video_id, why)
+    return FeatureStore(out, create=True)
 
 
 def extract_jobs(

@@ -14,8 +14,8 @@ from typing import TypeAlias
 from affuse.errors import UsageError
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
-from affuse.extract.weights.download import sha256_of
 from affuse.features.record import Source
+from affuse.files import sha256_of
 
 log = logging.getLogger("affuse")
 AnyPath: TypeAlias = str | os.PathLike

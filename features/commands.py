@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 
 import click
 
-from affuse.console import FOLDER, JSON, show_progress, shown
+from affuse.console import FOLDER, JSON, answer, show_progress, shown
 from affuse.features.record import MODALITIES, Status, failure_of
 
 NAMED = 8  # videos with the same reason that are named
@@ -28,7 +26,7 @@ def info(store, as_json) -> None:
     from affuse.features.store import FeatureStore
 
     facts = account(FeatureStore(store).info())
-    _show(as_json, facts, describe)
+    answer(facts, as_json, describe(facts))
     sys.exit(bool(facts["damaged"]))
 
 
@@ -40,7 +38,7 @@ def verify(store, as_json) -> None:
     from affuse.features.store import FeatureStore
 
     facts = asdict(FeatureStore(store).verify())
-    _show(as_json, facts, describe_verification)
+    answer(facts, as_json, describe_verification(facts))
     sys.exit(bool(facts["problems"]))
 
 
@@ -53,7 +51,8 @@ def repair(store, as_json) -> None:
     from affuse.features.store import FeatureStore
 
     moved = quarantine(FeatureStore(store))
-    _show(as_json, {"quarantined": [asdict(shard) for shard in moved]}, describe_repair)
+    facts = {"quarantined": [asdict(shard) for shard in moved]}
+    answer(facts, as_json, describe_repair(facts))
 
 
 @features.command("import")
@@ -70,7 +69,7 @@ def import_(store, source, folders, rates, time_column, ignore, as_json) -> None
 
     layout = parse_layout(folders, rates, time_column, ignore)
     result = import_features(source, store, layout, show_progress)
-    _show(as_json, result, describe_import)
+    answer(result, as_json, describe_import(result))
     sys.exit(bool(result["failed"]))
 
 
@@ -86,15 +85,7 @@ def export(store, out, kind, as_json) -> None:
     from affuse.features.store import FeatureStore
 
     result = export_features(FeatureStore(store), out, kind, show_progress)
-    _show(as_json, result, lambda made: f"{made['videos']} videos, {made['files']} files: {out}")
-
-
-def _show(as_json: bool, facts: dict, describe: Callable[[dict], str]) -> None:
-    if as_json:
-        text = json.dumps(facts, indent=2, ensure_ascii=False)
-        click.echo(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as JSON escapes it
-    else:
-        click.echo(describe(facts))
+    answer(result, as_json, f"{result['videos']} videos, {result['files']} files: {out}")
 
 
 def account(info: dict) -> dict:

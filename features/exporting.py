@@ -4,20 +4,24 @@ of the ABAW3 and RJCMA code. What `npz` writes, `features import` takes back."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError
+from affuse.features.facts import EDGES
 from affuse.features.layout import names
 from affuse.features.record import MODALITIES
 from affuse.features.store import FeatureStore
 from affuse.features.timeline import align
-from affuse.files import publish
+from affuse.files import make_folder, publish, write_bytes
 
+Files: TypeAlias = Iterator[tuple[str, Callable[..., object]]]  # name below the folder, and what fills it
 ABAW3_NAMES = {"visual": "visual", "audio": "vggish", "text": "bert"}  # the file names that code knows
 
 
@@ -40,10 +44,12 @@ def export_features(
     files = 0
     for done, video_id in enumerate(store.ids, start=1):
         _check_name(video_id)
-        files += KINDS[kind](store, video_id, out)
+        for name, fill in KINDS[kind](store, video_id):
+            publish(make_folder((out / name).parent) / Path(name).name, fill)
+            files += 1
         progress(f"{done} of {len(store)} videos", None, done == len(store))
     if kind == "abaw3":
-        _write_info(store, out)
+        write_bytes(out / "dataset_info.pkl", pickle.dumps(_abaw3_info(store)))
     return {"videos": len(store), "files": files}
 
 
@@ -53,26 +59,20 @@ def _check_name(video_id: str) -> None:
         raise AffuseError(f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported.")
 
 
-def _write_npz(store: FeatureStore, video_id: str, out: Path) -> int:
-    parts = _parts(store, video_id)
-    for m, arrays in parts.items():
-        _write(out / m / f"{video_id}.npz", lambda sink, arrays=arrays: np.savez(sink, **arrays))
-    return len(parts)
+def _npz(store: FeatureStore, video_id: str) -> Files:
+    for m, arrays in _parts(store, video_id).items():
+        yield f"{m}/{video_id}.npz", partial(np.savez, **arrays)
 
 
-def _write_parquet(store: FeatureStore, video_id: str, out: Path) -> int:
+def _parquet(store: FeatureStore, video_id: str) -> Files:
     import pandas as pd
 
-    parts = _parts(store, video_id)
-    for m, arrays in parts.items():
+    for m, arrays in _parts(store, video_id).items():
         embedding = arrays.pop("embedding").astype(np.float32)
         if "box" in arrays:
-            edges = zip(("left", "top", "right", "bottom"), arrays.pop("box").T, strict=True)
-            arrays |= {f"box_{edge}": values for edge, values in edges}
-        features = {f"{m}_{i}": embedding[:, i] for i in range(embedding.shape[1])}
-        table = pd.DataFrame({**arrays, **features})
-        _write(out / m / f"{video_id}.parquet", lambda sink, table=table: table.to_parquet(sink, engine="pyarrow"))
-    return len(parts)
+            arrays |= {f"box_{edge}": values for edge, values in zip(EDGES, arrays.pop("box").T, strict=True)}
+        table = pd.DataFrame({**arrays, **{f"{m}_{i}": values for i, values in enumerate(embedding.T)}})
+        yield f"{m}/{video_id}.parquet", partial(table.to_parquet, engine="pyarrow")
 
 
 def _parts(store: FeatureStore, video_id: str) -> dict[str, dict[str, np.ndarray]]:
@@ -82,29 +82,21 @@ def _parts(store: FeatureStore, video_id: str) -> dict[str, dict[str, np.ndarray
     return {m: arrays for m, arrays in parts.items() if len(arrays["embedding"])}
 
 
-def _write_abaw3(store: FeatureStore, video_id: str, out: Path) -> int:
+def _abaw3(store: FeatureStore, video_id: str) -> Files:
     widths = store.widths
     aligned = align(store.read(video_id), store.frame_times(video_id), list(widths), widths)
     for m, (embedding, _) in aligned.items():
-        rows = embedding.astype(np.float32)
-        _write(out / video_id / f"{ABAW3_NAMES[m]}.npy", lambda sink, rows=rows: np.save(sink, rows))
-    return len(aligned)
+        yield f"{video_id}/{ABAW3_NAMES[m]}.npy", partial(np.save, arr=embedding.astype(np.float32))
 
 
-def _write_info(store: FeatureStore, out: Path) -> None:
+def _abaw3_info(store: FeatureStore) -> dict:
     """dataset_info.pkl as that code reads it; "extra" is its partition for videos without labels."""
-    info = {
+    return {
         "trial": store.ids,
         "length": [len(store.frame_times(video_id)) for video_id in store.ids],
         "partition": ["extra"] * len(store),
         "data_folder": "",
     }
-    _write(out / "dataset_info.pkl", lambda sink: sink.write(pickle.dumps(info)))
 
 
-def _write(path: Path, fill: Callable) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, fill, lambda written: None)
-
-
-KINDS = {"npz": _write_npz, "parquet": _write_parquet, "abaw3": _write_abaw3}
+KINDS = {"npz": _npz, "parquet": _parquet, "abaw3": _abaw3}

@@ -20,6 +20,7 @@ from affuse.features.assembly import make_record
 from affuse.features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
 from affuse.features.store import FeatureStore
 from affuse.features.table import SUFFIXES, read_table, width_of
+from affuse.files import sha256_of
 from affuse.version import VERSION
 
 WORKERS = min(4, os.cpu_count() or 1)  # videos in memory at a time
@@ -168,11 +169,4 @@ def _bring(
 
 def _digest(paths: list[Path]) -> str:
     """sha256 of the digests of all files."""
-    digests = []
-    for path in paths:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        digests.append(digest.hexdigest())
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()

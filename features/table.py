@@ -5,6 +5,7 @@ A row with NaN in it is a missing row. Rows are read in blocks and kept as float
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,15 +96,8 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
     _check_fields(path, len(header), np.zeros(1, int))  # where the first line is too long pandas shifts the columns
     try:
         # Every column is read: with `usecols`, pandas takes lines with too many fields.
-        with pd.read_csv(
-            path,
-            dtype=types,
-            chunksize=BLOCK,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            index_col=False,
-        ) as blocks:
+        how = {"encoding": "utf-8-sig", "skip_blank_lines": False, "skipinitialspace": True, "index_col": False}
+        with pd.read_csv(path, dtype=types, chunksize=BLOCK, **how) as blocks:
             for block in blocks:
                 parts.append(_half(path, block[features].to_numpy(), done))
                 for name in given:
@@ -119,8 +113,6 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
 
 
 def _header(path: Path) -> list[str]:
-    import csv
-
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = [name.strip() for name in next(csv.reader(file), [])]
@@ -175,8 +167,6 @@ def _check_fields(path: Path, fields: int, rows: np.ndarray) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    import csv
-
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         next(rows, None)

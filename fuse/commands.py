@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, STORE, answer, say, show_epoch, shown
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, STORE, answer, say, show_epoch, shown, together
 
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
@@ -16,13 +16,7 @@ TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [defa
 TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
-
-
-def training_options(command):
-    """How to train, and how to answer."""
-    for option in (SET, CONFIG, JSON, TRAIN_DEVICE, PRESET):
-        command = option(command)
-    return command
+training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
 
 
 @click.group()

@@ -19,8 +19,8 @@ from affuse.extract.extraction import extract_settings
 from affuse.extract.networks import build, locate_backbones, make_provenance
 from affuse.extract.transcripts import Word
 from affuse.extract.weights import doctor
-from affuse.extract.weights.download import sha256_of
 from affuse.features.store import FeatureStore
+from affuse.files import sha256_of
 from media import talking_head, tone
 
 CPU = torch.device("cpu")

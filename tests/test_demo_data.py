@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_a_full_disk_is_one_sentence(monkeypatch, tmp_path):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(demo_data.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(AffuseError, match="No space left on device"):
         make_dataset(tmp_path / "d", **SMALL)
 

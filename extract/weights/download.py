@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from affuse.errors import AffuseError
-from affuse.files import Sink, publish, sweep
+from affuse.files import Sink, publish, sha256_of, sweep
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 20.0  # seconds, of each wait on the network
@@ -26,15 +26,6 @@ _NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, Conn
 
 class UnreachableError(AffuseError):
     """The address gave no file: no network, no such host, refused, not found, or cut in the middle."""
-
-
-def sha256_of(path: Path) -> str:
-    """The file's sha256 in hex, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def matches(found: str, pin: str) -> bool:

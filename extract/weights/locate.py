@@ -19,8 +19,9 @@ import torch
 
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.weights import ctranslate2
-from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches, sha256_of
+from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches
 from affuse.extract.weights.table import BackboneSource, PackageFile, backbone
+from affuse.files import sha256_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 SEED = 0  # initialises a backbone that stays untrained

@@ -23,7 +23,7 @@ from affuse.console import shown
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
 from affuse.extract.videos import Job
-from affuse.files import file_name, write_bytes
+from affuse.files import file_name, write_text
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.data.track import TOLERATED_ROWS
 from affuse.fuse.experiments.folds import Fold
@@ -227,7 +227,7 @@ def write_submission(sample: Path, predictions: Path, out: Path) -> dict:
         text.append(f"{fields[0].strip()},{valence:.6f},{arousal:.6f}")
         seen[video] += 1
         count += 1
-    write_bytes(out, ("\n".join(text) + "\n").encode())
+    write_text(out, "\n".join(text) + "\n")
     return {"file": str(out), "rows": count, "videos": len(seen), "after_the_end": int(after)}
 
 

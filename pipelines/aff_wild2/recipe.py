@@ -16,7 +16,7 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import HERE, Compute, describe, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
-from affuse.files import write_bytes
+from affuse.files import make_folder, write_text
 from affuse.fuse import TrainSettings, crossval
 from affuse.fuse.experiments.trials import folder_name
 from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
@@ -62,8 +62,7 @@ def run_aff_wild2(
     """
     data = discover(root, test_list)
     report = check(data)
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "check.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_text(make_folder(out) / "check.json", json.dumps(report, indent=2) + "\n")
     _refuse_missing(data, report, allow_missing, features)
     if features:
         store = FeatureStore(features)
@@ -84,7 +83,7 @@ def run_aff_wild2(
             result["submission"] = write_submission(sample, folder / "ensemble", folder / "submission.txt")
         results[model] = result
     text = table(results)
-    write_bytes(out / "table.txt", (text + "\n").encode())
+    write_text(out / "table.txt", text + "\n")
     return {"check": report, "models": results, "table": text}
 
 

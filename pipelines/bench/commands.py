@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, say
+from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
 from affuse.errors import UsageError
 
 PROFILE = click.option("--profile", default="offline", show_default=True, help="Backbones: paper, or offline.")
 UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")
 OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
+measuring_options = together(PROFILE, UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
 
 
 @click.group()
@@ -24,42 +24,29 @@ def bench() -> None:
 
 @bench.command("extract")
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos to measure with.")
-@PROFILE
-@UNTRAINED
-@THREADS
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns.")
-@OUT
-@WEIGHTS
-@JSON
-@CONFIG
-@SET
+@measuring_options
 def bench_extract(video_dir, profile, allow_untrained, threads, repeats, out, weights_dir, as_json, config,
                   assignments) -> None:  # fmt: skip
     """Extraction on CPU, stage by stage and end to end, beside the straightforward composition of the packages."""
     from dask.system import CPU_COUNT
 
     from affuse.extract.extraction import extract_settings
-    from affuse.pipelines.bench import extract as measurement
+    from affuse.pipelines.bench.extract import bench_extract as measure
+    from affuse.pipelines.bench.extract import describe_bench
 
     _make_room(out)
-    facts = measurement.bench_extract(
+    facts = measure(
         video_dir, extract_settings(profile, config, assignments), weights_dir, allow_untrained,
         threads or CPU_COUNT, repeats, say,
     )  # fmt: skip
-    _tell(facts, measurement.describe_bench, out, as_json)
+    _tell(facts, describe_bench(facts), out, as_json)
 
 
 @bench.command("memory")
 @click.option("--hours", default=2.0, show_default=True, help="Length of the video that is made.")
 @click.option("--fps", type=click.IntRange(1), default=10, show_default=True, help="Its frames per second.")
-@PROFILE
-@UNTRAINED
-@THREADS
-@OUT
-@WEIGHTS
-@JSON
-@CONFIG
-@SET
+@measuring_options
 def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir, as_json, config,
                  assignments) -> None:  # fmt: skip
     """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
@@ -73,7 +60,7 @@ def bench_memory(hours, fps, profile, allow_untrained, threads, out, weights_dir
         extract_settings(profile, config, assignments), weights_dir, allow_untrained,
         hours=hours, fps=fps, threads=threads or CPU_COUNT,
     )  # fmt: skip
-    _tell(facts, describe_memory, out, as_json)
+    _tell(facts, describe_memory(facts), out, as_json)
 
 
 def _make_room(out: Path | None) -> None:
@@ -87,8 +74,7 @@ def _make_room(out: Path | None) -> None:
         raise UsageError(f"--out {out} cannot be written: {error.strerror or error}.") from None
 
 
-def _tell(facts: dict, describe: Callable[[dict], str], out: Path | None, as_json: bool) -> None:
-    text = json.dumps(facts, indent=2)
-    click.echo(text if as_json else describe(facts))
+def _tell(facts: dict, text: str, out: Path | None, as_json: bool) -> None:
+    answer(facts, as_json, text)
     if out:
-        out.write_text(text + "\n")
+        out.write_text(json.dumps(facts, indent=2) + "\n")

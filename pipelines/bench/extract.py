@@ -9,6 +9,8 @@ import resource
 import statistics
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,12 +43,11 @@ def run_straightforward(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
     located = locate_backbones(recipe.settings, recipe.weights_dir, recipe.allow_untrained)
     extract = Straightforward(located, recipe.settings.detection.margin)
     loaded = time.perf_counter()
-    stages: dict[str, float] = {}
+    stages: Counter[str] = Counter()
     for number, job in enumerate(find_jobs(video_dir)):
         arrays, seconds = extract(job.path)
         np.savez(folder / f"{number}.npz", **arrays)
-        for name, spent in seconds.items():
-            stages[name] = stages.get(name, 0.0) + spent
+        stages.update(seconds)
     return _facts(begin, loaded, stages)
 
 
@@ -57,17 +58,16 @@ def run_affuse(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
     extractor.load()
     store = FeatureStore(folder, create=True)
     loaded = time.perf_counter()
-    stages: dict[str, float] = {}
+    stages: Counter[str] = Counter()
     for job in find_jobs(video_dir):
         receipt = process(job, extractor, store)
         if receipt.failure is not None:
             raise AffuseError(receipt.failure)
-        for name, spent in receipt.seconds.items():
-            stages[name] = stages.get(name, 0.0) + spent
+        stages.update(receipt.seconds)
     return _facts(begin, loaded, stages)
 
 
-def _facts(begin: float, loaded: float, stages: dict[str, float]) -> dict:
+def _facts(begin: float, loaded: float, stages: Mapping[str, float]) -> dict:
     now = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB; Linux counts KiB
     return {"seconds": now - loaded, "with_loading": now - begin, "stages": stages, "peak_gib": peak}

@@ -16,7 +16,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import av
 import numpy as np
 
 from affuse.errors import AffuseError, UsageError
@@ -26,6 +25,7 @@ from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.features.store import FeatureStore
 from affuse.pipelines.bench.facts import machine
+from affuse.pipelines.demo.encode import encode
 from affuse.pipelines.demo.face import Look, Motion, render
 
 SIZE = (320, 240)  # pixels: width, height
@@ -137,28 +137,18 @@ def describe_memory(facts: dict) -> str:
 
 
 def film(path: Path, seconds: float, fps: int) -> Path:
-    """Write the video: MP4 of H.264 (MPEG-4 where PyAV has no x264) and AAC, a second at a time."""
-    x264 = "libx264" in av.codecs_available
+    """Write the video, a second at a time."""
     generator = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        video = container.add_stream(
-            "libx264" if x264 else "mpeg4", rate=fps, options={"preset": "ultrafast"} if x264 else {}
-        )
-        video.width, video.height = SIZE
-        video.pix_fmt = "yuv420p"
-        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        faces = _talking(min(seconds, SWING), fps, generator)
-        empty = np.full_like(faces[0], 90)
+    faces = _talking(min(seconds, SWING), fps, generator)
+    empty = np.full_like(faces[0], 90)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, round(seconds * fps), fps):
-            for index in range(first, min(first + fps, round(seconds * fps))):
-                shown = index / fps % PERIOD < SHOWN
-                picture = av.VideoFrame.from_ndarray(faces[index % len(faces)] if shown else empty, format="rgb24")
-                picture.pts = index
-                container.mux(video.encode(picture))
-            for block in _noise(first // fps, min(1.0, seconds - first / fps), generator):
-                container.mux(sound.encode(block))
-        container.mux(video.encode(None))
-        container.mux(sound.encode(None))
+            frames = range(first, min(first + fps, round(seconds * fps)))
+            pictures = [faces[i % len(faces)] if i / fps % PERIOD < SHOWN else empty for i in frames]
+            yield np.stack(pictures), _noise(first // fps, min(1.0, seconds - first / fps), generator)
+
+    encode(path, parts(), SIZE, fps, SAMPLE_RATE)
     return path
 
 
@@ -176,12 +166,7 @@ def _talking(seconds: float, fps: int, generator: np.random.Generator) -> np.nda
     return render(Look(), motion, SIZE, generator)
 
 
-def _noise(second: int, seconds: float, generator: np.random.Generator) -> Iterator[av.AudioFrame]:
-    """The sound of one second of the video, or of what is left of it."""
+def _noise(second: int, seconds: float, generator: np.random.Generator) -> np.ndarray:
+    """The sound (n,) of one second of the video, or of what is left of it."""
     burst = second % PERIOD < SHOWN and second % (BURST + PAUSE) < BURST
-    samples = generator.standard_normal((1, round(seconds * SAMPLE_RATE)), np.float32) * np.float32(
-        LOUD if burst else FAINT
-    )
-    block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-    block.sample_rate, block.pts = SAMPLE_RATE, second * SAMPLE_RATE
-    yield block
+    return (LOUD if burst else FAINT) * generator.standard_normal(round(seconds * SAMPLE_RATE), np.float32)

@@ -51,14 +51,13 @@ class Straightforward:
     @torch.inference_mode()
     def __call__(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """One video: visual (T, D), valid (T,), audio (n, 128), words (W,), text (W, D); and seconds by stage."""
-        seconds: dict[str, float] = {}
+        seconds = {}
         begin = time.perf_counter()
 
         def lap(stage: str) -> None:
             nonlocal begin
             now = time.perf_counter()
-            seconds[stage] = seconds.get(stage, 0.0) + now - begin
-            begin = now
+            seconds[stage], begin = now - begin, now
 
         with av.open(str(path)) as container:
             decoded = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]

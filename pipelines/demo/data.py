@@ -20,7 +20,6 @@ the machinery, not a model of emotion.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,7 +29,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import UsageError
+from affuse.files import make_folder, write_text
 from affuse.pipelines.demo.encode import encode
 from affuse.pipelines.demo.face import Look, Motion, render
 from affuse.pipelines.demo.voice import Synthesiser, Voice, synthesiser
@@ -141,19 +141,13 @@ def make_dataset(
     if speakers < 2 or clips < 1 or seconds <= 0 or fps < 1:
         raise UsageError("The demo's data needs at least 2 speakers, 1 clip, 1 frame per second, and some seconds.")
     wanted = Parameters(speakers, clips, float(seconds), int(fps), tuple(size), int(seed))
-    try:
-        _prepare(out, wanted)
-        for speaker in range(speakers):
-            split = "train" if speaker < wanted.train_speakers else "validation"
-            for clip in range(clips):
-                if not (out / "videos" / f"{video_id(speaker, clip)}.mp4").exists():
-                    _make_video(out, split, speaker, clip, wanted)
-                done(video_id(speaker, clip))
-    except OSError as error:
-        raise AffuseError(
-            f"The demo's data cannot be written to {out}: {error.strerror or error}. "
-            "Free some space or choose another folder; what is complete is kept."
-        ) from None
+    _prepare(out, wanted)
+    for speaker in range(speakers):
+        split = "train" if speaker < wanted.train_speakers else "validation"
+        for clip in range(clips):
+            if not (out / "videos" / f"{video_id(speaker, clip)}.mp4").exists():
+                _make_video(out, split, speaker, clip, wanted)
+            done(video_id(speaker, clip))
     ids, first = wanted.ids(), wanted.train_speakers * clips
     return DemoData(out, tuple(ids[:first]), tuple(ids[first:]))
 
@@ -173,16 +167,10 @@ def _prepare(out: Path, wanted: Parameters) -> None:
     elif out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no demo data. Choose an empty folder for the demo.")
     for folder in ("videos", "labels/train", "labels/validation", "words"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(out / folder)
     readme = README.format(**asdict(wanted), count=len(wanted.ids()), train=wanted.train_speakers)
-    _write(out / "README.txt", readme)
-    _write(note, json.dumps(asdict(wanted), indent=1) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    write_text(out / "README.txt", readme)
+    write_text(note, json.dumps(asdict(wanted), indent=1) + "\n")
 
 
 def _make_video(out: Path, split: str, speaker: int, clip: int, wanted: Parameters) -> None:
@@ -198,8 +186,8 @@ def _make_video(out: Path, split: str, speaker: int, clip: int, wanted: Paramete
     at = np.minimum(np.round(np.arange(frames) / wanted.fps * GRID).astype(int), steps - 1)
     valence, arousal = truth(face, voice, said(speech, steps))
     labels = "".join(f"{v:.4f},{a:.4f}\n" for v, a in zip(valence[at], arousal[at], strict=True))
-    _write(out / "labels" / split / f"{name}.txt", "valence,arousal\n" + labels)
-    _write(out / "words" / f"{name}.txt", "\n".join(speech.sentences) + "\n")
+    write_text(out / "labels" / split / f"{name}.txt", "valence,arousal\n" + labels)
+    write_text(out / "words" / f"{name}.txt", "\n".join(speech.sentences) + "\n")
 
     expression = face + NOISE * wander(generator, steps, 0.4)
     loud = _loudness(speech.samples, engine.sample_rate, steps)
@@ -214,7 +202,7 @@ def _make_video(out: Path, split: str, speaker: int, clip: int, wanted: Paramete
     pictures = render(look(wanted.seed, speaker), motion, wanted.size, generator)
     samples = np.zeros(round(frames / wanted.fps * engine.sample_rate), np.float32)
     samples[: len(speech.samples)] = speech.samples[: len(samples)]
-    encode(out / "videos" / f"{name}.mp4", pictures, wanted.fps, samples, engine.sample_rate)
+    encode(out / "videos" / f"{name}.mp4", [(pictures, samples)], wanted.size, wanted.fps, engine.sample_rate)
 
 
 def look(seed: int, speaker: int) -> Look:

@@ -17,9 +17,11 @@ import numpy as np
 
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError
-from affuse.extract.extraction import Compute, describe, extract_folder, extract_settings
+from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
+from affuse.extract.videos import find_jobs
 from affuse.features.record import MODALITIES, Provenance
 from affuse.features.store import FeatureStore
+from affuse.files import write_text
 from affuse.fuse import compare, load_run, train_settings
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.experiments.compare import Comparison
@@ -72,8 +74,8 @@ def run_demo(
     data = make_dataset(out / "data", seed=data_seed)
     clock["videos"] = time.perf_counter() - start
     settings = extract_settings("offline", assignments=EXTRACTION)
-    summary, provenance = extract_folder(
-        data.videos, out / "store", settings,
+    summary, provenance = extract_jobs(
+        find_jobs(data.videos), out / "store", settings,
         weights_dir=weights_dir, allow_untrained=True, compute=Compute(device), announce=announce, progress=progress,
     )  # fmt: skip
     announce(describe(summary))
@@ -104,8 +106,8 @@ def run_demo(
         "seconds": {name: round(spent, 1) for name, spent in clock.items()},
     }
     text = report(facts, comparison, provenance, out)
-    (out / "results.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    (out / "results.txt").write_text(text + "\n", encoding="utf-8")
+    write_text(out / "results.json", json.dumps(facts, indent=2) + "\n")
+    write_text(out / "results.txt", text + "\n")
     return DemoResult(facts, text)
 
 
