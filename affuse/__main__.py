@@ -141,7 +141,7 @@ def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble
               views, allow_missing, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
     """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
     from affuse.extract.extraction import Compute, extract_settings
-    from affuse.fuse import train_settings
+    from affuse.fuse.training.settings import train_settings
     from affuse.pipelines.aff_wild2.data import check, describe_check, discover
     from affuse.pipelines.aff_wild2.recipe import run_aff_wild2
 
@@ -166,8 +166,8 @@ def doctor(weights_dir, as_json) -> None:
     """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
     from affuse.extract.weights.doctor import environment, report, table
 
-    facts = {"environment": environment(), "backbones": report(weights_dir)}
-    answer(facts, as_json, table(*facts.values()))
+    surroundings, backbones = environment(), report(weights_dir)
+    answer({"environment": surroundings, "backbones": backbones}, as_json, table(surroundings, backbones))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def _check_name(video_id: str) -> None:
 
 def _npz(store: FeatureStore, video_id: str) -> Files:
     for m, arrays in _parts(store, video_id).items():
-        yield f"{m}/{video_id}.npz", partial(np.savez, **arrays)
+        yield f"{m}/{video_id}.npz", lambda sink, arrays=arrays: np.savez(sink, **arrays)
 
 
 def _parquet(store: FeatureStore, video_id: str) -> Files:

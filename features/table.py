@@ -96,8 +96,10 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
     _check_fields(path, len(header), np.zeros(1, int))  # where the first line is too long pandas shifts the columns
     try:
         # Every column is read: with `usecols`, pandas takes lines with too many fields.
-        how = {"encoding": "utf-8-sig", "skip_blank_lines": False, "skipinitialspace": True, "index_col": False}
-        with pd.read_csv(path, dtype=types, chunksize=BLOCK, **how) as blocks:
+        with pd.read_csv(
+            path, dtype=types, chunksize=BLOCK, skip_blank_lines=False, encoding="utf-8-sig", skipinitialspace=True,
+            index_col=False,
+        ) as blocks:  # fmt: skip
             for block in blocks:
                 parts.append(_half(path, block[features].to_numpy(), done))
                 for name in given:

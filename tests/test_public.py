@@ -137,3 +137,36 @@ def test_a_store_that_is_no_path_an_id_that_is_no_text_and_align_with_text(tmp_p
         with pytest.raises(affuse.UsageError, match=message):
             wrong()
     assert affuse.align(video, [0.5], "audio").keys() == {"audio"}
+
+
+# ---- the way in
+
+
+def test_the_way_in_from_videos_to_a_prediction_that_is_looked_at(tmp_path):
+    for index, name in enumerate("abc"):
+        talking_head(tmp_path / "videos" / f"{name}.mp4", seconds=0.8)
+        labels = tmp_path / "labels" / ("train" if index < 2 else "validation") / f"{name}.txt"
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        rows = np.random.default_rng(index).uniform(-1, 1, (8, 2))
+        labels.write_text("valence,arousal\n" + "".join(f"{v:.3f},{a:.3f}\n" for v, a in rows))
+    store = affuse.extract_videos(tmp_path / "videos", tmp_path / "store", **SEEDED)
+    small = {"channels": {"visual": [8], "audio": [8]}, "window": 8, "hop": 4, "epochs": 1, "tensorboard": False,
+             "modalities": ["visual", "audio"], "device": "cpu"}  # fmt: skip
+    run = affuse.train(store, tmp_path / "labels", tmp_path / "run", model="rjcma", **small)
+    assert isinstance(run, affuse.Run)
+    clip = talking_head(tmp_path / "clip.mp4", seconds=0.6)
+    result = run.predict(clip, device="cpu")
+    assert isinstance(result, affuse.Predictions)
+    assert list(result) == ["clip"]
+    frame = result["clip"].frame
+    assert [*frame] == ["time", "valence", "arousal", "face", "sound", "valid"]
+    assert len(frame) == 6
+    assert frame["valid"].all()
+    assert frame[["valence", "arousal"]].abs().max().max() <= 1
+    assert len(result["clip"].plot().axes) == 2
+    scores = run.evaluate(store, tmp_path / "labels", device="cpu", permutations=2)
+    assert scores["ccc"] == run.best["ccc"]
+    models = {"rjcma": {"model": "rjcma"}, "concat": {"model": "concat"}}
+    settings = affuse.train_settings(**small)
+    compared = affuse.compare(store, tmp_path / "labels", tmp_path / "compared", models, [0], settings)
+    assert {"rjcma", "concat"} <= {*compared.text.split()}

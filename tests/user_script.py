@@ -18,7 +18,14 @@ aligned = affuse.align(video, video.visual.time, affuse.MODALITIES)
 width: int = aligned["visual"][0].shape[1]
 settings = affuse.train_settings(model="rjcma")
 window: int = settings.window
-run: affuse.Run = affuse.load_run(Path("run"))
+run: affuse.Run = affuse.train(store, "labels", "run", model="rjcma")
+result: affuse.Predictions = run.predict("clip.mp4")
+predicted: affuse.Prediction = result["clip"]
+columns: int = len(predicted.frame.columns)
+result["clip"].plot().savefig("clip.png")
+scores: dict = run.evaluate(store, "labels")
+table: str = affuse.compare(store, "labels", "compared", "rjcma,concat", seeds=[0, 1]).text
+again: affuse.Run = affuse.load_run(Path("run"))
 version: str = affuse.__version__
 try:
     affuse.FeatureStore("nowhere")
