@@ -101,7 +101,7 @@ def show_epoch(row: dict) -> None:
 
 def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
-        say(f"failed: {failure}")
+        say(f"failed: {shown(failure)}")
     _status.show(line)
     if last:
         _status.end()
