@@ -71,7 +71,8 @@ class _Status:
         self._bar = None
 
     def show(self, text: str) -> None:
-        self._bar = self._bar or progress_bar(bar_format="{desc}")
+        if self._bar is None:
+            self._bar = progress_bar(bar_format="{desc}")
         self._bar.set_description_str(shown(text))
 
     def end(self) -> None:
@@ -101,7 +102,7 @@ def show_epoch(row: dict) -> None:
 
 def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
-        say(f"failed: {failure}")
+        say(f"failed: {shown(failure)}")
     _status.show(line)
     if last:
         _status.end()

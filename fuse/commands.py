@@ -189,5 +189,5 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
     for video, reason in result["failed"].items():
-        say(f"failed: {video}: {reason}")
+        say(f"failed: {shown(video)}: {shown(reason)}")
     sys.exit(bool(result["failed"]))

@@ -276,7 +276,7 @@ def test_a_killed_download_leaves_nothing_that_looks_done(server, home):
     call = f"fetch({server.address + '/held'!r}, Path({str(target)!r}))"
     code = f"from pathlib import Path; from affuse.extract.weights.download import fetch; {call}"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_until(lambda: any(target.parent.glob("*") if target.parent.exists() else ()), "the first bytes")
+    wait_until(lambda: "held" in server.asked and any(target.parent.glob("*")), "a download under way")
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert "held" in server.asked
