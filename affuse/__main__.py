@@ -114,8 +114,8 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
     """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
     from affuse.pipelines.demo.recipe import run_demo
 
-    result = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
-    answer(result.facts, as_json, result.text)
+    facts, text = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
+    answer(facts, as_json, text)
 
 
 @main.command("aff-wild2")

@@ -32,7 +32,7 @@ log = logging.getLogger("affuse")
 
 def extract_settings(
     profile: str,
-    config: Path | None = None,
+    config: AnyPath | None = None,
     assignments: Iterable[str] = (),
     given_faces: bool = False,
     given_transcripts: bool = False,
@@ -48,7 +48,7 @@ def extract_settings(
     given |= {"views": views} if views is not None else {}
     given |= {"detection": {"every": detect_every}} if detect_every is not None else {}
     given |= options
-    file = read_yaml(config) if config else {}
+    file = read_yaml(Path(config)) if config else {}
     settings = resolve(
         ExtractSettings, {"backbones": PROFILES[profile]}, file, parse_assignments(list(assignments)), given
     )
@@ -157,14 +157,13 @@ def extract_videos(
     A video that fails is a warning of the logger "affuse"; one that could not be decoded is in the store's `failed`.
     Raises UsageError and AffuseError for what stops the whole run.
     """
-    file = None if config is None else Path(config)
     given = faces_dir is not None, transcripts is not None
-    resolved = extract_settings(profile, file, (), *given, views, **settings)
+    resolved = extract_settings(profile, config, (), *given, views, **settings)
     summary, _ = extract_jobs(
         find_jobs(videos, faces_dir, transcripts),
         out,
         resolved,
-        weights_dir=None if weights_dir is None else Path(weights_dir),
+        weights_dir=weights_dir,
         allow_untrained=allow_untrained,
         compute=Compute(device, workers, scheduler, threads),
         retry_failed=retry_failed,
@@ -178,10 +177,10 @@ def extract_videos(
 
 def extract_jobs(
     jobs: list[Job],
-    out: Path,
+    out: AnyPath,
     settings: ExtractSettings,
     *,
-    weights_dir: Path | None = None,
+    weights_dir: AnyPath | None = None,
     allow_untrained: bool = False,
     compute: Compute = HERE,
     retry_failed: bool = False,
@@ -195,7 +194,7 @@ def extract_jobs(
     where the features would not be of the kind wanted. Raises UsageError and AffuseError for what stops the whole run;
     a video that fails is in the summary.
     """
-    weights = weights_dir.absolute() if weights_dir else None
+    weights = Path(weights_dir).absolute() if weights_dir else None
     recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes)
     store = FeatureStore(out, create=True)
     extractor = recipe.extractor()

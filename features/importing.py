@@ -49,9 +49,7 @@ def import_features(
     files = find_files(Path(source), layout)
     provenance = _provenance(files, layout)
     store = FeatureStore(out, create=True)
-    written: list[str] = []
-    kept: list[str] = []
-    failed: dict[str, str] = {}
+    outcomes: dict[str, tuple[str, str]] = {}
     with ThreadPoolExecutor(WORKERS) as pool:  # reading numbers and hashing let go of Python's lock
         tasks = {
             video_id: pool.submit(_bring, store, video_id, parts, layout, provenance, Path(source))
@@ -59,17 +57,16 @@ def import_features(
         }
         try:
             for done, (video_id, task) in enumerate(tasks.items(), start=1):
-                try:
-                    (written if task.result() else kept).append(video_id)
-                except UnusableError as error:
-                    failed[video_id] = str(error)
-                failure = f"{video_id}: {failed[video_id]}" if video_id in failed else None
-                progress(f"{done} of {len(files)} videos", failure, done == len(files))
+                outcomes[video_id] = _, why = task.result()
+                progress(f"{done} of {len(files)} videos", f"{video_id}: {why}" if why else None, done == len(files))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    widths = {m: backbone.width for m, backbone in provenance.backbones.items()}
-    return {"written": written, "kept": kept, "failed": failed, "widths": widths}
+    return {
+        **{key: [v for v, (outcome, _) in outcomes.items() if outcome == key] for key in ("written", "kept")},
+        "failed": {v: why for v, (_, why) in outcomes.items() if why},
+        "widths": {m: backbone.width for m, backbone in provenance.backbones.items()},
+    }
 
 
 def parse_layout(
@@ -101,10 +98,6 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     if not (equals and value):
         raise UsageError(f"{option} {text}: write modality=value, for example visual=openface.")
     return modality, value
-
-
-class UnusableError(AffuseError):
-    """The files of one video are not usable; the others may be."""
 
 
 def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
@@ -142,29 +135,30 @@ def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance
 
 def _bring(
     store: FeatureStore, video_id: str, parts: dict[str, Path], layout: Layout, provenance: Provenance, root: Path
-) -> bool:
-    """Write one video unless it is there already; whether it was written."""
+) -> tuple[str, str]:
+    """Write one video unless it is there already: "written" or "kept" and "", or "failed" and why: the files of the
+    others may be usable."""
     paths = list(parts.values())
     size = sum(path.stat().st_size for path in paths)
     mtime = max(path.stat().st_mtime_ns for path in paths)
     digest = _digest(paths)
     if store.why_remake(video_id, provenance.settings_hash, size, mtime, lambda: digest) is None:
-        return False
+        return "kept", ""
     try:
         tables = {m: read_table(path, layout.time_column, layout.ignore) for m, path in parts.items()}
         for m, table in tables.items():
             width = provenance.backbones[m].width if m in provenance.backbones else 0
             if table.embedding.shape[1] not in (0, width):
-                raise UnusableError(
+                raise AffuseError(
                     f"Feature file {table.path} is {table.embedding.shape[1]} wide, where the {m} of other videos is "
                     f"{width} wide."
                 )
         names = ", ".join(path.relative_to(root).as_posix() for path in paths)
         record = make_record(video_id, Source(names, size, digest, mtime), tables, layout.rates, provenance)
     except AffuseError as error:
-        raise UnusableError(str(error)) from None
+        return "failed", str(error)
     store.write(record, provenance)
-    return True
+    return "written", ""
 
 
 def _digest(paths: list[Path]) -> str:

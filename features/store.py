@@ -31,7 +31,7 @@ from affuse.features.shard import (
     verify_shard,
     write_shard,
 )
-from affuse.files import sweep
+from affuse.files import make_folder, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,12 +84,7 @@ class FeatureStore:
         self.shards = self.path / SHARDS
         self._scanned: Scan | None = None
         if create:
-            try:
-                self.shards.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(
-                    f"The feature store {self.path} cannot be made: {error.strerror}. Give another folder."
-                ) from None
+            make_folder(self.shards)
         elif not self._files():
             what = "has no features in it" if self.path.is_dir() else "is not a folder"
             raise UsageError(f"{self.path} {what}. Make them with: affuse extract --video-dir VIDEOS --out {self.path}")

@@ -107,10 +107,9 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
                 done += len(block)
     except ValueError as error:  # a field that is no number, or too many fields
         raise _blame_line(path, header, types, str(error)) from None
-    valid = np.concatenate([part[1] for part in parts] or [np.zeros(0, bool)])
+    embedding, valid = _joined(parts, len(features))
     if not valid.all():  # pandas fills a line cut short with NaN, and that is damage, not a missing row
         _check_fields(path, len(header), np.flatnonzero(~valid))
-    embedding = np.concatenate([part[0] for part in parts] or [np.zeros((0, len(features)), np.float16)])
     return Table(path, embedding, valid, {times[name]: np.concatenate(columns[name]) for name in given if done})
 
 
@@ -182,9 +181,14 @@ def _rows(path: Path, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"Feature file {path} holds {array.dtype} of shape {array.shape}; expected numbers, (rows, width)."
         )
     array = array.reshape(len(array), -1) if array.ndim == 1 else array
-    parts = [_half(path, np.asarray(array[i : i + BLOCK]), i) for i in range(0, len(array), BLOCK)]
-    parts = parts or [(np.zeros((0, array.shape[1]), np.float16), np.zeros(0, bool))]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    blocks = (np.asarray(array[i : i + BLOCK]) for i in range(0, len(array), BLOCK))
+    return _joined([_half(path, block, i * BLOCK) for i, block in enumerate(blocks)], array.shape[1])
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]], width: int) -> tuple[np.ndarray, np.ndarray]:
+    nothing = np.zeros((0, width), np.float16), np.zeros(0, bool)
+    embeddings, valid = zip(*parts or [nothing], strict=True)
+    return np.concatenate(embeddings), np.concatenate(valid)
 
 
 def _half(path: Path, values: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:

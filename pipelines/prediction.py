@@ -49,20 +49,16 @@ class Run(trained.Run):
         if isinstance(source, FeatureStore) or (isinstance(source, AnyPath) and Path(source, SHARDS).is_dir()):
             return super().predict(source, ids, device)
         with TemporaryDirectory(prefix="affuse-") if keep is None else nullcontext(keep) as folder:
-            store, there, failed = self.extract(source, Path(folder), weights_dir, device, announce, progress)
+            told = {"weights_dir": weights_dir, "announce": announce, "progress": progress}
+            store, there, failed = self.extract(source, Path(folder), device, **told)
             made = super().predict(store, there if ids is None else ids, device) if there else Predictions({})
             return Predictions(made, {**failed, **made.failed})
 
     def extract(
-        self,
-        videos: AnyPath | Iterable[AnyPath],
-        keep: Path,
-        weights_dir: AnyPath | None,
-        device: str,
-        announce: Announce,
-        progress: Progress,
+        self, videos: AnyPath | Iterable[AnyPath], keep: Path, device: str, **how: Any
     ) -> tuple[FeatureStore, list[str], dict[str, str]]:
-        """The store of the videos' features below `keep`, the ids of those in it, and {id: why} of the others."""
+        """The store of the videos' features below `keep`, the ids of those in it, and {id: why} of the others; how:
+        weights_dir, announce and progress of `extract_jobs`."""
         try:
             settings = resolve(ExtractSettings, self.provenance.settings, {"views": "centre"})
         except UsageError as error:
@@ -86,17 +82,9 @@ class Run(trained.Run):
                 )
 
         summary, _ = extract_jobs(
-            jobs,
-            out,
-            settings,
-            weights_dir=None if weights_dir is None else Path(weights_dir),
-            allow_untrained=bool(self.provenance.untrained),
-            compute=Compute(device),
-            retry_failed=True,
-            announce=announce,
-            progress=progress,
-            accept=accept,
-        )
+            jobs, out, settings, allow_untrained=bool(self.provenance.untrained), compute=Compute(device),
+            retry_failed=True, accept=accept, **how,
+        )  # fmt: skip
         there = [job.id for job in jobs if job.id not in summary.failed]
         return FeatureStore(out, create=True), there, summary.failed
 
@@ -130,21 +118,13 @@ def train(
     return load_run(out)
 
 
-def predict_videos(
-    run: AnyPath,
-    videos: Iterable[AnyPath],
-    out: Path,
-    *,
-    weights_dir: Path | None = None,
-    device: str = "auto",
-    announce: Announce = lambda text: None,
-    progress: Progress = lambda line, failure, last: None,
-) -> dict:
+def predict_videos(run: AnyPath, videos: Iterable[AnyPath], out: Path, device: str = "auto", **how: Any) -> dict:
     """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`.
 
-    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does, and raises as `Run.predict` does.
+    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does, and raises as `Run.predict` does; how:
+    weights_dir, announce and progress of it.
     """
     loaded = load_run(run)
-    store, there, failed = loaded.extract(videos, out / "features", weights_dir, device, announce, progress)
+    store, there, failed = loaded.extract(videos, out / "features", device, **how)
     result = trained.predict(loaded, store, out, there, device) if there else {"written": {}, "failed": {}}
     return {"written": result["written"], "failed": {**failed, **result["failed"]}}

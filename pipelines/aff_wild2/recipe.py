@@ -6,19 +6,20 @@ Everything is kept in one folder and made only once: run again after a stop, or 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from affuse.config import resolve
-from affuse.console import Announce, Progress
+from affuse.console import Announce
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.extraction import HERE, Compute, describe, extract_jobs
+from affuse.extract.extraction import describe, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
 from affuse.files import make_folder, write_text
 from affuse.fuse import TrainSettings, crossval
 from affuse.fuse.experiments.trials import folder_name
+from affuse.fuse.reports.tables import write_json
 from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
 
 OFFICIAL, FOLD1 = "fold0", "fold1"
@@ -48,29 +49,21 @@ def run_aff_wild2(
     sample: Path | None = None,
     features: Path | None = None,
     ensemble: str = "mean",
-    weights_dir: Path | None = None,
-    allow_untrained: bool = False,
     allow_missing: bool = False,
-    compute: Compute = HERE,
     announce: Announce = lambda text: None,
-    progress: Progress = lambda line, failure, last: None,
+    **how: Any,
 ) -> dict:
-    """Run the recipe in `out`. features: a store to use instead of extracting, with the challenge's video names.
+    """Run the recipe in `out`. features: a store to use instead of extracting, with the challenge's video names; how:
+    weights_dir, allow_untrained, compute and progress of `extract_jobs`.
 
     Gives {"check", "models": {model: what crossval gives, and "submission"}, "table"}. Raises UsageError for a folder
     that is not the data set, AffuseError for videos that are missing (unless `allow_missing`) or cannot be extracted.
     """
     data = discover(root, test_list)
     report = check(data)
-    write_text(make_folder(out) / "check.json", json.dumps(report, indent=2) + "\n")
+    write_json(make_folder(out) / "check.json", report)
     _refuse_missing(data, report, allow_missing, features)
-    if features:
-        store = FeatureStore(features)
-    else:
-        store = _extract(
-            data, out / "store", extraction, weights_dir=weights_dir, allow_untrained=allow_untrained,
-            compute=compute, announce=announce, progress=progress,
-        )  # fmt: skip
+    store = FeatureStore(features) if features else _extract(data, out / "store", extraction, announce=announce, **how)
     results = {}
     for model in models:
         settings = resolve(TrainSettings, training.model_dump(), {"model": model, "allow_missing": allow_missing})
@@ -98,7 +91,7 @@ def _refuse_missing(data: AffWild2, report: dict, allow_missing: bool, features:
         raise AffuseError("\n".join(report["unreadable"].values()))
 
 
-def _extract(data: AffWild2, out: Path, settings: ExtractSettings, *, announce: Announce, **how) -> FeatureStore:
+def _extract(data: AffWild2, out: Path, settings: ExtractSettings, *, announce: Announce, **how: Any) -> FeatureStore:
     if settings.faces != "given":
         raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
     summary, _ = extract_jobs(data.jobs(), out, settings, announce=announce, **how)

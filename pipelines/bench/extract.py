@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +27,9 @@ from affuse.extract.run import Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job, find_jobs
 from affuse.features.store import FeatureStore
-from affuse.pipelines.bench.facts import in_a_line, machine
+from affuse.files import file_name
+from affuse.fuse.reports.tables import markdown
+from affuse.pipelines.bench.facts import machine
 from affuse.pipelines.bench.straightforward import Straightforward
 
 EVERYWHERE = {"detection": {"short_side": 8192, "min_face": 0.0, "every": 1}}  # as the straightforward detection
@@ -36,41 +38,45 @@ STAGES = ("decode", "detect", "crop", "visual", "audio", "speech", "text")
 HALF = 2.0**-10  # relative rounding of float16, twice over
 
 
-def run_straightforward(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
-    """Extract every video the plain way, in this process; arrays go to `folder`/<number>.npz."""
-    begin = time.perf_counter()
+def load_straightforward(recipe: Recipe, folder: Path) -> Callable[[Job], dict[str, float]]:
+    """Extracts a video the plain way, in this process; arrays go to `folder`/<video>.npz. Gives seconds by stage."""
     torch.set_num_threads(recipe.threads)
     located = locate_backbones(recipe.settings, recipe.weights_dir, recipe.allow_untrained)
-    extract = Straightforward(located, recipe.settings.detection.margin)
-    loaded = time.perf_counter()
-    stages: Counter[str] = Counter()
-    for number, job in enumerate(find_jobs(video_dir)):
-        arrays, seconds = extract(job.path)
-        np.savez(folder / f"{number}.npz", **arrays)
-        stages.update(seconds)
-    return _facts(begin, loaded, stages)
+    plain = Straightforward(located, recipe.settings.detection.margin)
+
+    def extract(job: Job) -> dict[str, float]:
+        arrays, seconds = plain(job.path)
+        np.savez(folder / f"{file_name(job.id)}.npz", **arrays)
+        return seconds
+
+    return extract
 
 
-def run_affuse(video_dir: Path, recipe: Recipe, folder: Path) -> dict:
-    """Extract every video into a store at `folder`, in this process."""
-    begin = time.perf_counter()
-    extractor = recipe.extractor()
+def load_affuse(recipe: Recipe, folder: Path) -> Callable[[Job], dict[str, float]]:
+    """Extracts a video into a store at `folder`, in this process. Gives seconds by stage."""
+    extractor, store = recipe.extractor(), FeatureStore(folder, create=True)
     extractor.load()
-    store = FeatureStore(folder, create=True)
-    loaded = time.perf_counter()
-    stages: Counter[str] = Counter()
-    for job in find_jobs(video_dir):
+
+    def extract(job: Job) -> dict[str, float]:
         receipt = process(job, extractor, store)
         if receipt.failure is not None:
             raise AffuseError(receipt.failure)
-        stages.update(receipt.seconds)
-    return _facts(begin, loaded, stages)
+        return receipt.seconds
+
+    return extract
 
 
-def _facts(begin: float, loaded: float, stages: Mapping[str, float]) -> dict:
+def measure(load: Callable, video_dir: Path, recipe: Recipe, folder: Path) -> dict:
+    """What extracting every video takes, in this process, with what `load` gives."""
+    begin = time.perf_counter()
+    extract = load(recipe, folder)
+    loaded = time.perf_counter()
+    stages: Counter[str] = Counter()
+    for job in find_jobs(video_dir):
+        stages.update(extract(job))
     now = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB; Linux counts KiB
-    return {"seconds": now - loaded, "with_loading": now - begin, "stages": stages, "peak_gib": peak}
+    return {"seconds": now - loaded, "with_loading": now - begin, "stages": dict(stages), "peak_gib": peak}
 
 
 def bench_extract(
@@ -93,20 +99,20 @@ def bench_extract(
         _refuse_what_cannot_be_compared(job)
     full = resolve(ExtractSettings, merge(settings.model_dump(mode="json"), EVERYWHERE))
     weights = weights_dir.resolve() if weights_dir else None
-    sides = {"straightforward": (run_straightforward, settings), "affuse": (run_affuse, settings),
-             "affuse, every full frame": (run_affuse, full)}  # fmt: skip
+    sides = {"straightforward": (load_straightforward, settings), "affuse": (load_affuse, settings),
+             "affuse, every full frame": (load_affuse, full)}  # fmt: skip
     runs: dict[str, list[dict]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory(prefix="affuse-bench-") as private:
         folders = {}
         for turn in range(repeats):
-            for name, (run, chosen) in sides.items():
+            for name, (load, chosen) in sides.items():
                 recipe = Recipe(chosen, weights, allow_untrained, "cpu", threads)
                 folders[name] = Path(tempfile.mkdtemp(dir=private))
                 with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                    runs[name].append(fresh.submit(run, video_dir, recipe, folders[name]).result())
+                    runs[name].append(fresh.submit(measure, load, video_dir, recipe, folders[name]).result())
                 announce(f"{name}, {turn + 1} of {repeats}: {runs[name][-1]['seconds']:.1f} s")
         jobs = find_jobs(video_dir)
-        plain = [dict(np.load(folders["straightforward"] / f"{i}.npz")) for i in range(len(jobs))]
+        plain = [dict(np.load(folders["straightforward"] / f"{file_name(job.id)}.npz")) for job in jobs]
         agreement = {
             name: agree(plain, [FeatureStore(folders[name])[job.id] for job in jobs])
             for name in sides
@@ -211,29 +217,24 @@ def _conclude(runs: dict, agreement: dict, plain: list[dict], threads: int, sett
 
 def describe_bench(facts: dict) -> str:
     """The measurement as a Markdown table: seconds per stage, end to end, ratio, agreement."""
-    sides = facts["sides"]
+    sides, here = facts["sides"], facts["machine"]
     lines = [
-        f"{in_a_line(facts['machine'])}; {facts['threads']} threads, {facts['videos']} videos, {facts['frames']} "
-        f"frames, medians of {facts['repeats']}.",
+        f"{here['cpu']}, {here['cores']} cores, {here['memory']}, GPU {here['gpu']}; Python "
+        f"{here['python'].split()[0]}, torch {here['torch']}; {facts['threads']} threads, {facts['videos']} videos, "
+        f"{facts['frames']} frames, medians of {facts['repeats']}.",
         "",
-        "| seconds | " + " | ".join(sides) + " |",
-        "|---" * (len(sides) + 1) + "|",
     ]
-    rows = {f"{stage}, work on all threads": [side["stages"][stage] for side in sides.values()] for stage in STAGES}
-    rows |= {
-        "**end to end**": [side["seconds"] for side in sides.values()],
-        "with loading": [side["with_loading"] for side in sides.values()],
-    }
-    lines += [f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |" for name, values in rows.items()]
-    extra = {
-        "**times as fast**": ("ratio", "{:.2f}"),
-        "times as fast with loading": ("ratio_with_loading", "{:.2f}"),
-        "peak memory, GiB": ("peak_gib", "{:.2f}"),
-    }
-    for name, (key, form) in extra.items():
-        cells = [form.format(side[key]) if key in side else "1" for side in sides.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append("")
+    stages = {f"{stage}, work on all threads": [side["stages"][stage] for side in sides.values()] for stage in STAGES}
+    rows = [[name, *(f"{seconds:.1f}" for seconds in row)] for name, row in stages.items()]
+    for name, key, digits in (
+        ("**end to end**", "seconds", 1),
+        ("with loading", "with_loading", 1),
+        ("**times as fast**", "ratio", 2),
+        ("times as fast with loading", "ratio_with_loading", 2),
+        ("peak memory, GiB", "peak_gib", 2),
+    ):
+        rows.append([name, *(f"{side[key]:.{digits}f}" if key in side else "1" for side in sides.values())])
+    lines += [markdown(["seconds", *sides], rows), ""]
     for name, side in sides.items():
         if "agreement" in side:
             same = side["agreement"]

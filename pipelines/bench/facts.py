@@ -15,14 +15,6 @@ def machine() -> dict[str, str]:
     return {"cpu": _cpu(), "memory": f"{memory:.0f} GiB", **environment()}
 
 
-def in_a_line(facts: dict[str, str]) -> str:
-    """The part of `machine` that a reader of a table wants to know."""
-    return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory']}, GPU {facts['gpu']}; "
-        f"Python {facts['python'].split()[0]}, torch {facts['torch']}"
-    )
-
-
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

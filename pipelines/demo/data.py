@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -69,12 +70,12 @@ parameters.json               what the set was made with; `affuse demo` makes it
 class Parameters:
     """All that decides what the data set is. seconds: of speech per video, at least; size: width, height."""
 
-    speakers: int
-    clips: int
-    seconds: float
-    fps: int
-    size: tuple[int, int]
-    seed: int
+    speakers: int = 12
+    clips: int = 1
+    seconds: float = 25.0
+    fps: int = 8
+    size: tuple[int, int] = (320, 240)
+    seed: int = 0
     format: int = FORMAT
 
     def ids(self) -> list[str]:
@@ -122,33 +123,23 @@ def video_id(speaker: int, clip: int) -> str:
     return f"speaker{speaker + 1:02d}-{clip + 1:02d}"
 
 
-def make_dataset(
-    out: Path,
-    *,
-    speakers: int = 12,
-    clips: int = 1,
-    seconds: float = 25.0,
-    fps: int = 8,
-    size: tuple[int, int] = (320, 240),
-    seed: int = 0,
-    done: Callable[[str], None] = lambda video: None,
-) -> DemoData:
+def make_dataset(out: Path, *, done: Callable[[str], None] = lambda video: None, **parameters: Any) -> DemoData:
     """Make the data set in `out`, or what is missing of it; `done` is called with each video's id.
 
-    The same parameters give the same files. Raises UsageError where `out` holds something else, AffuseError
-    where scikit-image or espeakng_loader is missing or a file cannot be written.
+    parameters: those of `Parameters`; the same ones give the same files. Raises UsageError where `out` holds something
+    else, AffuseError where scikit-image or espeakng_loader is missing or a file cannot be written.
     """
-    if speakers < 2 or clips < 1 or seconds <= 0 or fps < 1:
+    wanted = Parameters(**parameters)
+    if wanted.speakers < 2 or wanted.clips < 1 or wanted.seconds <= 0 or wanted.fps < 1:
         raise UsageError("The demo's data needs at least 2 speakers, 1 clip, 1 frame per second, and some seconds.")
-    wanted = Parameters(speakers, clips, float(seconds), int(fps), tuple(size), int(seed))
     _prepare(out, wanted)
-    for speaker in range(speakers):
+    for speaker in range(wanted.speakers):
         split = "train" if speaker < wanted.train_speakers else "validation"
-        for clip in range(clips):
+        for clip in range(wanted.clips):
             if not (out / "videos" / f"{video_id(speaker, clip)}.mp4").exists():
                 _make_video(out, split, speaker, clip, wanted)
             done(video_id(speaker, clip))
-    ids, first = wanted.ids(), wanted.train_speakers * clips
+    ids, first = wanted.ids(), wanted.train_speakers * wanted.clips
     return DemoData(out, tuple(ids[:first]), tuple(ids[first:]))
 
 

@@ -7,10 +7,8 @@ Everything is kept in one folder and made only once: run again after a stop, or 
 
 from __future__ import annotations
 
-import json
 import string
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from affuse.fuse.data.labels import read_track
 from affuse.fuse.experiments.compare import Comparison
 from affuse.fuse.experiments.trials import parse_seeds
 from affuse.fuse.models.registry import MODELS as FAMILY
+from affuse.fuse.reports.tables import write_json
 from affuse.pipelines.demo.data import DemoData, make_dataset
 from affuse.pipelines.demo.picture import draw
 
@@ -54,18 +53,11 @@ EXTRACTION = ("detection.min_face=0.3",)  # the one face fills most of the frame
 HEADLINE = "rjcma"
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """`facts` is JSON-able: scores by model and seed, word accuracy, seconds; `text` says the same to a person."""
-
-    facts: dict
-    text: str
-
-
 def run_demo(
     out: Path, seeds: str, data_seed: int, weights_dir: Path | None, device: str, announce: Announce, progress: Progress
-) -> DemoResult:
-    """Run the demonstration in `out`. Raises UsageError for seeds that are no numbers, AffuseError where a part of it
+) -> tuple[dict, str]:
+    """Run the demonstration in `out`: its facts, in plain JSON types (scores by model and seed, word accuracy,
+    seconds), and the same as text. Raises UsageError for seeds that are no numbers, AffuseError where a part of it
     cannot be had or a video fails."""
     chosen = parse_seeds(seeds)
     clock = {}
@@ -106,9 +98,9 @@ def run_demo(
         "seconds": {name: round(spent, 1) for name, spent in clock.items()},
     }
     text = report(facts, comparison, provenance, out)
-    write_text(out / "results.json", json.dumps(facts, indent=2) + "\n")
+    write_json(out / "results.json", facts)
     write_text(out / "results.txt", text + "\n")
-    return DemoResult(facts, text)
+    return facts, text
 
 
 def word_accuracy(store: FeatureStore, data: DemoData) -> float:
