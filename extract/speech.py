@@ -97,7 +97,6 @@ class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention; in float16 if `half`."""
 
     def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
-
         dims, state = load_whisper(located.path, located.name)
         try:
             self.model = Whisper(ModelDimensions(**dims))
@@ -187,7 +186,6 @@ class ChunkedTranscriber(Transcriber):
         return words
 
     def _window(self, samples: np.ndarray) -> Window:
-
         mel = log_mel_spectrogram(pad_or_trim(samples), self.model.dims.n_mels)
         return mel, round(len(samples) / SAMPLE_RATE * FRAMES)
 
@@ -216,12 +214,10 @@ class ChunkedTranscriber(Transcriber):
         return result
 
     def _decoded(self, encoded: torch.Tensor, temperature: float) -> list:
-
         options = DecodingOptions(language=self.language, temperature=temperature, fp16=self.half)
         return decode(self.model, encoded, options)
 
     def _segment(self, result, mel: torch.Tensor, frames: int) -> dict:
-
         model = self.model
         model.encoder.remember(mel[None], result.audio_features[None])
         segment = {
