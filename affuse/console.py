@@ -70,7 +70,8 @@ class _Status:
         self._bar = None
 
     def show(self, text: str) -> None:
-        self._bar = self._bar or progress_bar(bar_format="{desc}")
+        if self._bar is None:
+            self._bar = progress_bar(bar_format="{desc}")
         self._bar.set_description_str(shown(text))
 
     def end(self) -> None:
