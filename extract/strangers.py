@@ -2,7 +2,7 @@
 
 It says what it is by three names. `load(device, dtype)` is a class method that gives the encoder; without it the class
 itself is called with these. `width` (int) is its embedding's, of the class or of what was loaded. `encode`, with D for
-the width, is called by one thread at a time, whichever it is, under torch.inference_mode:
+the width, is called under torch.inference_mode, from several threads but by one at a time:
 
     visual   encode(crops)            RGB (n, 3, S, S) float32 0–255 on the device, S its attribute `size` → (n, D)
     audio    encode(samples, begin)   (N,) float32 at 16 kHz and (T,) seconds: what is heard at a frame begins there, by
@@ -45,7 +45,7 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def of_file(part: str, name: str, folder: Path) -> Located:
-    """The class `name`, FILE.py:CLASS, of that file or the one called so in `folder`. Raises UsageError."""
+    """`name` is FILE.py:CLASS, of a file that is there or in `folder`. Raises UsageError for what is not."""
     file, _, member = name.rpartition(":")
     path = next((p for p in (Path(file).expanduser(), folder / Path(file).name) if p.is_file()), None)
     if path is None:
@@ -67,7 +67,7 @@ def of_file(part: str, name: str, folder: Path) -> Located:
 
 
 def of_package(part: str, name: str) -> Located:
-    """What an installed package offers under that name. Raises UsageError."""
+    """What an installed package offers under that name. Raises UsageError where there is none."""
     if name not in installed():
         raise UsageError(f"No installed package offers the backbone {name!r}{nearest(name, installed())}")
     entry = installed()[name]
@@ -114,12 +114,12 @@ class Stranger:
                     "`width`, a whole number, and encode; one of pictures also `size`, the side of its crops in pixels."
                 )
         self.width, self.size = self.encoder.width, getattr(self.encoder, "size", 0)
-        trials = {  # before the first video
-            "visual": lambda: self(torch.zeros(1, 3, self.size, self.size, device=device)),
-            "audio": lambda: self(np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)),
-            "text": lambda: self([Word("word", 0, 0)]),
+        trials = {
+            "visual": [torch.zeros(1, 3, self.size, self.size, device=device)],
+            "audio": [np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)],
+            "text": [[Word("word", 0, 0)]],
         }
-        trials[self.part]()
+        self(*trials[self.part])  # before the first video
 
     @torch.inference_mode()
     def __call__(self, first, *time: np.ndarray):

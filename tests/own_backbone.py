@@ -18,5 +18,7 @@ class Loudness(Grid):
     width = 4
 
     def encode(self, samples, begin):
-        cuts = (np.clip(begin[:, None] + np.arange(5) / 4, 0, None) * 16_000).astype(int).clip(max=len(samples))
+        cuts = (
+            (np.clip(begin[:, None] + np.arange(5) / 4, 0, None) * 16_000).astype(int).clip(max=len(samples))
+        )
         return [[samples[a:b].std() if b > a else 0 for a, b in zip(cut, cut[1:])] for cut in cuts]

@@ -126,7 +126,7 @@ def convert(model_bin: Path) -> dict:
     try:
         state = _state_dict(read_variables(model_bin))
         return {"dims": _dims(state), "model_state_dict": {k: _as_published(k, v) for k, v in state.items()}}
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise AffuseError(f"{model_bin} is not a float Whisper model in CTranslate2's form ({error}).") from None
 
 

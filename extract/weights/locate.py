@@ -85,7 +85,7 @@ def locate(name: str, weights_dir: Path | None = None, allow_untrained: bool = F
         located = find(name, weights_dir) or _download(entry, download)
     except UnreachableError as error:
         if not allow_untrained:
-            raise AffuseError(_not_to_be_had(entry, weights_folder(weights_dir), str(error))) from None
+            raise _not_to_be_had(entry, weights_folder(weights_dir), str(error)) from None
         return Located(name, None, f"seed:{SEED}", "", False, entry)
     if located.source.startswith("package:") and entry.package.converter:
         located = replace(located, path=_converted(located))
@@ -183,7 +183,7 @@ def _converted(located: Located) -> Path:
     return target
 
 
-def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
+def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> AffuseError:
     wanted = "the transformers folder" if entry.is_folder else "the file"
     digest = f" (its sha256 begins {entry.sha256[:12]})" if entry.sha256 else ""
     choices = [
@@ -197,7 +197,7 @@ def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
         choices.append("use --allow-untrained: seeded weights, and all that is made with them is marked untrained")
     note = f" {entry.note}" if entry.note else ""
     start = f"Weights of backbone {entry.name!r} ({entry.part}) cannot be had: {reason}.{note} Choices: "
-    return start + "; ".join(choices) + "."
+    return AffuseError(start + "; ".join(choices) + ".")
 
 
 def folder_sha256(folder: Path, name: str) -> str:
