@@ -1,7 +1,7 @@
-"""Sound: a VGGish embedding per video frame, from the 0.96 s of sound anchored at the frame.
+"""Sound: an embedding per video frame, from the 0.96 s of sound anchored at the frame: VGGish's, or another network's.
 
 The log-mel patch is VGGish's own (Hershey et al. 2017): 25 ms windows every 10 ms, 64 mel bands from 125 to
-7500 Hz, log(mel + 0.01). Embeddings are the network's 128 outputs, without PCA and quantisation.
+7500 Hz, log(mel + 0.01). Embeddings are VGGish's 128 outputs, without PCA and quantisation.
 """
 
 from __future__ import annotations
@@ -71,11 +71,10 @@ class SoundEncoder:
         together: bool = False,
     ):
         torch.manual_seed(SEED)  # decides the weights of an untrained network, and nothing else
-        self.network = VGG(make_layers(), False)
+        network = VGG(make_layers(), False)
         if located.trained:
-            load_weights(self.network, located)
-        self.network = self.network.eval().requires_grad_(False)
-        self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
+            load_weights(network, located)
+        self.network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
         self.anchor, self.device, self.dtype = anchor, device, dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.gathered = Gathered(self._fill, self.batch) if together else None

@@ -99,11 +99,11 @@ class Transcriber:
     def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
         dims, state = load_whisper(located.path, located.name)
         try:
-            self.model = Whisper(ModelDimensions(**dims))
+            model = Whisper(ModelDimensions(**dims))
         except (TypeError, RuntimeError) as error:
             raise AffuseError(f"{located.path} is not a checkpoint of openai-whisper: {error}.") from None
-        fill(self.model, state, located)
-        self.model = self.model.eval().requires_grad_(False).to(device)
+        fill(model, state, located)
+        self.model = model.eval().requires_grad_(False).to(device)
         self.model.encoder = EncodedOnce(self.model.encoder)
         if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)

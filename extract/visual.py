@@ -1,4 +1,4 @@
-"""Faces to embeddings: the frozen visual backbone over batches of face crops, and the views of each face.
+"""Faces to embeddings: the frozen visual backbone, of whatever origin, over batches of crops, and each face's views.
 
 Views are kept beside the centre crop for training to draw from: a mirror image, crops at corners. The reference code
 shifts and mirrors every window's faces at random. Frozen features can do the same with what was computed once: centre,
