@@ -24,11 +24,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from traceback import extract_tb
 
 import torch
 
@@ -37,6 +34,7 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.weights.download import UnreachableError, sha256_of, snapshot
 from affuse.extract.weights.locate import SEED, Located, locate, sha256_of_files, weights_folder
 from affuse.extract.weights.table import BACKBONES, BackboneSource
+from affuse.plugins import run_file, said, split
 
 GROUP = "affuse.backbones"  # of entry points
 DESCRIBING = ("*.json", "*.txt", "*.model")  # files of a transformers folder that are not weights
@@ -60,10 +58,9 @@ def whole_name(part: str, name: str) -> str:
     if rest and scheme in forms:
         path = Path(rest).expanduser()
         return f"hf:{path.resolve()}" if scheme == "hf" and path.is_dir() else name
-    file, _, member = name.rpartition(":")
-    if forms and member and file.endswith(".py"):
-        path = Path(file).expanduser()
-        return f"{path.resolve()}:{member}" if path.is_file() else name
+    path, member = split(name)
+    if forms and path and member:
+        return f"{path}:{member}" if path.is_file() else name
     others = "".join(f" Or {form}:NAME." for form in (*forms, "FILE.py")) if forms else ""
     raise ValueError(f"unknown {part} backbone {name!r}{nearest(name, known)}{others}")
 
@@ -89,7 +86,7 @@ def locate_backbone(part: str, name: str, weights_dir: Path | None, allow_untrai
     folder = weights_folder(weights_dir)
     if scheme == "hf":
         return _of_transformers(part, name, rest, folder, allow_untrained)
-    return _of_file(part, name, folder) if ".py:" in name else _of_package(part, name)
+    return _of_file(part, name, folder) if split(name)[0] else _of_package(part, name)
 
 
 def _of_timm(name: str, model: str, allow_untrained: bool) -> Located:
@@ -155,23 +152,16 @@ def _of_transformers(part: str, name: str, model: str, folder: Path, allow_untra
 
 
 def _of_file(part: str, name: str, folder: Path) -> Located:
-    file, _, member = name.rpartition(":")
-    path = next((p for p in (Path(file).expanduser(), folder / Path(file).name) if p.is_file()), None)
+    named, member = split(name)
+    path = next((p for p in (named, folder / named.name) if p.is_file()), None)
     if path is None:
-        raise UsageError(f"The file {file} of backbone {name!r} is neither there nor in {folder}: check its path.")
-    sha256 = sha256_of(path)
-    spec = spec_from_file_location(f"affuse_backbone_{sha256[:12]}", path)
-    module = sys.modules.get(spec.name)
-    if module is None:
-        module = sys.modules[spec.name] = module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[spec.name]
-            raise UsageError(f"The file {path} of backbone {name!r} cannot be run: {said(error, path)}.") from None
+        raise UsageError(f"The file {named} of backbone {name!r} is neither there nor in {folder}: check its path.")
+    content = path.read_bytes()
+    module = run_file("backbone", path, content)
     if not hasattr(module, member):
         own = [key for key, value in inspect.getmembers(module, inspect.isclass) if hasattr(value, "encode")]
         raise UsageError(f"{path} has no {member!r}{nearest(member, own)}")
+    sha256 = hashlib.sha256(content).hexdigest()
     return _described(part, public_name(name), path, f"file:{path.name}", sha256, getattr(module, member))
 
 
@@ -202,10 +192,3 @@ def lacking(name: str, path: Path, what: str) -> str:
         f"Backbone {name!r} in {path} has no `{what}`. A backbone has load(device, dtype), `width`, a whole number, "
         "and encode; one of pictures also `size`, the side of its crops in pixels."
     )
-
-
-def said(error: Exception, path: Path | None = None) -> str:
-    """An error in a line: its kind, its words, and where in the file at `path` it came up."""
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
-    words = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
-    return f"{type(error).__name__}: {words}" + (f" (line {lines[-1]})" if lines else "")

@@ -13,12 +13,13 @@ from torch import nn
 
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.audio import ANCHORS, PATCH
-from affuse.extract.backbones import lacking, said
+from affuse.extract.backbones import lacking
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.checkpoints import load_transformer
 from affuse.extract.weights.locate import SEED, Located
 from affuse.extract.weights.table import FaceInput
+from affuse.plugins import said
 
 PIECE = 20.0  # s of sound encoded at once, so that memory does not grow with its length
 MARGIN = 2.0  # s of sound heard before and after a piece

@@ -11,18 +11,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 
 from torch.nn import functional as F
 
 from affuse.config import nearest, resolve
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import UsageError
 from affuse.fuse.models.attention import (
     EQUATIONS,
     CrossAttention,
@@ -32,6 +30,7 @@ from affuse.fuse.models.attention import (
 )
 from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
 from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
+from affuse.plugins import run_file, said, split
 
 AUDIO_VISUAL = ("visual", "audio")
 TCN_RCMA = {"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)}
@@ -234,7 +233,7 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
             offered[name].load()
         except Exception as error:
             raise UsageError(
-                f"Model {name!r} comes with {offered[name].value}, which cannot be loaded: {_why(error)}."
+                f"Model {name!r} comes with {offered[name].value}, which cannot be loaded: {said(error)}."
             ) from error
         if name not in OWN:
             raise UsageError(f"{offered[name].value} promises a model {name!r} and registers none of that name.")
@@ -244,12 +243,6 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
 def installed() -> dict[str, EntryPoint]:
     """{name: where it is} of the models that installed packages offer."""
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-
-
-def split(name: str) -> tuple[Path | None, str]:
-    """FILE.py:NAME as the whole path and NAME; None and the name where no file is named."""
-    file, _, model = (f"{name}:" if name.endswith(".py") else name).rpartition(":")
-    return (Path(file).expanduser().resolve(), model) if file.endswith(".py") else (None, name)
 
 
 def located(name: str, folder: Path | None = None) -> str:
@@ -287,21 +280,13 @@ def _read(path: Path, sha256: str | None) -> tuple[bytes, str]:
 def _run_file(path: Path, content: bytes, sha256: str) -> dict[str, ModelSpec]:
     """What the file registers. Once for each content, so that models of one file share their classes."""
     if sha256 not in _files:
-        module, shelf = ModuleType(f"affuse_model_{sha256[:16]}"), {}
-        module.__file__, sys.modules[module.__name__] = str(path), module
-        _shelves.append(shelf)
+        _shelves.append({})
         try:
-            exec(compile(content, str(path), "exec"), vars(module))  # noqa: S102 - the file that was named
-        except Exception as error:
-            raise UsageError(f"Model file {path} cannot be run: {_why(error)}.") from error
+            run_file("model", path, content)
         finally:
-            _shelves.pop()
+            shelf = _shelves.pop()
         _files[sha256] = {name: replace(spec, sha256=sha256) for name, spec in shelf.items()}
     return _files[sha256]
-
-
-def _why(error: Exception) -> str:
-    return str(error).rstrip(".") if isinstance(error, AffuseError) else f"{type(error).__name__}: {error}"
 
 
 def resolve_options(name: str, widths: dict[str, int], sha256: str | None = None, **settings) -> Options:
