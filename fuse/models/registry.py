@@ -58,6 +58,21 @@ def recursive(joint: str, unused_fc: tuple[str, ...] = (), **fields) -> ModelSpe
     )
 
 
+gated = partial(
+    recursive, "all", paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)", standard=AUDIO_VISUAL, l2="encoded"
+)
+of_lstms = partial(
+    recursive,
+    "all",
+    standard=AUDIO_VISUAL,
+    encoder="bilstm",
+    channels=LSTM_512,
+    l2="features",
+    fusion=ConcatenationBiLSTM,
+    head=HEAD_RJCA,
+    head_dropout=0.6,
+)
+
 MODELS: dict[str, ModelSpec] = {
     "rjcma": recursive(
         "all",
@@ -73,47 +88,13 @@ MODELS: dict[str, ModelSpec] = {
         channels=TCN_RCMA,
         head=HEAD_LINEAR,
     ),
-    "grjca": recursive(
-        "all",
-        title="Gated Recursive Joint Cross-Attention",
-        paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
-        standard=AUDIO_VISUAL,
-        gates="grjca",
-        l2="encoded",
-    ),
-    "hgrjca": recursive(
-        "all",
-        title="Hierarchically Gated Recursive Joint Cross-Attention",
-        paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
-        standard=AUDIO_VISUAL,
-        gates="hgrjca",
-        l2="encoded",
-    ),
-    "dca": recursive(
-        "all",
-        title="Dynamic Cross-Attention",
-        paper="Praveen, Alam, 2024, ICME",
-        standard=AUDIO_VISUAL,
-        gates="dca",
-        encoder="bilstm",
-        channels=LSTM_512,
-        l2="features",
-        fusion=ConcatenationBiLSTM,
-        head=HEAD_RJCA,
-        head_dropout=0.6,
-    ),
-    "rjca": recursive(
-        "all",
+    "grjca": gated(title="Gated Recursive Joint Cross-Attention", gates="grjca"),
+    "hgrjca": gated(title="Hierarchically Gated Recursive Joint Cross-Attention", gates="hgrjca"),
+    "dca": of_lstms(title="Dynamic Cross-Attention", paper="Praveen, Alam, 2024, ICME", gates="dca"),
+    "rjca": of_lstms(
         title="Recursive Joint Cross-Attention with LSTMs",
         paper="Praveen, Granger, Cardinal, 2023, ICASSP",
-        standard=AUDIO_VISUAL,
         recursions=both(1),
-        encoder="bilstm",
-        channels=LSTM_512,
-        l2="features",
-        fusion=ConcatenationBiLSTM,
-        head=HEAD_RJCA,
-        head_dropout=0.6,
     ),
     "jca": ModelSpec(
         title="Joint Cross-Attention",
@@ -221,7 +202,7 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
     """
     path, model = split(name)
     if path:
-        shelf = _run_file(path, *_read(path, sha256))
+        shelf = _registered(path, *_read(path, sha256))
         if model not in shelf:
             there = nearest(model, shelf) if shelf else '. Write @register("NAME") above its block.'
             raise UsageError(f"{path} registers no model {model!r}{there}")
@@ -229,14 +210,13 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
     offered = installed()
     known("model", name, {**MODELS, **OWN, **offered})
     if name not in {**MODELS, **OWN}:
+        package = offered[name].value
         try:
             offered[name].load()
         except Exception as error:
-            raise UsageError(
-                f"Model {name!r} comes with {offered[name].value}, which cannot be loaded: {said(error)}."
-            ) from error
+            raise UsageError(f"Model {name!r} comes with {package}, which cannot be loaded: {said(error)}.") from error
         if name not in OWN:
-            raise UsageError(f"{offered[name].value} promises a model {name!r} and registers none of that name.")
+            raise UsageError(f"{package} promises a model {name!r} and registers none of that name.")
     return MODELS.get(name) or OWN[name]
 
 
@@ -277,7 +257,7 @@ def _read(path: Path, sha256: str | None) -> tuple[bytes, str]:
     raise UsageError(f"{problems[0].upper()}{problems[1:]}. {advice}")
 
 
-def _run_file(path: Path, content: bytes, sha256: str) -> dict[str, ModelSpec]:
+def _registered(path: Path, content: bytes, sha256: str) -> dict[str, ModelSpec]:
     """What the file registers. Once for each content, so that models of one file share their classes."""
     if sha256 not in _files:
         _shelves.append({})

@@ -39,7 +39,7 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
-from affuse.fuse.training.run import labelled_corpus
+from affuse.fuse.training.run import Run, labelled_corpus
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import TrainSettings
 
@@ -77,7 +77,11 @@ def train(
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.validation, settings.resplit)
     folder.check(settings, data)
-    with _quiet_randomness(device):
+    drawn_on = [device] if device.type == "cuda" else []
+    with (  # leave torch's global random state as it was, and ask for repeatable convolutions meanwhile
+        torch.random.fork_rng(devices=drawn_on),
+        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+    ):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
         training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
@@ -130,16 +134,8 @@ class _Training:
             weight_decay=settings.weight_decay,
             fused=True,  # one pass over the weights: 4 times sooner on a CPU than tensor by tensor
         )
-        self.progress = Progress(
-            Schedule(
-                settings.learning_rate,
-                settings.warmup,
-                settings.warmup_epochs,
-                settings.plateau_factor,
-                settings.plateau_patience,
-                settings.stop_patience,
-            )
-        )
+        rule = ("learning_rate", "warmup", "warmup_epochs", "plateau_factor", "plateau_patience", "stop_patience")
+        self.progress = Progress(Schedule(*(getattr(settings, name) for name in rule)))
 
     def learn(self, on_epoch: Callable[[dict], None]) -> None:
         """Epoch after epoch until the last one or the early stop."""
@@ -204,18 +200,9 @@ class _Training:
 
     def _save(self) -> None:
         """Write the checkpoint: everything that the next epoch depends on."""
-        progress = self.progress
-        tensors = {
-            **prefixed("model", self.model.state_dict()),
-            **prefixed("best", progress.weights),
-            **prefixed("optimiser", optimiser_tensors(self.optimiser)),
-        }
-        facts = {
-            "epoch": progress.epoch,
-            "best": progress.best,
-            "schedule": asdict(progress.schedule),
-            "history": progress.history,
-        }
+        facts = {**vars(self.progress), "schedule": asdict(self.progress.schedule)}
+        weights, optimiser = facts.pop("weights"), optimiser_tensors(self.optimiser)
+        tensors = prefixed(model=self.model.state_dict(), best=weights, optimiser=optimiser)
         write_tensors(self.folder.checkpoint, tensors, facts)
 
     def resume(self) -> int:
@@ -256,21 +243,13 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        folder.write_model(self.model, progress.weights, self.normalisation, settings, provenance, progress.best)
+        folder.write_model(Run(folder.path, self.model, self.normalisation, settings, provenance, progress.best))
         folder.checkpoint.unlink(missing_ok=True)
 
 
 def _derived_seed(seed: int, epoch: int) -> int:
     """A seed of its own for every epoch of every run seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1
-
-
-@contextmanager
-def _quiet_randomness(device: torch.device):
-    """Leave torch's global random state as it was, and ask for repeatable convolutions meanwhile."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        yield
 
 
 @contextmanager
