@@ -33,11 +33,8 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     own, given = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (model.state_dict(), state))
     differences = [f"{k} is missing" for k in own if k not in given]
     differences += [f"{k} has no place in the model" for k in given if k not in own]
-    differences += [
-        f"{k} is {given[k]} in the file and {size} in the model"
-        for k, size in own.items()
-        if given.get(k, size) != size
-    ]
+    reshaped = [k for k in own if k in given and own[k] != given[k]]
+    differences += [f"{k} is {given[k]} in the file and {own[k]} in the model" for k in reshaped]
     if differences:
         more = len(differences) - NAMED
         rest = f"; and {more} more" if more > 0 else ""

@@ -112,10 +112,9 @@ class ModelSpec:
         if self.recursive and asked.variant not in self.recursions:
             raise UsageError(f"Model {name!r} is only {' and '.join(self.recursions)}, not {asked.variant!r}.")
         widths = _widths(name, self, widths)
-        if (reading := asked.attention) not in self.attentions:
-            raise UsageError(
-                f"attention={reading!r} is another reading of the joint attention, which {name!r} does not have."
-            )
+        if asked.attention not in self.attentions:
+            reading = f"attention={asked.attention!r} is another reading of the joint attention"
+            raise UsageError(f"{reading}, which {name!r} does not have.")
         if not 0 <= (p := asked.modality_dropout) < 1:
             raise UsageError(f"modality_dropout is a probability from 0 to below 1, not {p!r}.")
         if p and len(widths) == 1:

@@ -206,8 +206,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def git_revision() -> str:
-    """The commit of the code that runs, with "+" when it has been changed since; empty outside a
-    repository."""
+    """The commit of the code that runs, with "+" when it has been changed since; empty outside a repository."""
     here = ["git", "-C", str(Path(__file__).parent)]
     questions = (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"], ["status", "-suno"])
     try:

@@ -1,8 +1,7 @@
 """The learning loop: windows in memory, CCC loss, a schedule, a checkpoint; and what is written when it ends.
 
-Every epoch starts from a random state derived from (seed, epoch), and a checkpoint is the state between two
-epochs. So a run that was killed at any moment and gone on with ends with the same weights as one that was
-not.
+Every epoch starts from a random state derived from (seed, epoch), and a checkpoint is the state between two epochs. So
+a run that was killed at any moment and gone on with ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -69,19 +68,16 @@ def train(
     """Train a model on the store's features and leave a run folder; go on with an unfinished run found there.
 
     on_epoch is called after every epoch with its row of metrics.csv plus "epochs", the most there will be.
-    Gives {"run", "epochs", "resumed_at", "best": {"epoch", "ccc": {target: …, "mean": …}}, "unlabelled",
-    "left_out"}. Raises UsageError for settings that cannot be or a folder that is taken, AffuseError for data
-    that does not fit.
+    Gives {"run", "epochs", "resumed_at", "best": {"epoch", "ccc": {target: …, "mean": …}}, "unlabelled", "left_out"}.
+    Raises UsageError for settings that cannot be or a folder that is taken, AffuseError for data that does not fit.
     """
     settings, store = settings or TrainSettings(), as_store(store)
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.validation, settings.resplit)
     folder.check(settings, data)
-    drawn_on = [device] if device.type == "cuda" else []
-    with (  # leave torch's global random state as it was, and ask for repeatable convolutions meanwhile
-        torch.random.fork_rng(devices=drawn_on),
-        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
-    ):
+    devices = [device] if device.type == "cuda" else []
+    # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile.
+    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
         training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
@@ -113,10 +109,8 @@ def _load(store, labels, settings, targets, device) -> tuple[Corpus, Corpus, int
     for partition, corpus in (("training", training), ("validation", validation)):
         if not (corpus.annotated & corpus.any_present()).any():
             raise AffuseError(f"No frame of the {partition} videos has both a label and features. Check {labels}.")
-    labelled = {
-        video for files in find_labels(labels, settings.validation, settings.resplit).values() for video in files
-    }
-    return training, validation, len(set(store.ids) - labelled)
+    labelled = find_labels(labels, settings.validation, settings.resplit).values()
+    return training, validation, len(set(store.ids).difference(*labelled))
 
 
 class _Training:
@@ -254,8 +248,7 @@ def _derived_seed(seed: int, epoch: int) -> int:
 
 @contextmanager
 def _events(folder: Path, wanted: bool, epoch: int):
-    """A function that writes a row of metrics for TensorBoard; events of epochs that are repeated are
-    purged."""
+    """A function that writes a row of metrics for TensorBoard; events of epochs that are repeated are purged."""
     if not wanted:
         yield lambda row: None
         return
