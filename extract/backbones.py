@@ -16,11 +16,12 @@ import torch
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.strangers import installed, of_file, of_package, said
+from affuse.extract.strangers import installed, of_file, of_package
 from affuse.extract.visual import timm_network
 from affuse.extract.weights.download import UnreachableError, snapshot
 from affuse.extract.weights.locate import SEED, Located, locate, sha256_of_files, weights_folder
 from affuse.extract.weights.table import BACKBONES, UNSTATED, BackboneSource
+from affuse.plugins import said
 
 DESCRIBING = ("*.json", "*.txt", "*.model")  # files of a transformers folder that are not weights
 SAFE, PICKLED = "*.safetensors", "pytorch_model*.bin"

@@ -14,12 +14,13 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.backbones import locate_backbone, public_name
 from affuse.extract.faces import FaceDetector
 from affuse.extract.settings import ExtractSettings
-from affuse.extract.strangers import Stranger, said
+from affuse.extract.strangers import Stranger
 from affuse.extract.text import WordEncoder
 from affuse.extract.visual import FaceEncoder
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import BACKBONES, LIBRARIES
 from affuse.features.record import Backbone, Provenance, settings_hash
+from affuse.plugins import said
 from affuse.version import VERSION
 
 ENCODERS = {"visual": "face_encoder", "audio": "sound_encoder", "speech": "transcriber", "text": "word_encoder"}

@@ -20,21 +20,20 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Lock
-from traceback import extract_tb
 
 import numpy as np
 import torch
 
 from affuse.config import nearest
-from affuse.errors import AffuseError, UsageError, first_line
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import UNSTATED, BackboneSource
 from affuse.files import sha256_of
+from affuse.plugins import run_file, said, split
 
 GROUP = "affuse.backbones"  # of entry points
 
@@ -46,20 +45,11 @@ def installed() -> dict[str, EntryPoint]:
 
 def of_file(part: str, name: str, folder: Path) -> Located:
     """`name` is FILE.py:CLASS, of a file that is there or in `folder`. Raises UsageError for what is not."""
-    file, _, member = name.rpartition(":")
-    path = next((p for p in (Path(file).expanduser(), folder / Path(file).name) if p.is_file()), None)
+    named, member = split(name)
+    path = next((p for p in (named, folder / named.name) if p.is_file()), None)
     if path is None:
-        raise UsageError(f"The file {file} of backbone {name!r} is neither there nor in {folder}: check its path.")
-    sha256 = sha256_of(path)
-    spec = spec_from_file_location(f"affuse_backbone_{sha256[:12]}", path)
-    module = sys.modules.get(spec.name)
-    if module is None:
-        module = sys.modules[spec.name] = module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[spec.name]
-            raise UsageError(f"The file {path} of backbone {name!r} cannot be run: {said(error, path)}.") from None
+        raise UsageError(f"The file {named} of backbone {name!r} is neither there nor in {folder}: check its path.")
+    module = run_file("backbone", path, path.read_bytes())
     if not hasattr(module, member):
         own = [key for key, value in inspect.getmembers(module, inspect.isclass) if hasattr(value, "encode")]
         raise UsageError(f"{path} has no {member!r}{nearest(member, own)}")
@@ -84,13 +74,6 @@ def _located(part: str, name: str, path: Path, source: str, stranger) -> Located
     known = width if isinstance(width, int) else 0  # else it is of what is loaded
     entry = BackboneSource(name, part, known, str(getattr(stranger, "licence", UNSTATED)))
     return Located(name, path, source, sha256_of(path), True, entry, stranger)
-
-
-def said(error: Exception, path: Path | None = None) -> str:
-    """An error in a line: its kind, its words, and where in the file at `path` it came up."""
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
-    place = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {first_line(error, 'no reason given')}{place}"
 
 
 class Stranger:

@@ -168,8 +168,7 @@ class Run:
         return made, failed
 
     def check_features(self, store: FeatureStore) -> None:
-        """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained
-        on."""
+        """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained on."""
         provenance = store.provenance
         if differences := self.differences(provenance):
             raise AffuseError(
