@@ -94,19 +94,16 @@ def on_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Truth and prediction (n, targets) on those rows of a timed track that are annotated and lie in the video.
 
-    time (T,) of the frames, prediction (T, targets). A row with an end gets the mean of the frames in it; any
-    other row what `resample` gives.
+    time (T,) of the frames, prediction (T, targets). A row with an end gets the mean of the frames in it; any other
+    row what `resample` gives.
     """
     values, usable = track.pick(targets)
+    everywhere = np.ones(len(time), bool)
     if track.end is not None:
-        first = np.searchsorted(time, track.time - SLACK)
-        stop = np.searchsorted(time, track.end - SLACK)
-        total = np.concatenate([np.zeros((1, prediction.shape[1])), np.cumsum(prediction, axis=0)])
-        rows = usable & (stop > first)
-        laid = (total[stop] - total[first]) / np.maximum(stop - first, 1)[:, None]
+        laid, there = mean_between(time, prediction, everywhere, track.time - SLACK, track.end - SLACK)
     else:
-        laid, there = resample(time, prediction, np.ones(len(time), bool), track.time)
-        rows = usable & there
+        laid, there = resample(time, prediction, everywhere, track.time)
+    rows = usable & there
     return values[rows].astype(np.float64), laid[rows]
 
 
@@ -123,7 +120,7 @@ def resample(time: np.ndarray, values: np.ndarray, valid: np.ndarray, at: np.nda
         return np.zeros((len(at), values.shape[1])), np.zeros(len(at), bool)
     spacing, step = _spacing(time), _spacing(at)
     if step > spacing * ADJACENT:
-        return _mean_around(time, values, valid, at, step / 2)
+        return mean_between(time, values, valid, at - step / 2 - SLACK, at + step / 2 - SLACK)
     after = np.searchsorted(time, at, side="right").clip(1, max(len(time) - 1, 1)).clip(max=len(time) - 1)
     before = (after - 1).clip(min=0)
     gap = time[after] - time[before]
@@ -139,9 +136,11 @@ def resample(time: np.ndarray, values: np.ndarray, valid: np.ndarray, at: np.nda
     return np.where(there[:, None], laid, 0), there
 
 
-def _mean_around(time, values, valid, at, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    first = np.searchsorted(time, at - reach - SLACK)
-    stop = np.searchsorted(time, at + reach - SLACK)
+def mean_between(
+    time: np.ndarray, values: np.ndarray, valid: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each span low ≤ t < high (T,) the mean of the valid rows (N, targets) in it, and whether there is one."""
+    first, stop = np.searchsorted(time, low), np.searchsorted(time, high)
     total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(np.where(valid[:, None], values, 0), axis=0)])
     count = np.concatenate([[0], np.cumsum(valid)])
     rows = count[stop] - count[first]

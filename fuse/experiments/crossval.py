@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from affuse.errors import UsageError
 from affuse.features import FeatureStore
-from affuse.files import as_path, file_name, make_folder, write_text
+from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
-from affuse.fuse.reports.tables import write_json
+from affuse.fuse.reports.tables import write_csv, write_json
 from affuse.fuse.scoring.evaluate import judge, pairs, score_pairs
 from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
 from affuse.fuse.scoring.predict import by_video
@@ -106,7 +105,9 @@ def crossval(
         raise UsageError("The setting `validation` names one split; cross-validation makes its own. Leave it out.")
     if ensemble not in METHODS:
         raise UsageError(f"Unknown ensemble {ensemble!r}. Known: {', '.join(METHODS)}.")
-    _write_folds(out, folds)
+    make_folder(out)
+    held = sorted((video, fold.name) for fold in folds for video in fold.validation)
+    write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
     runs: list[Run] = []
     for fold in folds:
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
@@ -128,15 +129,6 @@ def crossval(
         result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble)), targets)
     write_json(out / "results.json", result)
     return result
-
-
-def _write_folds(out: Path, folds: Sequence[Fold]) -> None:
-    make_folder(out)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "fold"])
-    writer.writerows(sorted((video, fold.name) for fold in folds for video in fold.validation))
-    write_text(out / "folds.csv", text.getvalue())
 
 
 def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import Corpus
-from affuse.fuse.data.track import on_rows
+from affuse.fuse.data.track import SLACK, mean_between, on_rows
 from affuse.fuse.scoring.metrics import METRICS, OF_SCORES, Pairs, bootstrap, ccc, each_target, permuted
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds tried for the moving mean; 0 is none
@@ -40,10 +40,8 @@ def smooth(time: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
     are."""
     if not seconds:
         return values
-    first = np.searchsorted(time, time - seconds / 2 - 1e-6)
-    stop = np.searchsorted(time, time + seconds / 2 + 1e-6)
-    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return (total[stop] - total[first]) / (stop - first)
+    reach = seconds / 2 + SLACK
+    return mean_between(time, values[:, None], np.ones(len(time), bool), time - reach, time + reach)[0][:, 0]
 
 
 def later(time: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
@@ -51,18 +49,12 @@ def later(time: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
     return np.interp(time - seconds, time, values)
 
 
-def fit(
-    corpus: Corpus,
-    prediction: np.ndarray,
-    pairs: Callable[[Corpus, np.ndarray], Pairs],
-    smoothing: str = "none",
-    delay: str = "none",
-) -> Adjustment:
+def fit(corpus: Corpus, prediction: np.ndarray, smoothing: str = "none", delay: str = "none") -> Adjustment:
     """The smoothing and delay of each target; where they are fitted, those with the best CCC on `corpus`, which must
     then be training videos.
 
-    Each is "none", "fit", or a number of seconds. Smoothing is chosen first, then the delay. `pairs` brings truth
-    and prediction together as scoring does. Raises UsageError for anything else.
+    Each is "none", "fit", or a number of seconds. Smoothing is chosen first, then the delay. Raises UsageError for
+    anything else.
     """
     smoothings, delays = _choices("--smooth", smoothing, SMOOTHINGS), _choices("--delay", delay, DELAYS)
     chosen = Adjustment(dict.fromkeys(corpus.targets, smoothings[0]), dict.fromkeys(corpus.targets, delays[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -14,11 +13,12 @@ import pandas as pd
 import torch
 
 from affuse.config import nearest
-from affuse.files import as_path, file_name, make_folder, write_text
+from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.reports.figures import save_figure, traces
+from affuse.fuse.reports.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,11 +94,7 @@ class Prediction:
     def write_csv(self, path: Path) -> None:
         """One row per frame: time in seconds, each target, and valid, 1 where some modality was present."""
         make_folder(path.parent)
-        text = io.StringIO()
-        formats = ["%.6f"] * (1 + len(self.targets)) + ["%d"]
-        head = ",".join(["time", *self.targets, "valid"])
-        np.savetxt(text, np.column_stack([self.time, self.values, self.valid]), formats, ",", header=head, comments="")
-        write_text(path, text.getvalue())
+        write_csv(path, self.frame[["time", *self.targets, "valid"]].astype({"valid": int}), "%.6f")
 
     def save(self, folder: Path | str, figures: bool = True) -> dict:
         """Write `<folder>/<video>.csv` and, with `figures`, a figure beside it.
