@@ -41,7 +41,7 @@ def test_the_interval_covers_at_its_nominal_rate(videos):
     truth = {"ccc": ccc(x, y), "pearson": pearson(x, y), "rmse": rmse(x, y)}
     hits = dict.fromkeys(truth, 0)
     for seed in range(400):
-        found = bootstrap(simulated(rng, videos), ["valence"], draws=300, seed=seed)
+        found = bootstrap(simulated(rng, videos), ["valence"], resamples=300, seed=seed)
         for name, value in truth.items():
             low, high = found[name]["valence"]
             hits[name] += low <= value <= high

@@ -193,8 +193,7 @@ def read_track(path: Path, rate: float | None = None) -> Track:
 
 
 def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = False) -> dict[str, dict[str, Path]]:
-    """Label files below `folder`, {partition: {video id: file}}; an id is the path below its partition's
-    folder.
+    """Label files below `folder`, {partition: {video id: file}}; an id is the path below its partition's folder.
 
     The subfolders `train` and `validation` (or ABAW's `Train_Set` and `Validation_Set`; a test folder
     likewise) are the split. A folder without them is one partition, "all", which the ids in `validation`

@@ -52,8 +52,7 @@ class Track:
 
 
 def lay(track: Track, targets: Iterable[str], time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A track on frames at `time` (T,), seconds: values (T, targets) float32 with 0 where not valid, valid (T,)
-    bool.
+    """A track on frames at `time` (T,), seconds: values (T, targets) float32 with 0 where not valid, valid (T,) bool.
 
     Raises AffuseError for labels that go on after the video, and for a target that the file does not have.
     """
@@ -61,10 +60,12 @@ def lay(track: Track, targets: Iterable[str], time: np.ndarray) -> tuple[np.ndar
         return on_frames(track, targets, len(time))
     values, usable = track.pick(targets)
     _check_length(track, time)
-    if track.end is not None:
-        laid, valid = _in_spans(track.time, track.end, values, usable, time)
-    else:
+    if track.end is None:
         laid, valid = resample(track.time, values, usable, time)
+    else:  # each moment gets the row whose span start ≤ t < end it lies in
+        row = np.searchsorted(track.time, time + SLACK, side="right") - 1
+        valid = (row >= 0) & (time < track.end[row] - SLACK) & usable[row]
+        laid = np.where(valid[:, None], values[row], 0)
     return laid.astype(np.float32), valid
 
 
@@ -81,12 +82,10 @@ def on_frames(track: Track, targets: Iterable[str], frames: int) -> tuple[np.nda
             f"{TOLERATED_ROWS} at most; check that the file belongs to this video and has its frame rate."
         )
     picked, usable = track.pick(targets)
-    shared = min(rows, frames)
-    valid = np.zeros(frames, bool)
-    valid[:shared] = usable[:shared]
-    values = np.zeros((frames, picked.shape[1]), np.float32)
-    values[valid] = picked[:shared][usable[:shared]]
-    return values, valid
+    frame = np.arange(frames)
+    row = frame.clip(max=rows - 1)
+    valid = usable[row] & (frame < rows)
+    return np.where(valid[:, None], picked[row], np.float32(0)), valid
 
 
 def on_rows(
@@ -150,13 +149,6 @@ def mean_between(
 def _spacing(time: np.ndarray) -> float:
     """Median seconds between rows; a single row stands for one second."""
     return float(np.median(np.diff(time))) if len(time) > 1 else 1.0
-
-
-def _in_spans(start, end, values, usable, time) -> tuple[np.ndarray, np.ndarray]:
-    """Each moment gets the row whose span start ≤ t < end it lies in."""
-    row = np.searchsorted(start, time + SLACK, side="right") - 1
-    valid = (row >= 0) & (time < end[row] - SLACK) & usable[row]
-    return np.where(valid[:, None], values[row], 0), valid
 
 
 def _check_length(track: Track, time: np.ndarray) -> None:

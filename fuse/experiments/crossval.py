@@ -95,9 +95,8 @@ def crossval(
     whose features or labels have changed is trained anew, and a warning says what has.
 
     on_epoch hears (fold, row of metrics), on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
-    all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble":
-    {"method", "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that
-    name a split.
+    all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
+    "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that name a split.
     """
     settings, store = settings or TrainSettings(), as_store(store)
     out = as_path("a folder for the runs of the folds", out)

@@ -178,8 +178,7 @@ class Trials:
     def summary(self) -> pd.DataFrame:
         """One row per model, in order: mean and sample standard deviation over seeds (NaN for one seed) of each CCC.
 
-        Columns: for every target and mean, `<name>` and `<name>_sd`; then seeds, videos, parameters,
-        seconds_per_epoch.
+        Columns: for every target and mean, `<name>` and `<name>_sd`; then seeds, videos, parameters, seconds_per_epoch.
         """
         columns = [*self.targets, "mean"]
         grouped = self.scores.groupby("model", sort=False)

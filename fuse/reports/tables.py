@@ -133,11 +133,8 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     lines = aligned(*model_cells(table))
     if len(differences):
         mean = differences[differences["target"] == "mean"]
-        lines += [
-            "",
-            f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):",
-        ]
-        lines += aligned(*difference_cells(mean))
+        title = f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):"
+        lines += ["", title, *aligned(*difference_cells(mean))]
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ prediction is constant, ρ_c and r are 0: a constant carries nothing that one co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -69,10 +69,10 @@ def _of_series(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     return _agreement((dx * dy).mean(), var_x, var_y, x.mean() - y.mean())
 
 
-def each_target(metric: Callable, x: np.ndarray, y: np.ndarray) -> list[float]:
-    """A metric of every column of x and y (N, targets), and the mean of them last."""
-    values = [metric(x[:, k], y[:, k]) for k in range(x.shape[1])]
-    return [*values, float(np.mean(values))]
+def each_target(metric: Callable, targets: Iterable[str], x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """A metric of every column of x and y (N, targets) by target, and "mean", the mean of them."""
+    values = {target: metric(x[:, k], y[:, k]) for k, target in enumerate(targets)}
+    return {**values, "mean": float(np.mean(list(values.values())))}
 
 
 def ccc_loss(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
@@ -163,8 +163,8 @@ def _resampled(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     return np.einsum("rv,...vmt->...rmt", drawn, sums)
 
 
-def bootstrap(pairs: Pairs, targets: list[str], draws: int = RESAMPLES, seed: int = 0) -> dict:
-    """Intervals of the scores on the concatenation, from `draws` draws of as many videos with return.
+def bootstrap(pairs: Pairs, targets: list[str], resamples: int = RESAMPLES, seed: int = 0) -> dict:
+    """Intervals of the scores on the concatenation, from `resamples` draws of as many videos with return.
 
     {"ccc" | "pearson" | "rmse": {target | "mean": [low, high]}}; nothing for fewer than two videos.
     """
@@ -172,10 +172,10 @@ def bootstrap(pairs: Pairs, targets: list[str], draws: int = RESAMPLES, seed: in
     if videos < 2:
         return {}
     sums = _sums(pairs)
-    drawn, observed = (scores_of_moments(part) for part in (_resampled(sums, draws, seed), sums.sum(0, keepdims=True)))
+    drawn, observed = scores_of_moments(_resampled(sums, resamples, seed)), scores_of_moments(sums.sum(0))
     intervals = {}
     for metric, (there, back) in SCALES.items():
-        low, high = students_t(there(_with_mean(drawn[metric])), there(_with_mean(observed[metric]))[0], videos)
+        low, high = students_t(there(_with_mean(drawn[metric])), there(_with_mean(observed[metric])), videos)
         ends = np.stack([back(low), back(high)], axis=1).tolist()
         intervals[metric] = dict(zip((*targets, "mean"), ends, strict=True))
     return intervals
@@ -188,9 +188,8 @@ def _sums(pairs: Pairs) -> np.ndarray:
 
 
 class Difference(NamedTuple):
-    """CCC of one model less that of another: on the videos as they are, the interval, and the share of resamples
-    above 0. Each is (targets + 1,), the mean over targets last; interval and share are NaN for fewer than 2
-    videos."""
+    """CCC of one model less that of another: on the videos as they are, the interval, and the share of resamples above
+    0. Each is (targets + 1,), the mean over targets last; interval and share are NaN for fewer than 2 videos."""
 
     value: np.ndarray
     low: np.ndarray
@@ -232,10 +231,8 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
     the share of permutations, with the real order as one of them, that score at least as well as the real order.
     """
     rng = np.random.default_rng(seed)
-    truth = [x for x, _ in pairs.values()]
-    predictions = [y for _, y in pairs.values()]
+    truth, predictions = zip(*pairs.values(), strict=True)
     whole = np.concatenate(truth)
-    observed = each_target(ccc, whole, np.concatenate(predictions))
     scores = []
     for _ in range(times):
         order = rng.permutation(len(truth))
@@ -243,16 +240,13 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
             np.roll(_stretched(predictions[other], len(x)), rng.integers(len(x)), axis=0)
             for other, x in zip(order, truth, strict=True)
         ]
-        scores.append(each_target(ccc, whole, np.concatenate(swapped)))
-    drawn = np.array(scores)  # (times, targets + 1)
-    return {
-        name: {
-            "mean": float(drawn[:, i].mean()),
-            "high": float(np.percentile(drawn[:, i], 95)),
-            "p": float((1 + (drawn[:, i] >= observed[i]).sum()) / (1 + times)),
-        }
-        for i, name in enumerate((*targets, "mean"))
-    }
+        scores.append(each_target(ccc, targets, whole, np.concatenate(swapped)))
+    chance = {}
+    for name, observed in each_target(ccc, targets, whole, np.concatenate(predictions)).items():
+        drawn = np.array([score[name] for score in scores])
+        p = float((1 + (drawn >= observed).sum()) / (1 + times))
+        chance[name] = {"mean": float(drawn.mean()), "high": float(np.percentile(drawn, 95)), "p": p}
+    return chance
 
 
 def _stretched(y: np.ndarray, rows: int) -> np.ndarray:
