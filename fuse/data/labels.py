@@ -170,7 +170,7 @@ def _clock(rows: int, rate: float | None) -> np.ndarray | None:
     return None if rate is None else np.arange(rows) / rate
 
 
-def _track(path, targets: Sequence[str], values, absent, needed: Callable, time, end=None) -> Track:
+def _track(path: Path, targets: Sequence[str], values, absent, needed: Callable, time, end=None) -> Track:
     """The track of values (N, targets) but for those absent; a row counts where np.any or np.all, as `needed` says, are
     there. Raises AffuseError for a value that cannot be."""
     wrong = ~((np.abs(values) <= 1) | absent)

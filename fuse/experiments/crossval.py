@@ -110,16 +110,15 @@ def crossval(
     runs: list[Run] = []
     for fold in folds:
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
-        path = out / file_name(fold.name)
-        folder, data = RunFolder(path), fingerprint(store, labels, own.validation, own.resplit)
+        folder, data = RunFolder(out / file_name(fold.name)), fingerprint(store, labels, own.validation, own.resplit)
         if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
             log.warning("fold %s is trained anew: %s", fold.name, changed)
             folder.discard()
         finished = folder.holds(own, data)
         if not finished:
-            train(store, labels, path, own, lambda row, name=fold.name: on_epoch(name, row))
+            train(store, labels, folder.path, own, lambda row, name=fold.name: on_epoch(name, row))
         on_fold(fold.name, not finished)
-        runs.append(load_run(path).on(settings.device))
+        runs.append(load_run(folder.path).on(settings.device))
     result = _out_of_fold(runs, folds, store, labels, out)
     result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
     if score_test:
@@ -137,13 +136,10 @@ def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path
         own = pairs(corpus, prediction)
         found |= own
         left_out |= corpus.left_out
-        for name, made in by_video(corpus, prediction).items():
-            made.write_csv(out / "predictions" / f"{file_name(name)}.csv")
-        each[fold.name] = {
-            "videos": len(own),
-            "best_epoch": run.best["epoch"],
-            "ccc": score_pairs(own, corpus.targets)["ccc"],
-        }
+        for made in by_video(corpus, prediction).values():
+            made.save(out / "predictions", figures=False)
+        agreement = score_pairs(own, corpus.targets)["ccc"]
+        each[fold.name] = {"videos": len(own), "best_epoch": run.best["epoch"], "ccc": agreement}
     return {
         "run": str(out),
         "partition": f"out of {len(runs)} folds",
@@ -158,8 +154,8 @@ def _others(runs: Sequence[Run], folds, store: FeatureStore, out: Path, method: 
     held = {video for fold in folds for video in fold.validation}
 
     def save(here: Run, corpus: Corpus) -> None:
-        ((video, made),) = by_video(corpus, predict_together(runs, corpus, method)).items()
-        made.write_csv(out / "ensemble" / f"{file_name(video)}.csv")
+        (made,) = by_video(corpus, predict_together(runs, corpus, method)).values()
+        made.save(out / "ensemble", figures=False)
 
     others = [video for video in store.ids if video not in held]
     written, failed = runs[0].each_video(store, others, str(runs[0].device), save)
