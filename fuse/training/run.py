@@ -82,7 +82,7 @@ class Run:
             )
         corpus, prediction = scored = self.predict_partition(features, labels, partition, device, rate)
         basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
-        adjustment = fit(*basis, pairs, smooth, delay)
+        adjustment = fit(*basis, smooth, delay)
         return {
             "run": str(self.path),
             "partition": partition,
