@@ -19,3 +19,8 @@ class UsageError(AffuseError):
     """The request itself was wrong: an unknown name, a bad option, settings that contradict each other."""
 
     exit_code = 2
+
+
+def first_line(error: Exception, silent: str = "") -> str:
+    """What an error of a library says, in a line without full stop; where it says nothing, `silent`, or its kind."""
+    return (str(error).strip().splitlines() or [silent or type(error).__name__])[0].rstrip(". ")

@@ -1,7 +1,7 @@
-"""Sound: a VGGish embedding per video frame, from the 0.96 s of sound anchored at the frame.
+"""Sound: an embedding per video frame, from the 0.96 s of sound anchored at the frame: VGGish's, or another network's.
 
 The log-mel patch is VGGish's own (Hershey et al. 2017): 25 ms windows every 10 ms, 64 mel bands from 125 to
-7500 Hz, log(mel + 0.01). Embeddings are the network's 128 outputs, without PCA and quantisation.
+7500 Hz, log(mel + 0.01). Embeddings are VGGish's 128 outputs, without PCA and quantisation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torchvggish.torchvggish import VGG, make_layers
 
 from affuse.extract.lanes import Gathered
 from affuse.extract.media import SAMPLE_RATE
-from affuse.extract.weights.checkpoints import load_weights
-from affuse.extract.weights.locate import Located
+from affuse.extract.weights.checkpoints import load_transformer, load_weights
+from affuse.extract.weights.locate import SEED, Located
 
 PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples
@@ -26,6 +26,9 @@ ANCHORS = {"start": 0.0, "centre": -0.48, "end": -0.96}  # s from a frame's time
 BATCH = {"cpu": 64, "cuda": 512}  # patches that share a pass over the linear layers' 67 million weights
 PORTION = {"cpu": 64, "cuda": 128}  # patches that a thread brings; on a GPU several threads' fill a batch
 PART = {"cpu": 8, "cuda": 512}  # patches convolved at once; on CPU what stays in the cache of a core
+PIECE = 20.0  # s of sound that another network is given at once, so that memory does not grow with its length
+MARGIN = 2.0  # s of sound heard before and after a piece
+SHORTEST = 1600  # samples that another network is given at least
 
 
 @cache
@@ -67,12 +70,11 @@ class SoundEncoder:
         dtype: torch.dtype = torch.float32,
         together: bool = False,
     ):
-        torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
-        self.network = VGG(make_layers(), False)
+        torch.manual_seed(SEED)  # decides the weights of an untrained network, and nothing else
+        network = VGG(make_layers(), False)
         if located.trained:
-            load_weights(self.network, located)
-        self.network = self.network.eval().requires_grad_(False)
-        self.network = self.network.to(device, dtype, memory_format=torch.channels_last)
+            load_weights(network, located)
+        self.network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
         self.anchor, self.device, self.dtype = anchor, device, dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.gathered = Gathered(self._fill, self.batch) if together else None
@@ -97,3 +99,49 @@ class SoundEncoder:
         maps = torch.cat([self.network.features(part) for part in patches.split(PART[self.device.type])])
         embedding = self.network.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
         return embedding.float().cpu().numpy().astype(np.float16)
+
+
+class FramedSound:
+    """A sound network of transformers with frames of its own rate (wav2vec2, HuBERT, WavLM): a row is the mean of the
+    last hidden states of those frames whose middle lies in the 0.96 s that VGGish would hear for it.
+
+    Where the sound ends sooner, of what there is, and at least of the nearest frame. Long sound is encoded in pieces.
+    """
+
+    portion = 1024  # frames
+
+    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype):
+        from transformers import AutoFeatureExtractor
+
+        network, _ = load_transformer(located, "sound encoder")
+        self.network = network.eval().requires_grad_(False).to(device, dtype)
+        self.scaled = AutoFeatureExtractor.from_pretrained(located.path, local_files_only=True)
+        self.anchor, self.device, self.dtype = ANCHORS[anchor], device, dtype
+        self.width = self(np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)).shape[1]
+
+    @torch.inference_mode()
+    def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Sound (samples,) and rising frame times (T,) → embeddings (T, width) float16."""
+        begin, rows = time + self.anchor, []
+        while len(begin):
+            count = int(np.searchsorted(begin, begin[0] + PIECE))
+            rows.append(self._piece(samples, begin[:count]))
+            begin = begin[count:]
+        return np.concatenate(rows).astype(np.float16)
+
+    def _piece(self, samples: np.ndarray, begin: np.ndarray) -> np.ndarray:
+        length = PATCH / SAMPLE_RATE
+        first = max(0, round((begin[0] - MARGIN) * SAMPLE_RATE))
+        heard = samples[first : max(first, round((begin[-1] + length + MARGIN) * SAMPLE_RATE))]
+        given = self.scaled(
+            np.pad(heard, (0, max(0, SHORTEST - len(heard)))), sampling_rate=SAMPLE_RATE, return_tensors="pt"
+        )
+        given = {n: v.to(self.device, self.dtype if v.is_floating_point() else None) for n, v in given.items()}
+        frames = self.network(**given).last_hidden_state[0].float().cpu().numpy()  # (F, width)
+        seconds = max(SHORTEST, len(heard)) / SAMPLE_RATE
+        middle = first / SAMPLE_RATE + (np.arange(len(frames)) + 0.5) * seconds / len(frames)
+        last = np.searchsorted(middle, (first + len(heard)) / SAMPLE_RATE).clip(1)
+        low = np.searchsorted(middle, begin).clip(0, last - 1)
+        high = np.searchsorted(middle, begin + length).clip(low + 1, last)
+        total = np.concatenate([np.zeros((1, frames.shape[1])), np.cumsum(frames, axis=0, dtype=np.float64)])
+        return (total[high] - total[low]) / (high - low)[:, None]

@@ -82,10 +82,8 @@ def _reason(error: Exception) -> str:
 
 def _picture_stream(container):
     """The first real video stream; cover art in an audio file is not one."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    return None
+    art = av.stream.Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & art), None)
 
 
 def _origin(container) -> float:
@@ -107,7 +105,6 @@ def probe(path: Path) -> Media:
             raise UndecodableError(
                 f"{path.name} has frames of {width}×{height}; at most 8192×4320 is read. Scale it down first."
             )
-        rate = (video.average_rate or video.guessed_rate) if video else None
         duration = (container.duration or 0) / av.time_base
         if duration > LONGEST:
             duration = _length(container, video or audio[0])
@@ -116,8 +113,8 @@ def probe(path: Path) -> Media:
                 f"{path.name} is {duration / 3600:.1f} hours long; at most {LONGEST / 3600:.0f} are read. Cut it "
                 "into parts."
             )
-        has_video, has_audio, fps = video is not None, bool(audio), float(rate) if rate else 0.0
-        return Media(fps, duration, width, height, has_video, has_audio)
+        fps = float(video.average_rate or video.guessed_rate or 0) if video else 0.0
+        return Media(fps, duration, width, height, video is not None, bool(audio))
 
 
 def _length(container, stream) -> float:

@@ -11,12 +11,16 @@ import torch
 
 from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.backbones import locate_backbone, public_name, said
+from affuse.extract.backbones import locate_backbone, public_name
 from affuse.extract.faces import FaceDetector
 from affuse.extract.settings import ExtractSettings
+from affuse.extract.strangers import Stranger
+from affuse.extract.text import WordEncoder
+from affuse.extract.visual import FaceEncoder
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import BACKBONES, LIBRARIES
 from affuse.features.record import Backbone, Provenance, settings_hash
+from affuse.plugins import said
 from affuse.version import VERSION
 
 ENCODERS = {"visual": "face_encoder", "audio": "sound_encoder", "speech": "transcriber", "text": "word_encoder"}
@@ -104,8 +108,6 @@ def build(part: str, located: Located, settings: ExtractSettings, device, dtype,
     """The encoder of one part, ready to be called. Raises AffuseError where it cannot be made of what was found."""
     try:
         if part == "visual":
-            from affuse.extract.visual import FaceEncoder
-
             return FaceEncoder(located, device, dtype, together)
         if part == "speech":
             from affuse.extract.speech import ChunkedTranscriber, Transcriber
@@ -114,12 +116,10 @@ def build(part: str, located: Located, settings: ExtractSettings, device, dtype,
             given = (located, settings.language, device, half)
             chunked = settings.transcription == "chunked"
             return ChunkedTranscriber(*given, together) if chunked else Transcriber(*given)
-        from affuse.extract.audio import SoundEncoder
-        from affuse.extract.strangers import FramedSound, Stranger
-        from affuse.extract.text import WordEncoder
+        from affuse.extract.audio import ANCHORS, FramedSound, SoundEncoder
 
         if located.encoder:
-            return Stranger(located, settings.audio_anchor, device, dtype)
+            return Stranger(located, device, dtype, ANCHORS[settings.audio_anchor])
         if part == "text":
             return WordEncoder(located, device, dtype)
         if located.name in BACKBONES:

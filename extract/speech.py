@@ -97,14 +97,13 @@ class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention; in float16 if `half`."""
 
     def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
-
         dims, state = load_whisper(located.path, located.name)
         try:
-            self.model = Whisper(ModelDimensions(**dims))
+            model = Whisper(ModelDimensions(**dims))
         except (TypeError, RuntimeError) as error:
             raise AffuseError(f"{located.path} is not a checkpoint of openai-whisper: {error}.") from None
-        fill(self.model, state, located)
-        self.model = self.model.eval().requires_grad_(False).to(device)
+        fill(model, state, located)
+        self.model = model.eval().requires_grad_(False).to(device)
         self.model.encoder = EncodedOnce(self.model.encoder)
         if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)
@@ -187,7 +186,6 @@ class ChunkedTranscriber(Transcriber):
         return words
 
     def _window(self, samples: np.ndarray) -> Window:
-
         mel = log_mel_spectrogram(pad_or_trim(samples), self.model.dims.n_mels)
         return mel, round(len(samples) / SAMPLE_RATE * FRAMES)
 
@@ -216,12 +214,10 @@ class ChunkedTranscriber(Transcriber):
         return result
 
     def _decoded(self, encoded: torch.Tensor, temperature: float) -> list:
-
         options = DecodingOptions(language=self.language, temperature=temperature, fp16=self.half)
         return decode(self.model, encoded, options)
 
     def _segment(self, result, mel: torch.Tensor, frames: int) -> dict:
-
         model = self.model
         model.encoder.remember(mel[None], result.audio_features[None])
         segment = {

@@ -1,157 +1,108 @@
-"""Encoders that are not of our table, as `affuse.extract.backbones` found them: pictures for FaceEncoder, and what
-stands in the place of SoundEncoder and WordEncoder."""
+"""A user's own encoder, of a file or of an installed package: found, loaded, and whatever it gives checked.
+
+It says what it is by three names. `load(device, dtype)` is a class method that gives the encoder; without it the class
+itself is called with these. `width` (int) is its embedding's, of the class or of what was loaded. `encode`, with D for
+the width, is called under torch.inference_mode, from several threads but by one at a time:
+
+    visual   encode(crops)            RGB (n, 3, S, S) float32 0–255 on the device, S its attribute `size` → (n, D)
+    audio    encode(samples, begin)   (N,) float32 at 16 kHz and (T,) seconds: what is heard at a frame begins there, by
+                                      the setting audio_anchor at its time; may lie before 0 → (T, D)
+    text     encode(words)            a list of W str in spoken order → (W, D)
+
+What it gives is a tensor or an array, finite in float16. `licence` (str) is kept where there is one. The store is
+identified by the file's name and sha256, so that an edited file makes other features; of what the file itself imports
+or reads, nothing is known.
+"""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
-from torch import nn
 
+from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.audio import ANCHORS, PATCH
-from affuse.extract.backbones import lacking, said
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.transcripts import Word
-from affuse.extract.weights.checkpoints import load_transformer
-from affuse.extract.weights.locate import SEED, Located
-from affuse.extract.weights.table import FaceInput
+from affuse.extract.weights.locate import Located
+from affuse.extract.weights.table import UNSTATED, BackboneSource
+from affuse.files import sha256_of
+from affuse.plugins import run_file, said, split
 
-PIECE = 20.0  # s of sound encoded at once, so that memory does not grow with its length
-MARGIN = 2.0  # s of sound heard before and after a piece
-SHORTEST = 1600  # samples that an encoder is given at least
-
-
-def picture_network(
-    located: Located, device: torch.device, dtype: torch.dtype
-) -> tuple[Callable[[torch.Tensor], torch.Tensor], FaceInput]:
-    """A picture network, crops → embeddings, and how its input is made; a library's is still on the CPU."""
-    if located.encoder:
-        stranger = Stranger(located, "start", device, dtype)
-        return stranger, FaceInput("stranger", False, stranger.size, stranger.size, "RGB", (0.0, 0.0, 0.0))
-    scheme, _, model = located.name.partition(":")
-    if scheme == "timm":
-        from timm.data import resolve_model_data_config
-
-        network = timm_network(model, located.trained)
-        wanted = resolve_model_data_config(network)
-        centre, scale = wanted["input_size"][-1], 255
-        side = int(centre / wanted["crop_pct"])
-    else:
-        from transformers import AutoImageProcessor
-
-        network = Pooled(located)
-        wanted = AutoImageProcessor.from_pretrained(located.path, local_files_only=True).to_dict()
-        scale = 1 / wanted["rescale_factor"]
-        side = _side(wanted["size"])
-        centre = _side(wanted["crop_size"]) if wanted.get("do_center_crop") else side
-        wanted = {"mean": wanted["image_mean"], "std": wanted["image_std"]}
-    mean, std = (tuple(scale * value for value in wanted[key]) for key in ("mean", "std"))
-    return network, FaceInput(scheme, False, side, centre, "RGB", mean, std)
+GROUP = "affuse.backbones"  # of entry points
 
 
-def _side(size: dict[str, int]) -> int:
-    return size.get("height") or size["shortest_edge"]
+def installed() -> dict[str, EntryPoint]:
+    """The backbones that installed packages offer, by name."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def timm_network(model: str, trained: bool) -> nn.Module:
-    """The network of that name without its classifier: (n, 3, S, S) → (n, D)."""
-    import timm
-
-    torch.manual_seed(SEED)  # decides the weights of an untrained network, and nothing else
-    return timm.create_model(model, pretrained=trained, num_classes=0)
-
-
-class Pooled(nn.Module):
-    """A picture network of transformers: its own pooled output, or, where its weights have no pooling of theirs, the
-    mean of the last hidden states."""
-
-    def __init__(self, located: Located):
-        super().__init__()
-        network, missing = load_transformer(located, "picture encoder")
-        self.network = getattr(network, "vision_model", network)  # of those that read text too
-        self.own = not any(".pooler." in f".{name}" for name in missing)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        made = self.network(pixel_values=pixels)
-        if self.own and getattr(made, "pooler_output", None) is not None:
-            return made.pooler_output.flatten(1)
-        hidden = made.last_hidden_state
-        return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+def of_file(part: str, name: str, folder: Path) -> Located:
+    """`name` is FILE.py:CLASS, of a file that is there or in `folder`. Raises UsageError for what is not."""
+    named, member = split(name)
+    path = next((p for p in (named, folder / named.name) if p.is_file()), None)
+    if path is None:
+        raise UsageError(f"The file {named} of backbone {name!r} is neither there nor in {folder}: check its path.")
+    module = run_file("backbone", path, path.read_bytes())
+    if not hasattr(module, member):
+        own = [key for key, value in inspect.getmembers(module, inspect.isclass) if hasattr(value, "encode")]
+        raise UsageError(f"{path} has no {member!r}{nearest(member, own)}")
+    return _located(part, f"{path.name}:{member}", path, f"file:{path.name}", getattr(module, member))
 
 
-class FramedSound:
-    """A sound network of transformers with frames of its own rate (wav2vec2, HuBERT, WavLM): a row is the mean of the
-    last hidden states of those frames whose middle lies in the 0.96 s that VGGish would hear for it.
+def of_package(part: str, name: str) -> Located:
+    """What an installed package offers under that name. Raises UsageError where there is none."""
+    if name not in installed():
+        raise UsageError(f"No installed package offers the backbone {name!r}{nearest(name, installed())}")
+    entry = installed()[name]
+    try:
+        stranger = entry.load()
+        path = Path(inspect.getfile(stranger if inspect.isclass(stranger) else type(stranger)))
+    except Exception as error:
+        raise UsageError(f"Backbone {name!r} ({entry.value}) cannot be imported: {said(error)}.") from None
+    return _located(part, name, path, f"package:{entry.dist.name} {entry.dist.version}", stranger)
 
-    Where the sound ends sooner, of what there is, and at least of the nearest frame. Long sound is encoded in pieces.
-    """
 
-    portion = 1024  # frames
-
-    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype):
-        from transformers import AutoFeatureExtractor
-
-        network, _ = load_transformer(located, "sound encoder")
-        self.network = network.eval().requires_grad_(False).to(device, dtype)
-        self.scaled = AutoFeatureExtractor.from_pretrained(located.path, local_files_only=True)
-        self.anchor, self.device, self.dtype = ANCHORS[anchor], device, dtype
-        self.width = self(np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)).shape[1]
-
-    @torch.inference_mode()
-    def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Sound (samples,) and rising frame times (T,) → embeddings (T, width) float16."""
-        begin, rows = time + self.anchor, []
-        while len(begin):
-            count = int(np.searchsorted(begin, begin[0] + PIECE))
-            rows.append(self._piece(samples, begin[:count]))
-            begin = begin[count:]
-        return np.concatenate(rows).astype(np.float16)
-
-    def _piece(self, samples: np.ndarray, begin: np.ndarray) -> np.ndarray:
-        length = PATCH / SAMPLE_RATE
-        first = max(0, round((begin[0] - MARGIN) * SAMPLE_RATE))
-        heard = samples[first : max(first, round((begin[-1] + length + MARGIN) * SAMPLE_RATE))]
-        given = self.scaled(
-            np.pad(heard, (0, max(0, SHORTEST - len(heard)))), sampling_rate=SAMPLE_RATE, return_tensors="pt"
-        )
-        given = {n: v.to(self.device, self.dtype if v.is_floating_point() else None) for n, v in given.items()}
-        frames = self.network(**given).last_hidden_state[0].float().cpu().numpy()  # (F, width)
-        seconds = max(SHORTEST, len(heard)) / SAMPLE_RATE
-        middle = first / SAMPLE_RATE + (np.arange(len(frames)) + 0.5) * seconds / len(frames)
-        last = np.searchsorted(middle, (first + len(heard)) / SAMPLE_RATE).clip(1)
-        low = np.searchsorted(middle, begin).clip(0, last - 1)
-        high = np.searchsorted(middle, begin + length).clip(low + 1, last)
-        total = np.concatenate([np.zeros((1, frames.shape[1])), np.cumsum(frames, axis=0, dtype=np.float64)])
-        return (total[high] - total[low]) / (high - low)[:, None]
+def _located(part: str, name: str, path: Path, source: str, stranger) -> Located:
+    width = getattr(stranger, "width", None)
+    known = width if isinstance(width, int) else 0  # else it is of what is loaded
+    entry = BackboneSource(name, part, known, str(getattr(stranger, "licence", UNSTATED)))
+    return Located(name, path, source, sha256_of(path), True, entry, stranger)
 
 
 class Stranger:
-    """An encoder of a file or a package, loaded; it stands for that of its part, and whatever it gives is checked."""
+    """The encoder, loaded; it stands for ours of its part. anchor: seconds from a frame to what is heard at it."""
 
     portion = sys.maxsize  # sound is encoded as a whole
 
-    def __init__(self, located: Located, anchor: str, device: torch.device, dtype: torch.dtype):
+    def __init__(self, located: Located, device: torch.device, dtype: torch.dtype, anchor: float = 0.0):
         made, self.part = located.encoder, located.entry.part
-        self.located, self.anchor = located, ANCHORS[anchor]
+        self.located, self.anchor, self._turn = located, anchor, Lock()
         load = getattr(made, "load", made if inspect.isclass(made) else lambda *_: made)
         try:
             self.encoder = load(device, dtype)
         except Exception as error:
             raise AffuseError(f"Backbone {located.name!r} cannot be loaded: {said(error, located.path)}.") from None
-        for need in ("width", "size")[: 2 if self.part == "visual" else 1]:
-            if not isinstance(getattr(self.encoder, need, None), int):
-                raise UsageError(lacking(located.name, located.path, need))
+        needed = {"encode": Callable, "width": int} | ({"size": int} if self.part == "visual" else {})
+        for name, kind in needed.items():
+            if not isinstance(getattr(self.encoder, name, None), kind):
+                raise UsageError(
+                    f"Backbone {located.name!r} in {located.path} has no `{name}`. A backbone has load(device, dtype), "
+                    "`width`, a whole number, and encode; one of pictures also `size`, the side of its crops in pixels."
+                )
         self.width, self.size = self.encoder.width, getattr(self.encoder, "size", 0)
-        trials = {  # before the first video
-            "visual": lambda: self(torch.zeros(1, 3, self.size, self.size, device=device)),
-            "audio": lambda: self(np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)),
-            "text": lambda: self([Word("word", 0, 0)]),
+        trials = {
+            "visual": [torch.zeros(1, 3, self.size, self.size, device=device)],
+            "audio": [np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)],
+            "text": [[Word("word", 0, 0)]],
         }
-        trials[self.part]()
+        self(*trials[self.part])  # before the first video
 
     @torch.inference_mode()
     def __call__(self, first, *time: np.ndarray):
@@ -162,7 +113,8 @@ class Stranger:
         given = [[word.text for word in first]] if self.part == "text" else [first, *(t + self.anchor for t in time)]
         name, wanted = self.located.name, (len(given[-1]), self.width)
         try:
-            made = torch.as_tensor(self.encoder.encode(*given)).detach().cpu().half()
+            with self._turn:
+                made = torch.as_tensor(self.encoder.encode(*given)).detach().cpu().half()
         except Exception as error:
             raise AffuseError(f"Backbone {name!r} failed: {said(error, self.located.path)}.") from None
         if made.shape != wanted:

@@ -30,11 +30,10 @@ class WordEncoder:
 
         network, _ = load_transformer(located, "BERT encoder")
         self.network = network.eval().requires_grad_(False).to(device, dtype)
-        self.tokenizer = AutoTokenizer.from_pretrained(located.path, use_fast=True, local_files_only=True)
+        options = {"use_fast": True, "local_files_only": True}
+        self.tokenizer = AutoTokenizer.from_pretrained(located.path, **options)
         if hasattr(self.tokenizer, "add_prefix_space"):  # byte-level pieces: a word begins with its space
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                located.path, use_fast=True, local_files_only=True, add_prefix_space=True
-            )
+            self.tokenizer = AutoTokenizer.from_pretrained(located.path, **options, add_prefix_space=True)
         self.length = min(LENGTH, getattr(network.config, "max_position_embeddings", LENGTH))
         self.width = network.config.hidden_size
         self.device = device

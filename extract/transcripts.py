@@ -56,12 +56,11 @@ def read_transcript(path: Path) -> list[Word]:
 def _read_json(path: Path) -> list[Word]:
     words = []
     for segment in json.loads(path.read_text(encoding="utf-8"))["segments"]:
-        timed = segment.get("words")
-        if timed:
+        if timed := segment.get("words"):
             words += [
-                Word(w["word"].strip(), float(w["start"]), float(w["end"]), float(w.get("probability", 1.0)))
+                Word(text, float(w["start"]), float(w["end"]), float(w.get("probability", 1.0)))
                 for w in timed
-                if w["word"].strip()
+                if (text := w["word"].strip())
             ]
         else:
             words += spread(segment["text"], float(segment["start"]), float(segment["end"]))

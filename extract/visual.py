@@ -1,4 +1,4 @@
-"""Faces to embeddings: the frozen visual backbone over batches of face crops, and the views of each face.
+"""Faces to embeddings: the frozen visual backbone, of whatever origin, over batches of crops, and each face's views.
 
 Views are kept beside the centre crop for training to draw from: a mirror image, crops at corners. The reference code
 shifts and mirrors every window's faces at random. Frozen features can do the same with what was computed once: centre,
@@ -7,26 +7,24 @@ its mirror image, and the four corners (which are not mirrored).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from affuse.extract.lanes import Gathered
 from affuse.extract.resnet import IR50, ResNet50, damp, for_cpu
-from affuse.extract.strangers import picture_network
-from affuse.extract.weights.checkpoints import load_weights
-from affuse.extract.weights.locate import Located
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from affuse.extract.visual import FaceEncoder
+from affuse.extract.strangers import Stranger
+from affuse.extract.weights.checkpoints import load_transformer, load_weights
+from affuse.extract.weights.locate import SEED, Located
+from affuse.extract.weights.table import FaceInput
 
 CHOICES = ("centre", "flip", "corners")  # what the setting `views` may name, in its one order
 CORNERS = {"top-left": (0, 0), "top-right": (0, 1), "bottom-left": (1, 0), "bottom-right": (1, 1)}
+ROOM = 8 / 7  # of the network's input, where the backbone leaves none: 256 for 224, as others have
+BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
+PORTION = {"cpu": 8, "cuda": 16}  # faces that a thread brings; on a GPU several threads' fill a batch
 
 
 def stored_views(chosen: tuple[str, ...]) -> list[str]:
@@ -54,15 +52,10 @@ def cut_view(view: str, squares: Mapping[int, Tensor], encoder: FaceEncoder) -> 
     return squares[encoder.room][:, :, top : top + encoder.centre, left : left + encoder.centre]
 
 
-ROOM = 8 / 7  # of the network's input, where the backbone leaves none: 256 for 224, as others have
-BATCH = {"cpu": 8, "cuda": 64}  # faces; on CPU what stays in the cache of a core
-PORTION = {"cpu": 8, "cuda": 16}  # faces that a thread brings; on a GPU several threads' fill a batch
-
-
 def build(located: Located) -> nn.Module:
     """The network of a located backbone, its weights loaded, or seeded where it is untrained."""
     face = located.entry.face
-    torch.manual_seed(0)  # decides the weights of an untrained network, and nothing else
+    torch.manual_seed(SEED)  # decides the weights of an untrained network, and nothing else
     if face.architecture == "ir50":
         network = IR50()
     else:
@@ -72,6 +65,66 @@ def build(located: Located) -> nn.Module:
     else:
         damp(network)
     return network
+
+
+def picture_network(
+    located: Located, device: torch.device, dtype: torch.dtype
+) -> tuple[Callable[[Tensor], Tensor], FaceInput]:
+    """A picture network, crops → embeddings, and how its input is made; all but a user's own is still on the CPU."""
+    if located.entry.face:
+        return build(located), located.entry.face
+    if located.encoder:
+        stranger = Stranger(located, device, dtype)
+        return stranger, FaceInput("stranger", False, stranger.size, stranger.size, "RGB", (0.0, 0.0, 0.0))
+    scheme, _, model = located.name.partition(":")
+    if scheme == "timm":
+        from timm.data import resolve_model_data_config
+
+        network = timm_network(model, located.trained)
+        wanted = resolve_model_data_config(network)
+        centre, scale = wanted["input_size"][-1], 255
+        side = int(centre / wanted["crop_pct"])
+    else:
+        from transformers import AutoImageProcessor
+
+        network = Pooled(located)
+        wanted = AutoImageProcessor.from_pretrained(located.path, local_files_only=True).to_dict()
+        scale = 1 / wanted["rescale_factor"]
+        side = _side(wanted["size"])
+        centre = _side(wanted["crop_size"]) if wanted.get("do_center_crop") else side
+        wanted = {"mean": wanted["image_mean"], "std": wanted["image_std"]}
+    mean, std = (tuple(scale * value for value in wanted[key]) for key in ("mean", "std"))
+    return network, FaceInput(scheme, False, side, centre, "RGB", mean, std)
+
+
+def _side(size: dict[str, int]) -> int:
+    return size.get("height") or size["shortest_edge"]
+
+
+def timm_network(model: str, trained: bool) -> nn.Module:
+    """The network of that name without its classifier: (n, 3, S, S) → (n, D)."""
+    import timm
+
+    torch.manual_seed(SEED)  # decides the weights of an untrained network, and nothing else
+    return timm.create_model(model, pretrained=trained, num_classes=0)
+
+
+class Pooled(nn.Module):
+    """A picture network of transformers: its own pooled output, or, where its weights have no pooling of theirs, the
+    mean of the last hidden states."""
+
+    def __init__(self, located: Located):
+        super().__init__()
+        network, missing = load_transformer(located, "picture encoder")
+        self.network = getattr(network, "vision_model", network)  # of those that read text too
+        self.own = not any(".pooler." in f".{name}" for name in missing)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        made = self.network(pixel_values=pixels)
+        if self.own and getattr(made, "pooler_output", None) is not None:
+            return made.pooler_output.flatten(1)
+        hidden = made.last_hidden_state
+        return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
 
 
 class FaceEncoder:
@@ -85,11 +138,9 @@ class FaceEncoder:
     def __init__(
         self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32, together: bool = False
     ):
-        face = located.entry.face
-        network, face = (build(located), face) if face else picture_network(located, device, dtype)
+        network, face = picture_network(located, device, dtype)
         if isinstance(network, nn.Module):
-            network = network.eval().requires_grad_(False)
-            network = network.to(device, dtype, memory_format=torch.channels_last)
+            network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
         fused = isinstance(network, ResNet50) and device.type == "cpu"
         self.network = for_cpu(network) if fused else network
         self.device, self.dtype = device, torch.float32 if located.encoder else dtype
@@ -103,7 +154,7 @@ class FaceEncoder:
         self.width = located.entry.width or self(torch.zeros(1, 3, self.size, self.size)).shape[1]
 
     @torch.inference_mode()
-    def __call__(self, crops: torch.Tensor) -> np.ndarray:
+    def __call__(self, crops: Tensor) -> np.ndarray:
         """RGB crops (n, 3, S, S), 0–255, S = size, or any that holds the centre → embeddings (n, D) float16, in one
         batch, or as those of other threads leave room."""
         edge = (crops.shape[-1] - self.centre) // 2
@@ -111,12 +162,12 @@ class FaceEncoder:
         return np.stack(self.gathered(pixels)) if self.gathered else self._embed(pixels)
 
     @torch.inference_mode()
-    def _fill(self, rows: list[torch.Tensor]) -> np.ndarray:
+    def _fill(self, rows: list[Tensor]) -> np.ndarray:
         """Embeddings of these pixels, computed in a full batch."""
         empty = [torch.zeros_like(rows[0])] * (self.batch - len(rows))
         return self._embed(torch.stack([*rows, *empty]))[: len(rows)]
 
-    def _embed(self, pixels: torch.Tensor) -> np.ndarray:
+    def _embed(self, pixels: Tensor) -> np.ndarray:
         if self.flip:
             pixels = pixels.flip(1)
         scaled = ((pixels - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)

@@ -2,27 +2,18 @@
 
 from affuse.names import lazily
 
-HOMES = {
-    "FusionModel": "affuse.fuse.models.model",
-    "build_model": "affuse.fuse.models.model",
-    "describe": "affuse.fuse.models.model",
-    "register": "affuse.fuse.models.registry",
-    "Run": "affuse.fuse.training.run",
-    "load_run": "affuse.fuse.training.run",
-    "Prediction": "affuse.fuse.scoring.predict",
-    "Predictions": "affuse.fuse.scoring.predict",
-    "PRESETS": "affuse.fuse.training.settings",
-    "TrainSettings": "affuse.fuse.training.settings",
-    "train_settings": "affuse.fuse.training.settings",
-    "train": "affuse.fuse.training.train",
-    "choose_folds": "affuse.fuse.experiments.crossval",
-    "crossval": "affuse.fuse.experiments.crossval",
-    "evaluate": "affuse.fuse.training.run",
-    "predict": "affuse.fuse.training.run",
-    "explain": "affuse.fuse.training.run",
-    "compare": "affuse.fuse.experiments.compare",
-    "ablate": "affuse.fuse.experiments.ablate",
+_OFFERED = {  # by the module, below this one, that each is in
+    "models.model": ("FusionModel", "build_model", "describe"),
+    "models.registry": ("register",),
+    "training.run": ("Run", "load_run", "evaluate", "predict", "explain"),
+    "training.settings": ("PRESETS", "TrainSettings", "train_settings"),
+    "training.train": ("train",),
+    "scoring.predict": ("Prediction", "Predictions"),
+    "experiments.crossval": ("choose_folds", "crossval"),
+    "experiments.compare": ("compare",),
+    "experiments.ablate": ("ablate",),
 }
+_HOMES = {name: f"{__name__}.{module}" for module, names in _OFFERED.items() for name in names}
 
-__all__ = list(HOMES)
-__getattr__, __dir__ = lazily(__name__, HOMES)
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazily(__name__, _HOMES)

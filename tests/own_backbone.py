@@ -1,5 +1,7 @@
 """A backbone of one's own, as a user writes it: a grid of colours for a face, the loudness that follows for sound."""
 
+from itertools import pairwise
+
 import numpy as np
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -18,5 +20,7 @@ class Loudness(Grid):
     width = 4
 
     def encode(self, samples, begin):
-        cuts = (np.clip(begin[:, None] + np.arange(5) / 4, 0, None) * 16_000).astype(int).clip(max=len(samples))
-        return [[samples[a:b].std() if b > a else 0 for a, b in zip(cut, cut[1:])] for cut in cuts]
+        cuts = (
+            (np.clip(begin[:, None] + np.arange(5) / 4, 0, None) * 16_000).astype(int).clip(max=len(samples))
+        )
+        return [[samples[a:b].std() if b > a else 0 for a, b in pairwise(cut)] for cut in cuts]

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from types import ModuleType, SimpleNamespace
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from affuse.__main__ import main
 from affuse.errors import AffuseError, UsageError
-from affuse.extract import backbones, strangers
+from affuse.extract import audio, strangers
 from affuse.extract.backbones import public_name, whole_name
 from affuse.extract.extraction import extract_settings
 from affuse.extract.networks import build, locate_backbones, make_provenance
@@ -163,6 +164,25 @@ def test_a_file_that_is_not_there_is_said_so_and_may_lie_among_the_weights(own, 
     assert found.path == own
 
 
+def test_a_users_encoder_serves_one_thread_at_a_time(own):
+    encoder = built("text", located("text", f"{own}:Letters"))
+    other = threading.Thread(target=lambda: encoder([Word("good", 0, 1)]))
+    encode, steps = encoder.encoder.encode, []
+
+    def noted(words):
+        steps.append("in")
+        if len(steps) == 1:
+            other.start()
+            other.join(0.5)  # were it let in, it would be out by then
+        steps.append("out")
+        return encode(words)
+
+    encoder.encoder.encode = noted
+    encoder([Word("morning", 0, 1)])
+    other.join()
+    assert steps == ["in", "out", "in", "out"]
+
+
 def located(part, name, weights_dir=None, allow_untrained=False):
     settings = extract_settings("offline", None, [f"modalities=[{part}]", f"{part}={name}"])
     if part == "text":
@@ -209,9 +229,9 @@ def test_paths_travel_whole_and_are_not_kept(tmp_path, monkeypatch):
 
 def test_an_installed_package_offers_backbones(own, monkeypatch):
     monkeypatch.syspath_prepend(own.parent)
-    entry = EntryPoint("tiny", "my_backbone:Tiny", backbones.GROUP)
+    entry = EntryPoint("tiny", "my_backbone:Tiny", strangers.GROUP)
     vars(entry).update(dist=SimpleNamespace(name="tiny-faces", version="1.2"))
-    monkeypatch.setattr(backbones, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(strangers, "entry_points", lambda group: [entry])
     found = located("visual", "tiny")
     assert (found.name, found.source) == ("tiny", "package:tiny-faces 1.2")
     assert found.sha256 == sha256_of(own)
@@ -341,7 +361,7 @@ def test_long_sound_is_encoded_in_pieces(wav2vec2):
     made = encoder(samples, time)
     assert made.shape == (500, 16)
     assert len(lengths) == 5
-    longest = strangers.PIECE + 2 * strangers.MARGIN + 1
+    longest = audio.PIECE + 2 * audio.MARGIN + 1
     assert max(lengths) <= longest * 16_000
     assert encoder(samples[:100], np.array([0.0])).shape == (1, 16)  # shorter than a frame
 

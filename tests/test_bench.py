@@ -100,6 +100,14 @@ def test_what_the_peer_does_not_do_is_refused(videos):
             bench_extract(videos, extract_settings("offline", None, [assignment]), None, True, 1)
 
 
+@pytest.mark.parametrize("choice", ["visual=hf:org/model", "audio=mine.py:Mine", "text=mine.py:Mine"])
+def test_a_backbone_that_the_peer_does_not_have_is_refused(videos, choice):
+    settings = extract_settings("offline", None, [choice])
+    part, _, name = choice.partition("=")
+    with pytest.raises(UsageError, match=f"has no {part} backbone '{name}'"):
+        bench_extract(videos, settings, None, True, threads=1)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +83,11 @@ def test_bootstrap_equals_drawing_whole_videos_one_by_one():
     )
     found = paired_bootstrap(sums(one), sums(other), resamples=200)
     np.testing.assert_allclose(found.value, agreement(one, range(5)) - agreement(other, range(5)), atol=1e-10)
-    np.testing.assert_allclose([found.low, found.high], np.percentile(slow, [2.5, 97.5], axis=0), atol=1e-10)
+    spread = [statistics.stdev(column) * (5 / 4) ** 0.5 for column in slow.T]  # resamples are 4 / 5 as varied
+    expected = [scipy.stats.t.interval(0.95, 4, m, s) for m, s in zip(found.value, spread, strict=True)]
+    np.testing.assert_allclose(np.transpose([found.low, found.high]), expected, atol=1e-10)
+    middle = np.percentile(slow, [2.5, 97.5], axis=0)
+    assert (found.high - found.low > middle[1] - middle[0]).all()  # five videos: Student's t is wider
     np.testing.assert_allclose(found.above_zero, (slow > 0).mean(0))
 
 

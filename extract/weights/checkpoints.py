@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, first_line
 from affuse.extract.weights.locate import SEED, Located
 
 State = dict[str, torch.Tensor]
@@ -27,7 +27,7 @@ _OXFORD_LAYERS = {"1x1_reduce": "conv1", "3x3": "conv2", "1x1_increase": "conv3"
 _KERAS_EPS, _TORCH_EPS = 1e-3, 1e-5  # of batch normalisation
 
 
-def load_state(path: Path, name: str = "") -> dict[str, torch.Tensor]:
+def load_state(path: Path, name: str = "") -> State:
     """Read a state dict, name → tensor on the CPU, under our networks' parameter names.
 
     A file that wraps it as {"state_dict": …} is opened. `name` is the backbone's, for messages (default: the
@@ -52,7 +52,7 @@ def load_weights(network: nn.Module, located: Located, without: tuple[str, ...] 
     fill(network, {name: value for name, value in state.items() if not name.startswith(without)}, located)
 
 
-def fill(network: nn.Module, state: dict[str, torch.Tensor], located: Located) -> None:
+def fill(network: nn.Module, state: State, located: Located) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -60,7 +60,7 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], located: Located) -
         raise AffuseError(f"{located.path} does not hold the weights of {located.name}: {summary}") from None
 
 
-def load_whisper(path: Path, name: str = "") -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+def load_whisper(path: Path, name: str = "") -> tuple[dict[str, int], State]:
     """Read an openai-whisper checkpoint: (dims, state dict). Raises AffuseError where it is not one."""
     checkpoint = _read(path, name or path.stem)
     dims, state = checkpoint.get("dims"), checkpoint.get("model_state_dict")
@@ -102,7 +102,7 @@ def _read(path: Path, name: str) -> dict:
     except Exception as error:  # the unpickler stumbles in many ways over a file that is none
         # torch's own words on what needs unpickling would have people do it
         pickled = isinstance(error, pickle.UnpicklingError)
-        reason = "it is no file of plain tensors" if pickled else _first_line(error)
+        reason = "it is no file of plain tensors" if pickled else first_line(error)
         raise AffuseError(
             f"Weights of backbone {name!r} in {path} cannot be read: {reason}. The file is "
             "damaged, or holds more than plain tensors (what needs unpickling is refused). Get it again."
@@ -111,10 +111,6 @@ def _read(path: Path, name: str) -> dict:
         kind = type(content).__name__
         raise AffuseError(f"Weights of backbone {name!r} in {path}: not a dictionary of tensors, but a {kind}.")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def our_names(state: State) -> State:
@@ -133,7 +129,10 @@ def rename_caffe_vgg(state: State) -> State:
 
     Their classifier is a 1×1 convolution (classes, 2048, 1, 1); it becomes `fc`, (classes, 2048).
     """
-    return {_oxford_name(name): _flat(name, value) for name, value in state.items()}
+    renamed = {_oxford_name(name): value for name, value in state.items()}
+    if "fc.weight" in renamed:
+        renamed["fc.weight"] = renamed["fc.weight"].flatten(1)
+    return renamed
 
 
 def _oxford_name(name: str) -> str:
@@ -149,16 +148,11 @@ def _oxford_name(name: str) -> str:
     return f"{place}.{ours.replace('conv', 'bn') if is_norm else ours}.{parameter}"
 
 
-def _flat(name: str, value: torch.Tensor) -> torch.Tensor:
-    return value.flatten(1) if name == "classifier.weight" and value.ndim == 4 else value
-
-
 def rename_emo_affectnet(state: State) -> State:
-    """EMO-AffectNet's names → torchvision's; its 2048 → 512 layer `fc1` becomes `projection`, the
-    classifier `fc`.
+    """EMO-AffectNet's names → torchvision's; its 2048 → 512 layer `fc1` becomes `projection`, the classifier `fc`.
 
-    Its batch normalisations have Keras' eps of 1e-3: the difference to 1e-5 goes into the running
-    variances, which gives the same outputs exactly.
+    Its batch normalisations have Keras' eps of 1e-3: the difference to 1e-5 goes into the running variances, which
+    gives the same outputs exactly.
     """
     renamed = {}
     for name, value in state.items():

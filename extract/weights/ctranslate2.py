@@ -13,7 +13,9 @@ an attention layer: query, key and value in self-attention, key and value in cro
 from __future__ import annotations
 
 import math
+import re
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,31 @@ from affuse.errors import AffuseError
 VERSION = 6
 ELEMENT_TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 HEAD_WIDTH = 64  # channels per attention head in every Whisper
+BLOCK = {  # layers of openai-whisper, several where CTranslate2 joins them: the layer there
+    ("attn.query", "attn.key", "attn.value"): "self_attention/linear_0",
+    ("attn.out",): "self_attention/linear_1",
+    ("attn_ln",): "self_attention/layer_norm",
+    ("mlp.0",): "ffn/linear_0",
+    ("mlp.2",): "ffn/linear_1",
+    ("mlp_ln",): "ffn/layer_norm",
+}
+CROSS = {  # of the decoder's blocks alone
+    ("cross_attn.query",): "attention/linear_0",
+    ("cross_attn.key", "cross_attn.value"): "attention/linear_1",
+    ("cross_attn.out",): "attention/linear_2",
+    ("cross_attn_ln",): "attention/layer_norm",
+}
+OUTSIDE = {  # the blocks
+    ("encoder.conv1",): "encoder/conv1",
+    ("encoder.conv2",): "encoder/conv2",
+    ("encoder.ln_post",): "encoder/layer_norm",
+    ("decoder.ln",): "decoder/layer_norm",
+}
+EMBEDDINGS = {
+    "encoder.positional_embedding": "encoder/position_encodings/encodings",
+    "decoder.positional_embedding": "decoder/position_encodings/encodings",
+    "decoder.token_embedding.weight": "decoder/embeddings/weight",
+}
 
 
 class _Reader:
@@ -75,9 +102,7 @@ class _Reader:
 
 
 def read_variables(path: Path) -> dict[str, np.ndarray]:
-    """Every variable of a CTranslate2 model file by name, aliases included. Raises AffuseError for a
-    damaged file.
-    """
+    """Every variable of a CTranslate2 model file by name, aliases included. Raises AffuseError for a damaged file."""
     reader = _Reader(path)
     version, specification = reader.number("I"), reader.text()
     if version != VERSION or specification != "WhisperSpec":
@@ -101,7 +126,7 @@ def convert(model_bin: Path) -> dict:
     try:
         state = _state_dict(read_variables(model_bin))
         return {"dims": _dims(state), "model_state_dict": {k: _as_published(k, v) for k, v in state.items()}}
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise AffuseError(f"{model_bin} is not a float Whisper model in CTranslate2's form ({error}).") from None
 
 
@@ -114,49 +139,26 @@ def _as_published(name: str, value: np.ndarray) -> torch.Tensor:
 
 def _state_dict(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename CTranslate2's variables to openai-whisper's, and part the joined attention projections."""
-    state: dict[str, np.ndarray] = {}
-
-    def linear(target: str, source: str) -> None:
-        state[f"{target}.weight"] = variables[f"{source}/weight"]
-        state[f"{target}.bias"] = variables[f"{source}/bias"]
-
-    def norm(target: str, source: str) -> None:
-        state[f"{target}.weight"] = variables[f"{source}/gamma"]
-        state[f"{target}.bias"] = variables[f"{source}/beta"]
-
-    def joined(target: str, source: str, parts: tuple[str, ...]) -> None:
-        weights = np.split(variables[f"{source}/weight"], len(parts))
-        biases = np.split(variables[f"{source}/bias"], len(parts))
-        for part, weight, bias in zip(parts, weights, biases, strict=True):
-            state[f"{target}.{part}.weight"] = weight
-            if part != "key":  # Whisper's keys have no bias; CTranslate2 fills in zeros
-                state[f"{target}.{part}.bias"] = bias
-
-    for side in ("encoder", "decoder"):
-        state[f"{side}.positional_embedding"] = variables[f"{side}/position_encodings/encodings"]
-        for index in range(_layers(variables, side)):
-            block, layer = f"{side}.blocks.{index}", f"{side}/layer_{index}"
-            joined(f"{block}.attn", f"{layer}/self_attention/linear_0", ("query", "key", "value"))
-            linear(f"{block}.attn.out", f"{layer}/self_attention/linear_1")
-            norm(f"{block}.attn_ln", f"{layer}/self_attention/layer_norm")
-            if side == "decoder":
-                linear(f"{block}.cross_attn.query", f"{layer}/attention/linear_0")
-                joined(f"{block}.cross_attn", f"{layer}/attention/linear_1", ("key", "value"))
-                linear(f"{block}.cross_attn.out", f"{layer}/attention/linear_2")
-                norm(f"{block}.cross_attn_ln", f"{layer}/attention/layer_norm")
-            linear(f"{block}.mlp.0", f"{layer}/ffn/linear_0")
-            linear(f"{block}.mlp.2", f"{layer}/ffn/linear_1")
-            norm(f"{block}.mlp_ln", f"{layer}/ffn/layer_norm")
-    linear("encoder.conv1", "encoder/conv1")
-    linear("encoder.conv2", "encoder/conv2")
-    norm("encoder.ln_post", "encoder/layer_norm")
-    norm("decoder.ln", "decoder/layer_norm")
-    state["decoder.token_embedding.weight"] = variables["decoder/embeddings/weight"]
-    return state
+    layers = dict(OUTSIDE)
+    for side, block in (("encoder", BLOCK), ("decoder", BLOCK | CROSS)):
+        for index in range(_count(variables, f"{side}/layer_")):
+            layers |= {
+                tuple(f"{side}.blocks.{index}.{ours}" for ours in joined): f"{side}/layer_{index}/{theirs}"
+                for joined, theirs in block.items()
+            }
+    state = {ours: variables[theirs] for ours, theirs in EMBEDDINGS.items()}
+    for joined, source in layers.items():
+        weight, bias = ("gamma", "beta") if source.endswith("layer_norm") else ("weight", "bias")
+        for parameter, theirs in (("weight", weight), ("bias", bias)):
+            parts = np.split(variables[f"{source}/{theirs}"], len(joined))
+            state |= {f"{ours}.{parameter}": part for ours, part in zip(joined, parts, strict=True)}
+    # Whisper's keys have no bias; CTranslate2 fills in zeros.
+    return {name: value for name, value in state.items() if not name.endswith(".key.bias")}
 
 
-def _layers(variables: dict[str, np.ndarray], side: str) -> int:
-    return len({name.split("/")[1] for name in variables if name.startswith(f"{side}/layer_") and name.count("/") > 2})
+def _count(names: Iterable[str], block: str) -> int:
+    """How many different numbers follow `block` at the beginning of names."""
+    return len({found[1] for name in names if (found := re.match(rf"{re.escape(block)}(\d+)", name))})
 
 
 def _dims(state: dict[str, np.ndarray]) -> dict[str, int]:
@@ -169,13 +171,9 @@ def _dims(state: dict[str, np.ndarray]) -> dict[str, int]:
         "n_audio_ctx": audio_context,
         "n_audio_state": audio_width,
         "n_audio_head": audio_width // HEAD_WIDTH,
-        "n_audio_layer": _blocks(state, "encoder"),
+        "n_audio_layer": _count(state, "encoder.blocks."),
         "n_text_ctx": text_context,
         "n_text_state": text_width,
         "n_text_head": text_width // HEAD_WIDTH,
-        "n_text_layer": _blocks(state, "decoder"),
+        "n_text_layer": _count(state, "decoder.blocks."),
     }
-
-
-def _blocks(state: dict[str, np.ndarray], side: str) -> int:
-    return len({name.split(".")[2] for name in state if name.startswith(f"{side}.blocks.")})

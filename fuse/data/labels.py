@@ -14,6 +14,7 @@ from affuse.features.table import is_number
 from affuse.files import as_path
 from affuse.fuse.data.track import SLACK, Track
 
+PARTITIONS = {name: (name, f"{name.title()}_Set") for name in ("train", "validation", "test")}  # ours, ABAW's
 NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
 ABAW = ("valence", "arousal")
 TIME = ("time", "start", "end")  # columns that are no targets; seconds
@@ -27,16 +28,12 @@ def read_abaw(path: Path, rate: float | None = None) -> Track:
     """
     lines = _lines(path)
     _check_abaw_header(path, lines)
-    try:
-        values = np.loadtxt(lines[1:], delimiter=",", dtype=np.float64, ndmin=2, comments=None)
-    except ValueError:
-        values = np.empty((0, 2))
-    if values.shape != (len(lines) - 1, 2):  # loadtxt drops blank lines, and that would shift every later row
-        line = next(i for i, text in enumerate(lines[1:], start=2) if not _is_pair(text))
+    pairs = [_pair(text) for text in lines[1:]]
+    if None in pairs:
+        line = pairs.index(None) + 2
         raise AffuseError(f"Label file {path}, line {line}: expected two numbers, found {lines[line - 1]!r}.")
-    annotated = _annotated(path, ABAW, values, values == NOT_ANNOTATED)
-    values[~annotated] = np.nan
-    return Track(path, ABAW, values.astype(np.float32), annotated.all(axis=1), _clock(len(values), rate))
+    values = np.array(pairs)
+    return _track(path, ABAW, values, values == NOT_ANNOTATED, np.all, _clock(len(values), rate))
 
 
 def read_csv(path: Path, rate: float | None = None) -> Track:
@@ -68,9 +65,7 @@ def read_csv(path: Path, rate: float | None = None) -> Track:
     time, end = _csv_times(path, columns, rate)
     targets = tuple(name for name in names if name not in TIME)
     values = np.stack([columns[target] for target in targets], axis=1)
-    annotated = _annotated(path, targets, values, (values == NOT_ANNOTATED) | np.isnan(values))
-    values[~annotated] = np.nan
-    return Track(path, targets, values.astype(np.float32), annotated.any(axis=1), time, end)
+    return _track(path, targets, values, (values == NOT_ANNOTATED) | np.isnan(values), np.any, time, end)
 
 
 def _lines(path: Path) -> list[str]:
@@ -88,17 +83,18 @@ def _check_abaw_header(path: Path, lines: list[str]) -> None:
     if names == list(ABAW[::-1]):
         raise AffuseError(f"Label file {path}, line 1: the columns are swapped; expected {expected!r} in this order.")
     if names != list(ABAW):
-        hint = " The file seems to have no header." if _is_pair(lines[0]) else ""
+        hint = " The file seems to have no header." if _pair(lines[0]) else ""
         raise AffuseError(f"Label file {path}, line 1: expected the header {expected!r}, found {lines[0]!r}.{hint}")
     if len(lines) == 1:
         raise AffuseError(f"Label file {path} has a header but no rows. Expected one row per frame.")
 
 
-def _is_pair(text: str) -> bool:
+def _pair(text: str) -> tuple[float, float] | None:
     try:
-        return len([float(part) for part in text.split(",")]) == 2
+        valence, arousal = map(float, text.split(","))
     except ValueError:
-        return False
+        return None
+    return valence, arousal
 
 
 def _csv_header(path: Path, header: list[str]) -> list[str]:
@@ -174,8 +170,9 @@ def _clock(rows: int, rate: float | None) -> np.ndarray | None:
     return None if rate is None else np.arange(rows) / rate
 
 
-def _annotated(path: Path, targets: Sequence[str], values: np.ndarray, absent: np.ndarray) -> np.ndarray:
-    """Which values (N, targets) are annotations: those not absent. Raises AffuseError for one that cannot be."""
+def _track(path: Path, targets: Sequence[str], values, absent, needed: Callable, time, end=None) -> Track:
+    """The track of values (N, targets) but for those absent; a row counts where np.any or np.all, as `needed` says, are
+    there. Raises AffuseError for a value that cannot be."""
     wrong = ~((np.abs(values) <= 1) | absent)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -183,14 +180,8 @@ def _annotated(path: Path, targets: Sequence[str], values: np.ndarray, absent: n
             f"Label file {path}, line {row + 2}: {targets[column]} is {values[row, column]:g}, but labels "
             "lie in [-1, 1], or are -5 where a frame is not annotated."
         )
-    return ~absent
-
-
-PARTITIONS = {
-    "train": ("train", "Train_Set"),
-    "validation": ("validation", "Validation_Set"),
-    "test": ("test", "Test_Set"),
-}
+    kept = np.where(absent, np.nan, values).astype(np.float32)
+    return Track(path, tuple(targets), kept, needed(~absent, axis=1), time, end)
 
 
 READERS: dict[str, Callable[[Path, float | None], Track]] = {".txt": read_abaw, ".csv": read_csv}
@@ -202,8 +193,7 @@ def read_track(path: Path, rate: float | None = None) -> Track:
 
 
 def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = False) -> dict[str, dict[str, Path]]:
-    """Label files below `folder`, {partition: {video id: file}}; an id is the path below its partition's
-    folder.
+    """Label files below `folder`, {partition: {video id: file}}; an id is the path below its partition's folder.
 
     The subfolders `train` and `validation` (or ABAW's `Train_Set` and `Validation_Set`; a test folder
     likewise) are the split. A folder without them is one partition, "all", which the ids in `validation`
@@ -216,7 +206,7 @@ def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = Fa
         raise UsageError(f"Label folder {folder} does not exist. Check --labels.")
     split = {}
     for partition, names in PARTITIONS.items():
-        present = [folder / name for name in dict.fromkeys(names) if (folder / name).is_dir()]
+        present = [folder / name for name in names if (folder / name).is_dir()]
         if len(present) > 1:
             raise UsageError(
                 f"Label folder {folder} has both {present[0].name} and {present[1].name}; keep one of them."
@@ -228,11 +218,13 @@ def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = Fa
             f"Label folder {folder} is split by its subfolders ({', '.join(split)}), and the setting "
             "`validation` names a split too. Keep one of them, or divide train and validation anew: resplit=true."
         )
-    if shared := _in_two_partitions(split):
-        raise AffuseError(
-            f"Label folder {folder}: {shared}. A video in two partitions is scored on what it was trained "
-            "on; remove one of the files."
-        )
+    owner: dict[str, str] = {}
+    for partition, video in ((name, video) for name, files in split.items() for video in files):
+        if owner.setdefault(video, partition) != partition:
+            raise AffuseError(
+                f"Label folder {folder}: video {video!r} is in {owner[video]} and in {partition}. A video in two "
+                "partitions is scored on what it was trained on; remove one of the files."
+            )
     if not split:
         split = {"all": _label_files(folder)}
     if validation:
@@ -292,13 +284,3 @@ def _label_files(folder: Path) -> dict[str, Path]:
             raise AffuseError(f"{named[video]} and {path} both label video {video!r}. Remove one of them.")
         named[video] = path
     return named
-
-
-def _in_two_partitions(split: dict[str, dict[str, Path]]) -> str:
-    owner: dict[str, str] = {}
-    for partition, files in split.items():
-        for video in files:
-            if video in owner:
-                return f"video {video!r} is in {owner[video]} and in {partition}"
-            owner[video] = partition
-    return ""

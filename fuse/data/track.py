@@ -52,8 +52,7 @@ class Track:
 
 
 def lay(track: Track, targets: Iterable[str], time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A track on frames at `time` (T,), seconds: values (T, targets) float32 with 0 where not valid, valid (T,)
-    bool.
+    """A track on frames at `time` (T,), seconds: values (T, targets) float32 with 0 where not valid, valid (T,) bool.
 
     Raises AffuseError for labels that go on after the video, and for a target that the file does not have.
     """
@@ -61,10 +60,12 @@ def lay(track: Track, targets: Iterable[str], time: np.ndarray) -> tuple[np.ndar
         return on_frames(track, targets, len(time))
     values, usable = track.pick(targets)
     _check_length(track, time)
-    if track.end is not None:
-        laid, valid = _in_spans(track.time, track.end, values, usable, time)
-    else:
+    if track.end is None:
         laid, valid = resample(track.time, values, usable, time)
+    else:  # each moment gets the row whose span start ≤ t < end it lies in
+        row = np.searchsorted(track.time, time + SLACK, side="right") - 1
+        valid = (row >= 0) & (time < track.end[row] - SLACK) & usable[row]
+        laid = np.where(valid[:, None], values[row], 0)
     return laid.astype(np.float32), valid
 
 
@@ -81,12 +82,10 @@ def on_frames(track: Track, targets: Iterable[str], frames: int) -> tuple[np.nda
             f"{TOLERATED_ROWS} at most; check that the file belongs to this video and has its frame rate."
         )
     picked, usable = track.pick(targets)
-    shared = min(rows, frames)
-    valid = np.zeros(frames, bool)
-    valid[:shared] = usable[:shared]
-    values = np.zeros((frames, picked.shape[1]), np.float32)
-    values[valid] = picked[:shared][usable[:shared]]
-    return values, valid
+    frame = np.arange(frames)
+    row = frame.clip(max=rows - 1)
+    valid = usable[row] & (frame < rows)
+    return np.where(valid[:, None], picked[row], np.float32(0)), valid
 
 
 def on_rows(
@@ -94,19 +93,16 @@ def on_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Truth and prediction (n, targets) on those rows of a timed track that are annotated and lie in the video.
 
-    time (T,) of the frames, prediction (T, targets). A row with an end gets the mean of the frames in it; any
-    other row what `resample` gives.
+    time (T,) of the frames, prediction (T, targets). A row with an end gets the mean of the frames in it; any other
+    row what `resample` gives.
     """
     values, usable = track.pick(targets)
+    everywhere = np.ones(len(time), bool)
     if track.end is not None:
-        first = np.searchsorted(time, track.time - SLACK)
-        stop = np.searchsorted(time, track.end - SLACK)
-        total = np.concatenate([np.zeros((1, prediction.shape[1])), np.cumsum(prediction, axis=0)])
-        rows = usable & (stop > first)
-        laid = (total[stop] - total[first]) / np.maximum(stop - first, 1)[:, None]
+        laid, there = mean_between(time, prediction, everywhere, track.time - SLACK, track.end - SLACK)
     else:
-        laid, there = resample(time, prediction, np.ones(len(time), bool), track.time)
-        rows = usable & there
+        laid, there = resample(time, prediction, everywhere, track.time)
+    rows = usable & there
     return values[rows].astype(np.float64), laid[rows]
 
 
@@ -123,7 +119,7 @@ def resample(time: np.ndarray, values: np.ndarray, valid: np.ndarray, at: np.nda
         return np.zeros((len(at), values.shape[1])), np.zeros(len(at), bool)
     spacing, step = _spacing(time), _spacing(at)
     if step > spacing * ADJACENT:
-        return _mean_around(time, values, valid, at, step / 2)
+        return mean_between(time, values, valid, at - step / 2 - SLACK, at + step / 2 - SLACK)
     after = np.searchsorted(time, at, side="right").clip(1, max(len(time) - 1, 1)).clip(max=len(time) - 1)
     before = (after - 1).clip(min=0)
     gap = time[after] - time[before]
@@ -139,9 +135,11 @@ def resample(time: np.ndarray, values: np.ndarray, valid: np.ndarray, at: np.nda
     return np.where(there[:, None], laid, 0), there
 
 
-def _mean_around(time, values, valid, at, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    first = np.searchsorted(time, at - reach - SLACK)
-    stop = np.searchsorted(time, at + reach - SLACK)
+def mean_between(
+    time: np.ndarray, values: np.ndarray, valid: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each span low ≤ t < high (T,) the mean of the valid rows (N, targets) in it, and whether there is one."""
+    first, stop = np.searchsorted(time, low), np.searchsorted(time, high)
     total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(np.where(valid[:, None], values, 0), axis=0)])
     count = np.concatenate([[0], np.cumsum(valid)])
     rows = count[stop] - count[first]
@@ -151,13 +149,6 @@ def _mean_around(time, values, valid, at, reach: float) -> tuple[np.ndarray, np.
 def _spacing(time: np.ndarray) -> float:
     """Median seconds between rows; a single row stands for one second."""
     return float(np.median(np.diff(time))) if len(time) > 1 else 1.0
-
-
-def _in_spans(start, end, values, usable, time) -> tuple[np.ndarray, np.ndarray]:
-    """Each moment gets the row whose span start ≤ t < end it lies in."""
-    row = np.searchsorted(start, time + SLACK, side="right") - 1
-    valid = (row >= 0) & (time < end[row] - SLACK) & usable[row]
-    return np.where(valid[:, None], values[row], 0), valid
 
 
 def _check_length(track: Track, time: np.ndarray) -> None:

@@ -37,8 +37,7 @@ def cut(frames: int, length: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
 def overlap_mean(predictions: np.ndarray, starts: np.ndarray, frames: int) -> np.ndarray:
     """Each frame's prediction: the mean over the windows that cover it.
 
-    predictions (W, L, targets), starts (W,) as given by `cut` → (frames, targets) float64. Padding is left
-    out.
+    predictions (W, L, targets), starts (W,) as given by `cut` → (frames, targets) float64. Padding is left out.
     """
     total = np.zeros((frames, predictions.shape[2]))
     count = np.zeros((frames, 1))
@@ -83,9 +82,7 @@ class Normalisation:
         return cls(mean, std)
 
     def to(self, device: str | torch.device) -> Normalisation:
-        return Normalisation(
-            {m: t.to(device) for m, t in self.mean.items()}, {m: t.to(device) for m, t in self.std.items()}
-        )
+        return Normalisation(*({m: t.to(device) for m, t in each.items()} for each in (self.mean, self.std)))
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,6 @@ class Windows:
         `seed` draws evenly from those there are."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).to(self.first.device)
-        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator)
-        views = views.to(self.first.device)
+        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator).to(self.first.device)
         for which, view in zip(order.split(batch), views.split(batch), strict=True):
             yield self.gather(which, view)

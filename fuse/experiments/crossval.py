@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from affuse.errors import UsageError
 from affuse.features import FeatureStore
-from affuse.files import as_path, file_name, make_folder, write_text
+from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
-from affuse.fuse.reports.tables import write_json
+from affuse.fuse.reports.tables import write_csv, write_json
 from affuse.fuse.scoring.evaluate import judge, pairs, score_pairs
 from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
 from affuse.fuse.scoring.predict import by_video
@@ -96,9 +95,8 @@ def crossval(
     whose features or labels have changed is trained anew, and a warning says what has.
 
     on_epoch hears (fold, row of metrics), on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
-    all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble":
-    {"method", "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that
-    name a split.
+    all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
+    "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that name a split.
     """
     settings, store = settings or TrainSettings(), as_store(store)
     out = as_path("a folder for the runs of the folds", out)
@@ -106,20 +104,21 @@ def crossval(
         raise UsageError("The setting `validation` names one split; cross-validation makes its own. Leave it out.")
     if ensemble not in METHODS:
         raise UsageError(f"Unknown ensemble {ensemble!r}. Known: {', '.join(METHODS)}.")
-    _write_folds(out, folds)
+    make_folder(out)
+    held = sorted((video, fold.name) for fold in folds for video in fold.validation)
+    write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
     runs: list[Run] = []
     for fold in folds:
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
-        path = out / file_name(fold.name)
-        folder, data = RunFolder(path), fingerprint(store, labels, own.validation, own.resplit)
+        folder, data = RunFolder(out / file_name(fold.name)), fingerprint(store, labels, own.validation, own.resplit)
         if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
             log.warning("fold %s is trained anew: %s", fold.name, changed)
             folder.discard()
         finished = folder.holds(own, data)
         if not finished:
-            train(store, labels, path, own, lambda row, name=fold.name: on_epoch(name, row))
+            train(store, labels, folder.path, own, lambda row, name=fold.name: on_epoch(name, row))
         on_fold(fold.name, not finished)
-        runs.append(load_run(path).on(settings.device))
+        runs.append(load_run(folder.path).on(settings.device))
     result = _out_of_fold(runs, folds, store, labels, out)
     result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
     if score_test:
@@ -130,15 +129,6 @@ def crossval(
     return result
 
 
-def _write_folds(out: Path, folds: Sequence[Fold]) -> None:
-    make_folder(out)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "fold"])
-    writer.writerows(sorted((video, fold.name) for fold in folds for video in fold.validation))
-    write_text(out / "folds.csv", text.getvalue())
-
-
 def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path) -> dict:
     found, each, left_out = {}, {}, {}
     for run, fold in zip(runs, folds, strict=True):
@@ -146,13 +136,10 @@ def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path
         own = pairs(corpus, prediction)
         found |= own
         left_out |= corpus.left_out
-        for name, made in by_video(corpus, prediction).items():
-            made.write_csv(out / "predictions" / f"{file_name(name)}.csv")
-        each[fold.name] = {
-            "videos": len(own),
-            "best_epoch": run.best["epoch"],
-            "ccc": score_pairs(own, corpus.targets)["ccc"],
-        }
+        for made in by_video(corpus, prediction).values():
+            made.save(out / "predictions", figures=False)
+        agreement = score_pairs(own, corpus.targets)["ccc"]
+        each[fold.name] = {"videos": len(own), "best_epoch": run.best["epoch"], "ccc": agreement}
     return {
         "run": str(out),
         "partition": f"out of {len(runs)} folds",
@@ -167,8 +154,8 @@ def _others(runs: Sequence[Run], folds, store: FeatureStore, out: Path, method: 
     held = {video for fold in folds for video in fold.validation}
 
     def save(here: Run, corpus: Corpus) -> None:
-        ((video, made),) = by_video(corpus, predict_together(runs, corpus, method)).items()
-        made.write_csv(out / "ensemble" / f"{file_name(video)}.csv")
+        (made,) = by_video(corpus, predict_together(runs, corpus, method)).values()
+        made.save(out / "ensemble", figures=False)
 
     others = [video for video in store.ids if video not in held]
     written, failed = runs[0].each_video(store, others, str(runs[0].device), save)

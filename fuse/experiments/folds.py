@@ -87,10 +87,7 @@ def read_videos(path: Path, labelled: Iterable[str], test: Iterable[str] = ()) -
 def listed_folds(table: VideoTable, column: str = FOLD) -> list[Fold]:
     """A fold for each value of a column: those videos validate in it. Raises UsageError where that is one fold only,
     AffuseError where a subject is in two, naming file and lines."""
-    values = table.column(column)
-    if SUBJECT in table.columns:
-        _check_subjects(table, values)
-    return _folds(table.path, values)
+    return _folds(table, table.column(column))
 
 
 def grouped_folds(table: VideoTable, k: int, column: str = SUBJECT, seed: int = 0) -> list[Fold]:
@@ -112,14 +109,13 @@ def grouped_folds(table: VideoTable, k: int, column: str = SUBJECT, seed: int = 
         number = filled.index(min(filled))
         filled[number] += len(groups[group])
         values |= dict.fromkeys(groups[group], str(number))
-    if SUBJECT in table.columns:
-        _check_subjects(table, values)
-    return _folds(table.path, values)
+    return _folds(table, values)
 
 
-def _check_subjects(table: VideoTable, values: dict[str, str]) -> None:
+def _folds(table: VideoTable, values: dict[str, str]) -> list[Fold]:
+    """A fold for each of the values {video: fold}."""
     first: dict[str, str] = {}
-    for video, subject in table.column(SUBJECT).items():
+    for video, subject in table.column(SUBJECT).items() if SUBJECT in table.columns else ():
         other = first.setdefault(subject, video)
         if values[video] != values[other]:
             raise AffuseError(
@@ -127,10 +123,7 @@ def _check_subjects(table: VideoTable, values: dict[str, str]) -> None:
                 f"{table.lines[other]}) and in fold {values[video]} with {video!r} (line {table.lines[video]}). A "
                 "person in training and validation makes the score too good; keep a subject's videos together."
             )
-
-
-def _folds(path: Path, values: dict[str, str]) -> list[Fold]:
     names = sorted(set(values.values()))
     if len(names) < 2:
-        raise UsageError(f"{path} gives one fold only ({', '.join(names)}); nothing would be left to train on.")
+        raise UsageError(f"{table.path} gives one fold only ({', '.join(names)}); nothing would be left to train on.")
     return [Fold(name, tuple(sorted(v for v in values if values[v] == name))) for name in names]

@@ -30,12 +30,15 @@ from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
 from affuse.fuse.models.spec import VARIANTS, ModelSettings
 from affuse.fuse.scoring.evaluate import pairs, score_pairs
-from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap, students_t
+from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
 from affuse.fuse.training.run import load_run
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import train
 
+log = logging.getLogger("affuse")
+
+DATA = "data.json"  # what all runs are made from
 ALL = "all"
 NAME = re.compile(r"(?s)((?:.*\.py:)?[^:@]*)(?::([^@]*))?(?:@(.*))?")  # model, variant, modalities
 
@@ -156,11 +159,6 @@ def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, 
     return Entry(name, resolved, model.targets, identity)
 
 
-log = logging.getLogger("affuse")
-
-DATA = "data.json"  # what all runs are made from
-
-
 @dataclass(frozen=True)
 class Trials:
     """What every model and seed came to on the validation videos.
@@ -180,21 +178,17 @@ class Trials:
     def summary(self) -> pd.DataFrame:
         """One row per model, in order: mean and sample standard deviation over seeds (NaN for one seed) of each CCC.
 
-        Columns: for every target and mean, `<name>` and `<name>_sd`; then seeds, videos, parameters,
-        seconds_per_epoch.
+        Columns: for every target and mean, `<name>` and `<name>_sd`; then seeds, videos, parameters, seconds_per_epoch.
         """
         columns = [*self.targets, "mean"]
         grouped = self.scores.groupby("model", sort=False)
-        mean, spread = grouped[columns].mean(), grouped[columns].std(ddof=1)
-        table = {}
-        for column in columns:
-            table |= {column: mean[column], f"{column}_sd": spread[column]}
-        table |= {
-            "seeds": grouped.size(),
-            "videos": grouped["videos"].min(),
-            "parameters": grouped["parameters"].first(),
-        }
-        return pd.DataFrame({**table, "seconds_per_epoch": grouped["seconds_per_epoch"].median()})
+        scores = grouped[columns].mean().join(grouped[columns].std(ddof=1).add_suffix("_sd"))
+        return scores[[name for column in columns for name in (column, f"{column}_sd")]].assign(
+            seeds=grouped.size(),
+            videos=grouped["videos"].min(),
+            parameters=grouped["parameters"].first(),
+            seconds_per_epoch=grouped["seconds_per_epoch"].median(),
+        )
 
     def difference(self, one: str, other: str) -> tuple[Difference, int]:
         """The paired bootstrap of CCC(one) − CCC(other), and how many videos both have predictions for."""
@@ -202,7 +196,7 @@ class Trials:
         if not videos:
             raise AffuseError(f"{one} and {other} have no video in common that both can predict.")
         pair = (np.stack([self.sums[name][video] for video in videos], 1) for name in (one, other))
-        return paired_bootstrap(*pair, interval=students_t), len(videos)
+        return paired_bootstrap(*pair), len(videos)
 
     def differences(self, reference: str, others: Iterable[str]) -> pd.DataFrame:
         """CCC of the reference less that of every other model, one row per model and target (the mean last).
@@ -213,9 +207,8 @@ class Trials:
         rows = []
         for name in others:
             found, videos = self.difference(reference, name)
-            columns = (found.value, found.low, found.high, found.above_zero)
-            for target, *values in zip([*self.targets, "mean"], *(c.tolist() for c in columns), strict=True):
-                rows.append([name, target, videos, *values])
+            columns = zip([*self.targets, "mean"], *(column.tolist() for column in found), strict=True)
+            rows += [[name, target, videos, *values] for target, *values in columns]
         columns = ["model", "target", "videos", "difference", "low", "high", "above_zero"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -265,12 +258,11 @@ def run_trials(
         list(seeds),
         pd.DataFrame(scores),
         {(e.name, seed): histories[e.identity, seed] for e in entries for seed in seeds},
-        {e.name: _stack([sums[e.identity, seed] for seed in seeds]) for e in entries},
+        {
+            e.name: {v: np.stack([sums[e.identity, seed][v] for seed in seeds]) for v in sums[e.identity, seeds[0]]}
+            for e in entries
+        },
     )
-
-
-def _stack(seeds: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {video: np.stack([sums[video] for sums in seeds]) for video in seeds[0]}
 
 
 def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: str) -> tuple[dict, pd.DataFrame, dict]:

@@ -30,14 +30,11 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     source names the file in the message. Raises UsageError saying how the weights differ: tensors that are
     missing, tensors the model has no place for, tensors of another shape.
     """
-    own = model.state_dict()
-    differences = [f"{k} is missing" for k in own if k not in state]
-    differences += [f"{k} has no place in the model" for k in state if k not in own]
-    differences += [
-        f"{k} is {tuple(state[k].shape)} in the file and {tuple(v.shape)} in the model"
-        for k, v in own.items()
-        if k in state and state[k].shape != v.shape
-    ]
+    own, given = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (model.state_dict(), state))
+    differences = [f"{k} is missing" for k in own if k not in given]
+    differences += [f"{k} has no place in the model" for k in given if k not in own]
+    reshaped = [k for k in own if k in given and own[k] != given[k]]
+    differences += [f"{k} is {given[k]} in the file and {own[k]} in the model" for k in reshaped]
     if differences:
         more = len(differences) - NAMED
         rest = f"; and {more} more" if more > 0 else ""

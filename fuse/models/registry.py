@@ -11,18 +11,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 
 from torch.nn import functional as F
 
 from affuse.config import nearest, resolve
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import UsageError
 from affuse.fuse.models.attention import (
     EQUATIONS,
     CrossAttention,
@@ -32,6 +30,7 @@ from affuse.fuse.models.attention import (
 )
 from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
 from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
+from affuse.plugins import run_file, said, split
 
 AUDIO_VISUAL = ("visual", "audio")
 TCN_RCMA = {"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)}
@@ -59,6 +58,21 @@ def recursive(joint: str, unused_fc: tuple[str, ...] = (), **fields) -> ModelSpe
     )
 
 
+gated = partial(
+    recursive, "all", paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)", standard=AUDIO_VISUAL, l2="encoded"
+)
+of_lstms = partial(
+    recursive,
+    "all",
+    standard=AUDIO_VISUAL,
+    encoder="bilstm",
+    channels=LSTM_512,
+    l2="features",
+    fusion=ConcatenationBiLSTM,
+    head=HEAD_RJCA,
+    head_dropout=0.6,
+)
+
 MODELS: dict[str, ModelSpec] = {
     "rjcma": recursive(
         "all",
@@ -74,47 +88,13 @@ MODELS: dict[str, ModelSpec] = {
         channels=TCN_RCMA,
         head=HEAD_LINEAR,
     ),
-    "grjca": recursive(
-        "all",
-        title="Gated Recursive Joint Cross-Attention",
-        paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
-        standard=AUDIO_VISUAL,
-        gates="grjca",
-        l2="encoded",
-    ),
-    "hgrjca": recursive(
-        "all",
-        title="Hierarchically Gated Recursive Joint Cross-Attention",
-        paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
-        standard=AUDIO_VISUAL,
-        gates="hgrjca",
-        l2="encoded",
-    ),
-    "dca": recursive(
-        "all",
-        title="Dynamic Cross-Attention",
-        paper="Praveen, Alam, 2024, ICME",
-        standard=AUDIO_VISUAL,
-        gates="dca",
-        encoder="bilstm",
-        channels=LSTM_512,
-        l2="features",
-        fusion=ConcatenationBiLSTM,
-        head=HEAD_RJCA,
-        head_dropout=0.6,
-    ),
-    "rjca": recursive(
-        "all",
+    "grjca": gated(title="Gated Recursive Joint Cross-Attention", gates="grjca"),
+    "hgrjca": gated(title="Hierarchically Gated Recursive Joint Cross-Attention", gates="hgrjca"),
+    "dca": of_lstms(title="Dynamic Cross-Attention", paper="Praveen, Alam, 2024, ICME", gates="dca"),
+    "rjca": of_lstms(
         title="Recursive Joint Cross-Attention with LSTMs",
         paper="Praveen, Granger, Cardinal, 2023, ICASSP",
-        standard=AUDIO_VISUAL,
         recursions=both(1),
-        encoder="bilstm",
-        channels=LSTM_512,
-        l2="features",
-        fusion=ConcatenationBiLSTM,
-        head=HEAD_RJCA,
-        head_dropout=0.6,
     ),
     "jca": ModelSpec(
         title="Joint Cross-Attention",
@@ -222,7 +202,7 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
     """
     path, model = split(name)
     if path:
-        shelf = _run_file(path, *_read(path, sha256))
+        shelf = _registered(path, *_read(path, sha256))
         if model not in shelf:
             there = nearest(model, shelf) if shelf else '. Write @register("NAME") above its block.'
             raise UsageError(f"{path} registers no model {model!r}{there}")
@@ -230,26 +210,19 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
     offered = installed()
     known("model", name, {**MODELS, **OWN, **offered})
     if name not in {**MODELS, **OWN}:
+        package = offered[name].value
         try:
             offered[name].load()
         except Exception as error:
-            raise UsageError(
-                f"Model {name!r} comes with {offered[name].value}, which cannot be loaded: {_why(error)}."
-            ) from error
+            raise UsageError(f"Model {name!r} comes with {package}, which cannot be loaded: {said(error)}.") from error
         if name not in OWN:
-            raise UsageError(f"{offered[name].value} promises a model {name!r} and registers none of that name.")
+            raise UsageError(f"{package} promises a model {name!r} and registers none of that name.")
     return MODELS.get(name) or OWN[name]
 
 
 def installed() -> dict[str, EntryPoint]:
     """{name: where it is} of the models that installed packages offer."""
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-
-
-def split(name: str) -> tuple[Path | None, str]:
-    """FILE.py:NAME as the whole path and NAME; None and the name where no file is named."""
-    file, _, model = (f"{name}:" if name.endswith(".py") else name).rpartition(":")
-    return (Path(file).expanduser().resolve(), model) if file.endswith(".py") else (None, name)
 
 
 def located(name: str, folder: Path | None = None) -> str:
@@ -284,24 +257,16 @@ def _read(path: Path, sha256: str | None) -> tuple[bytes, str]:
     raise UsageError(f"{problems[0].upper()}{problems[1:]}. {advice}")
 
 
-def _run_file(path: Path, content: bytes, sha256: str) -> dict[str, ModelSpec]:
+def _registered(path: Path, content: bytes, sha256: str) -> dict[str, ModelSpec]:
     """What the file registers. Once for each content, so that models of one file share their classes."""
     if sha256 not in _files:
-        module, shelf = ModuleType(f"affuse_model_{sha256[:16]}"), {}
-        module.__file__, sys.modules[module.__name__] = str(path), module
-        _shelves.append(shelf)
+        _shelves.append({})
         try:
-            exec(compile(content, str(path), "exec"), vars(module))  # noqa: S102 - the file that was named
-        except Exception as error:
-            raise UsageError(f"Model file {path} cannot be run: {_why(error)}.") from error
+            run_file("model", path, content)
         finally:
-            _shelves.pop()
+            shelf = _shelves.pop()
         _files[sha256] = {name: replace(spec, sha256=sha256) for name, spec in shelf.items()}
     return _files[sha256]
-
-
-def _why(error: Exception) -> str:
-    return str(error).rstrip(".") if isinstance(error, AffuseError) else f"{type(error).__name__}: {error}"
 
 
 def resolve_options(name: str, widths: dict[str, int], sha256: str | None = None, **settings) -> Options:

@@ -139,10 +139,8 @@ def known(what: str, value, names) -> None:
 
 def _widths(name: str, spec: ModelSpec, widths: dict[str, int]) -> dict[str, int]:
     if not isinstance(widths, dict):
-        raise UsageError(
-            "widths must be a dictionary {modality: width}, for example {'visual': 2048, 'audio': 128}, "
-            f"not {widths!r}."
-        )
+        like = "widths must be a dictionary {modality: width}, for example {'visual': 2048, 'audio': 128}"
+        raise UsageError(f"{like}, not {widths!r}.")
     for m, width in widths.items():
         known("modality", m, MODALITIES)
         if not isinstance(width, int) or isinstance(width, bool) or width < 1:
@@ -150,9 +148,8 @@ def _widths(name: str, spec: ModelSpec, widths: dict[str, int]) -> dict[str, int
     fewest, most = spec.modalities
     if not fewest <= len(widths) <= most:
         takes = f"exactly {fewest}" if fewest == most else f"{fewest} to {most}"
-        raise UsageError(
-            f"Model {name!r} takes {takes} modalities, not {len(widths)} ({', '.join(widths)}): {spec.why}."
-        )
+        given = f"{len(widths)} ({', '.join(widths)})"
+        raise UsageError(f"Model {name!r} takes {takes} modalities, not {given}: {spec.why}.")
     return {m: widths[m] for m in MODALITIES if m in widths}
 
 
@@ -165,19 +162,16 @@ def _recursions(name: str, spec: ModelSpec, asked: ModelSettings) -> int:
         what = "makes one pass through its attention" if spec.block else "has no attention to repeat"
         raise UsageError(f"Model {name!r} {what}; recursions={recursions} means nothing to it. Leave it out.")
     if asked.tied and recursions < 2:
-        what = "tied=True shares weights between recursions"
-        raise UsageError(f"{what}; model {name!r} has {recursions} of them.")
+        raise UsageError(f"tied=True shares weights between recursions; model {name!r} has {recursions} of them.")
     return recursions
 
 
 def _gates(name: str, spec: ModelSpec, gates: str, recursions: int) -> str:
     gates = spec.gates if gates == "spec" else gates
     if gates != "none" and not spec.recursive:
-        what = f"gates={gates!r} choose among the results of recursions"
-        raise UsageError(f"{what}, which {name!r} does not have.")
+        raise UsageError(f"gates={gates!r} choose among the results of recursions, which {name!r} does not have.")
     if gates != "none" and not recursions:
-        what = f"Model {name!r} gates the results of its recursions"
-        raise UsageError(f"{what}; with recursions=0 there are none.")
+        raise UsageError(f"Model {name!r} gates the results of its recursions; with recursions=0 there are none.")
     return gates
 
 

@@ -1,4 +1,4 @@
-"""Figures: learning curves, predictions over time, ablations, attention made visible. From arrays and tables alone.
+"""Figures: learning curves, predictions over time, ablations, attention made visible. From plain values alone.
 
 Every figure is drawn on its own canvas, so nothing of pyplot's global state is touched and no display is needed.
 """
@@ -17,6 +17,8 @@ from affuse.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from affuse.fuse.scoring.predict import Prediction
 
 STROKES = ("-", "--", ":", "-.")
 COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
@@ -39,26 +41,20 @@ def learning_curve(history: list[dict]) -> Figure:
     return figure
 
 
-def traces(
-    title: str,
-    time: np.ndarray,
-    targets: Sequence[str],
-    prediction: np.ndarray,
-    present: np.ndarray,
-    truth: np.ndarray | None = None,
-) -> Figure:
-    """Each target over a video's time (T,): prediction (T, targets), truth where it is known (NaN elsewhere).
+def traces(prediction: Prediction, truth: np.ndarray | None = None) -> Figure:
+    """Each target of a prediction over time, and the truth (T, targets) where it is known (NaN elsewhere).
 
-    Frames without any modality (present (T,) False) are shaded.
+    Frames without any modality are shaded.
     """
+    targets, time = prediction.targets, prediction.time
     figure, axes = new_figure(len(targets), 1.2 + 2.2 * len(targets))
     for i, (axis, target) in enumerate(zip(axes, targets, strict=True)):
         if truth is not None:
             axis.plot(time, truth[:, i], color="0.45", label="annotated")
-        axis.plot(time, prediction[:, i], color=colour(target, i), label="predicted")
-        _ground(axis, time, present, f"{target} (−1 to 1)")
+        axis.plot(time, prediction.values[:, i], color=colour(target, i), label="predicted")
+        _ground(axis, time, prediction.valid, f"{target} (−1 to 1)")
         axis.legend(loc="upper right", ncols=3, fontsize="small")
-    axes[0].set_title(title)
+    axes[0].set_title(prediction.id)
     axes[-1].set_xlabel("time (s)")
     return figure
 

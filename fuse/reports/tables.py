@@ -31,9 +31,9 @@ def aligned(head: list[str], rows: list[list[str]], justify: Callable[[str, int]
     ]
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """A table in full precision, without its index."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+    """A table without its index, in full precision unless a format is given."""
+    write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
 
 
 def write_json(path: Path, facts: dict) -> None:
@@ -133,11 +133,8 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     lines = aligned(*model_cells(table))
     if len(differences):
         mean = differences[differences["target"] == "mean"]
-        lines += [
-            "",
-            f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):",
-        ]
-        lines += aligned(*difference_cells(mean))
+        title = f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):"
+        lines += ["", title, *aligned(*difference_cells(mean))]
     return "\n".join(lines)
 
 

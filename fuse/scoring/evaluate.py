@@ -3,14 +3,13 @@ come through here, so the CCC that training records is the one that `evaluate` p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import Corpus
-from affuse.fuse.data.track import on_rows
+from affuse.fuse.data.track import SLACK, mean_between, on_rows
 from affuse.fuse.scoring.metrics import METRICS, OF_SCORES, Pairs, bootstrap, ccc, each_target, permuted
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds tried for the moving mean; 0 is none
@@ -40,10 +39,8 @@ def smooth(time: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
     are."""
     if not seconds:
         return values
-    first = np.searchsorted(time, time - seconds / 2 - 1e-6)
-    stop = np.searchsorted(time, time + seconds / 2 + 1e-6)
-    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return (total[stop] - total[first]) / (stop - first)
+    reach = seconds / 2 + SLACK
+    return mean_between(time, values[:, None], np.ones(len(time), bool), time - reach, time + reach)[0][:, 0]
 
 
 def later(time: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
@@ -51,18 +48,12 @@ def later(time: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
     return np.interp(time - seconds, time, values)
 
 
-def fit(
-    corpus: Corpus,
-    prediction: np.ndarray,
-    pairs: Callable[[Corpus, np.ndarray], Pairs],
-    smoothing: str = "none",
-    delay: str = "none",
-) -> Adjustment:
+def fit(corpus: Corpus, prediction: np.ndarray, smoothing: str = "none", delay: str = "none") -> Adjustment:
     """The smoothing and delay of each target; where they are fitted, those with the best CCC on `corpus`, which must
     then be training videos.
 
-    Each is "none", "fit", or a number of seconds. Smoothing is chosen first, then the delay. `pairs` brings truth
-    and prediction together as scoring does. Raises UsageError for anything else.
+    Each is "none", "fit", or a number of seconds. Smoothing is chosen first, then the delay. Raises UsageError for
+    anything else.
     """
     smoothings, delays = _choices("--smooth", smoothing, SMOOTHINGS), _choices("--delay", delay, DELAYS)
     chosen = Adjustment(dict.fromkeys(corpus.targets, smoothings[0]), dict.fromkeys(corpus.targets, delays[0]))
@@ -74,9 +65,9 @@ def fit(
             settings |= dict.fromkeys(corpus.targets, seconds)
             found = pairs(corpus, chosen(corpus, prediction)).values()
             x, y = (np.concatenate(side) for side in zip(*found, strict=True))
-            scores.append(each_target(ccc, x, y)[:-1])
-        best = np.argmax(scores, axis=0)  # the first of equals: the smallest change
-        settings |= {target: choices[best[k]] for k, target in enumerate(corpus.targets)}
+            scores.append(each_target(ccc, corpus.targets, x, y))
+        # argmax takes the first of equals: the smallest change
+        settings |= {target: choices[np.argmax([each[target] for each in scores])] for target in corpus.targets}
     return chosen
 
 
@@ -97,10 +88,9 @@ def _choices(option: str, text: str, grid: tuple[float, ...]) -> tuple[float, ..
 def score(corpus: Corpus, prediction: np.ndarray) -> dict:
     """Agreement of a prediction (F, targets) with the corpus's labels, over its annotated frames.
 
-    ccc, pearson, rmse: {target: …, "mean": …} over the concatenation of all videos (the challenge's
-    definition); ccc_per_video: the mean over videos of each one's own CCC; per_video: {id: {"frames", target:
-    CCC …}}. Where labels have a clock of their own, "frames" counts their rows. Raises AffuseError when no frame
-    is annotated.
+    ccc, pearson, rmse: {target: …, "mean": …} over the concatenation of all videos (the challenge's definition);
+    ccc_per_video: the mean over videos of each one's own CCC; per_video: {id: {"frames", target: CCC …}}. Where labels
+    have a clock of their own, "frames" counts their rows. Raises AffuseError when no frame is annotated.
     """
     return {**score_pairs(pairs(corpus, prediction), corpus.targets), "left_out": dict(corpus.left_out)}
 
@@ -126,18 +116,14 @@ def score_pairs(pairs: Pairs, targets: list[str]) -> dict:
     if not pairs:
         raise AffuseError("None of the frames to score is annotated: every label row is -5, or there is none.")
     x, y = (np.concatenate(side) for side in zip(*pairs.values(), strict=True))
-    own = {video: _named(targets, ccc, *pair) for video, pair in pairs.items()}
+    own = {video: each_target(ccc, targets, *pair) for video, pair in pairs.items()}
     return {
         "videos": len(pairs),
         "frames": len(x),
-        **{name: _named(targets, metric, x, y) for name, metric in METRICS.items()},
+        **{name: each_target(metric, targets, x, y) for name, metric in METRICS.items()},
         "ccc_per_video": {key: float(np.mean([each[key] for each in own.values()])) for key in (*targets, "mean")},
         "per_video": {video: {"frames": len(pairs[video][0]), **each} for video, each in own.items()},
     }
-
-
-def _named(targets: list[str], metric: Callable, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    return dict(zip((*targets, "mean"), each_target(metric, x, y), strict=True))
 
 
 def judge(pairs: Pairs, targets: list[str], permutations: int = 0) -> dict:

@@ -8,8 +8,8 @@ prediction is constant, ρ_c and r are 0: a constant carries nothing that one co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,27 +28,26 @@ OF_DIFFERENCES = f"{INTERVAL}, on the plain scale"
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # of each video: truth, prediction (n, targets)
 
 
-def concordance(covariance, var_x, var_y, offset):
-    """ρ_c, element by element; a constant has a variance of exactly 0."""
-    constant = (var_x == 0) | (var_y == 0)
-    spread = var_x + var_y + offset**2
-    return np.where(constant, 0, 2 * covariance / np.where(constant, 1, spread))
+def concordance(covariance, variances, offset, floor=0.0):
+    """ρ_c, element by element, of arrays and of tensors; variances is var x + var y, floor keeps it from 0 / 0."""
+    return 2 * covariance / (variances + offset**2 + floor)
 
 
-def correlation(covariance, var_x, var_y, offset):
-    """Pearson's r, element by element; a constant has a variance of exactly 0."""
+def _agreement(covariance, var_x, var_y, offset) -> np.ndarray:
+    """ρ_c and Pearson's r, each element by element; a constant has a variance of exactly 0."""
     constant = (var_x == 0) | (var_y == 0)
-    return np.where(constant, 0, covariance / np.where(constant, 1, np.sqrt(var_x * var_y)))
+    rho = concordance(covariance, np.where(constant, 1, var_x + var_y), offset)
+    return np.where(constant, 0, [rho, covariance / np.where(constant, 1, np.sqrt(var_x * var_y))])
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
     """CCC of two series (N,), in float64. 0 where either is constant; NaN only for N = 0."""
-    return _of_series(concordance, truth, prediction)
+    return float(_of_series(truth, prediction)[0])
 
 
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Pearson's r of two series (N,), in float64. 0 where either is constant; NaN only for N = 0."""
-    return _of_series(correlation, truth, prediction)
+    return float(_of_series(truth, prediction)[1])
 
 
 def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -60,20 +59,20 @@ def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
 METRICS = {"ccc": ccc, "pearson": pearson, "rmse": rmse}
 
 
-def _of_series(measure: Callable, truth: np.ndarray, prediction: np.ndarray) -> float:
+def _of_series(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     if not x.size:
-        return float("nan")
+        return np.full(2, np.nan)
     dx, dy = x - x.mean(), y - y.mean()
     # Constancy is asked of the values, since rounding may leave a constant's computed variance above 0.
     var_x, var_y = ((d * d).mean() * (z.min() != z.max()) for z, d in ((x, dx), (y, dy)))
-    return float(measure((dx * dy).mean(), var_x, var_y, x.mean() - y.mean()))
+    return _agreement((dx * dy).mean(), var_x, var_y, x.mean() - y.mean())
 
 
-def each_target(metric: Callable, x: np.ndarray, y: np.ndarray) -> list[float]:
-    """A metric of every column of x and y (N, targets), and the mean of them last."""
-    values = [metric(x[:, k], y[:, k]) for k in range(x.shape[1])]
-    return [*values, float(np.mean(values))]
+def each_target(metric: Callable, targets: Iterable[str], x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """A metric of every column of x and y (N, targets) by target, and "mean", the mean of them."""
+    values = {target: metric(x[:, k], y[:, k]) for k, target in enumerate(targets)}
+    return {**values, "mean": float(np.mean(list(values.values())))}
 
 
 def ccc_loss(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
@@ -94,8 +93,8 @@ def ccc_loss(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         dx = torch.where(keep, x - mean_x[:, None], 0)
         dy = torch.where(keep, y - mean_y[:, None], 0)
         covariance = (dx * dy).sum(1) / n
-        spread = ((dx * dx).sum(1) + (dy * dy).sum(1)) / n + (mean_x - mean_y) ** 2
-        rho = 2 * covariance / (spread + EPSILON)
+        variances = ((dx * dx).sum(1) + (dy * dy).sum(1)) / n
+        rho = concordance(covariance, variances, mean_x - mean_y, EPSILON)
         usable = (frames >= 2).expand_as(rho)
         return torch.where(usable, 1 - rho, 0).sum() / usable.sum().clamp(min=1)
 
@@ -117,16 +116,12 @@ def scores_of_moments(sums: np.ndarray) -> dict[str, np.ndarray]:
     """ccc, pearson and rmse, each (…, targets), from summed moments (…, 6, targets)."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -2, 0)
     mean_x, mean_y = x / n, y / n
-    covariance, offset = xy / n - mean_x * mean_y, mean_x - mean_y
     var_x, var_y = (
         np.where(square - mean**2 > ROUNDING * square, square - mean**2, 0)
         for square, mean in ((xx / n, mean_x), (yy / n, mean_y))
     )
-    return {
-        "ccc": concordance(covariance, var_x, var_y, offset),
-        "pearson": correlation(covariance, var_x, var_y, offset),
-        "rmse": np.sqrt(((xx - 2 * xy + yy) / n).clip(min=0)),
-    }
+    rho, r = _agreement(xy / n - mean_x * mean_y, var_x, var_y, mean_x - mean_y)
+    return {"ccc": rho, "pearson": r, "rmse": np.sqrt(((xx - 2 * xy + yy) / n).clip(min=0))}
 
 
 def ccc_of_moments(sums: np.ndarray) -> np.ndarray:
@@ -138,7 +133,7 @@ def ccc_of_moments(sums: np.ndarray) -> np.ndarray:
 
 
 def students_t(drawn: np.ndarray, observed: np.ndarray, videos: int) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high of what was observed, given what resamples came to (resamples, …): the one interval that is printed.
+    """Low and high of what was observed, given what resamples came to (resamples, …).
 
     Student's t for V − 1 degrees times the spread of the resamples, widened by √(V / (V − 1)), since resamples spread
     by so much less than new videos would (Efron & Tibshirani 1993, ch. 12 and 13, with videos as the units). Scores
@@ -150,21 +145,15 @@ def students_t(drawn: np.ndarray, observed: np.ndarray, videos: int) -> tuple[np
     return observed - half, observed + half
 
 
-def percentiles(drawn: np.ndarray, observed: np.ndarray, videos: int) -> tuple[np.ndarray, np.ndarray]:
-    """The middle 95 % of the resamples themselves, which is too narrow below some 20 videos."""
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
-
-
 def _fisher(r: np.ndarray) -> np.ndarray:
     return np.arctanh(r.clip(-1 + 1e-12, 1 - 1e-12))
 
 
-def _log(x: np.ndarray) -> np.ndarray:
-    return np.log(x.clip(min=1e-12))
-
-
-SCALES = {"ccc": (_fisher, np.tanh), "pearson": (_fisher, np.tanh), "rmse": (_log, np.exp)}
+SCALES = {
+    "ccc": (_fisher, np.tanh),
+    "pearson": (_fisher, np.tanh),
+    "rmse": (lambda error: np.log(error.clip(min=1e-12)), np.exp),
+}
 
 
 def _resampled(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -174,8 +163,8 @@ def _resampled(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     return np.einsum("rv,...vmt->...rmt", drawn, sums)
 
 
-def bootstrap(pairs: Pairs, targets: list[str], draws: int = RESAMPLES, seed: int = 0) -> dict:
-    """Intervals of the scores on the concatenation, from `draws` draws of as many videos with return.
+def bootstrap(pairs: Pairs, targets: list[str], resamples: int = RESAMPLES, seed: int = 0) -> dict:
+    """Intervals of the scores on the concatenation, from `resamples` draws of as many videos with return.
 
     {"ccc" | "pearson" | "rmse": {target | "mean": [low, high]}}; nothing for fewer than two videos.
     """
@@ -183,10 +172,10 @@ def bootstrap(pairs: Pairs, targets: list[str], draws: int = RESAMPLES, seed: in
     if videos < 2:
         return {}
     sums = _sums(pairs)
-    drawn, observed = (scores_of_moments(part) for part in (_resampled(sums, draws, seed), sums.sum(0, keepdims=True)))
+    drawn, observed = scores_of_moments(_resampled(sums, resamples, seed)), scores_of_moments(sums.sum(0))
     intervals = {}
     for metric, (there, back) in SCALES.items():
-        low, high = students_t(there(_with_mean(drawn[metric])), there(_with_mean(observed[metric]))[0], videos)
+        low, high = students_t(there(_with_mean(drawn[metric])), there(_with_mean(observed[metric])), videos)
         ends = np.stack([back(low), back(high)], axis=1).tolist()
         intervals[metric] = dict(zip((*targets, "mean"), ends, strict=True))
     return intervals
@@ -198,11 +187,9 @@ def _sums(pairs: Pairs) -> np.ndarray:
     return np.stack([moments(x - centre, y - centre) for x, y in pairs.values()])
 
 
-@dataclass(frozen=True)
-class Difference:
-    """CCC of one model less that of another: on the videos as they are, the interval, and the share of resamples
-    above 0. Each is (targets + 1,), the mean over targets last; interval and share are NaN for fewer than 2
-    videos."""
+class Difference(NamedTuple):
+    """CCC of one model less that of another: on the videos as they are, the interval, and the share of resamples above
+    0. Each is (targets + 1,), the mean over targets last; interval and share are NaN for fewer than 2 videos."""
 
     value: np.ndarray
     low: np.ndarray
@@ -210,15 +197,12 @@ class Difference:
     above_zero: np.ndarray
 
 
-def paired_bootstrap(
-    one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, interval: Callable = percentiles
-) -> Difference:
+def paired_bootstrap(one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
     """The difference in CCC between two models over the concatenation of videos.
 
     one, other (seeds, videos, 6, targets): `moments` of every run on the same videos in the same order. A resample
     draws as many videos as there are, with replacement, the same for both models and all seeds; a model's CCC is
     the mean over its seeds, so the interval says what another draw of videos would change, not another seed.
-    interval: `percentiles` or `students_t`.
     """
     one, other = (np.asarray(m, np.float64) for m in (one, other))
     videos = one.shape[1]
@@ -228,7 +212,7 @@ def paired_bootstrap(
         return Difference(value, unknown, unknown, unknown)
     drawn = (ccc_of_moments(_resampled(m, resamples, seed)).mean(0) for m in (one, other))
     differences = _with_mean(np.subtract(*drawn))  # (resamples, targets + 1)
-    return Difference(value, *interval(differences, value, videos), (differences > 0).mean(0))
+    return Difference(value, *students_t(differences, value, videos), (differences > 0).mean(0))
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:
@@ -247,10 +231,8 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
     the share of permutations, with the real order as one of them, that score at least as well as the real order.
     """
     rng = np.random.default_rng(seed)
-    truth = [x for x, _ in pairs.values()]
-    predictions = [y for _, y in pairs.values()]
+    truth, predictions = zip(*pairs.values(), strict=True)
     whole = np.concatenate(truth)
-    observed = each_target(ccc, whole, np.concatenate(predictions))
     scores = []
     for _ in range(times):
         order = rng.permutation(len(truth))
@@ -258,16 +240,13 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
             np.roll(_stretched(predictions[other], len(x)), rng.integers(len(x)), axis=0)
             for other, x in zip(order, truth, strict=True)
         ]
-        scores.append(each_target(ccc, whole, np.concatenate(swapped)))
-    drawn = np.array(scores)  # (times, targets + 1)
-    return {
-        name: {
-            "mean": float(drawn[:, i].mean()),
-            "high": float(np.percentile(drawn[:, i], 95)),
-            "p": float((1 + (drawn[:, i] >= observed[i]).sum()) / (1 + times)),
-        }
-        for i, name in enumerate((*targets, "mean"))
-    }
+        scores.append(each_target(ccc, targets, whole, np.concatenate(swapped)))
+    chance = {}
+    for name, observed in each_target(ccc, targets, whole, np.concatenate(predictions)).items():
+        drawn = np.array([score[name] for score in scores])
+        p = float((1 + (drawn >= observed).sum()) / (1 + times))
+        chance[name] = {"mean": float(drawn.mean()), "high": float(np.percentile(drawn, 95)), "p": p}
+    return chance
 
 
 def _stretched(y: np.ndarray, rows: int) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,11 +13,12 @@ import pandas as pd
 import torch
 
 from affuse.config import nearest
-from affuse.files import as_path, file_name, make_folder, write_text
+from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.reports.figures import save_figure, traces
+from affuse.fuse.reports.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,16 +89,12 @@ class Prediction:
 
     def plot(self, truth: np.ndarray | None = None) -> Figure:
         """Each target over time, and the truth (T, targets) where it is known (NaN elsewhere)."""
-        return traces(self.id, self.time, self.targets, self.values, self.valid, truth)
+        return traces(self, truth)
 
     def write_csv(self, path: Path) -> None:
         """One row per frame: time in seconds, each target, and valid, 1 where some modality was present."""
         make_folder(path.parent)
-        text = io.StringIO()
-        formats = ["%.6f"] * (1 + len(self.targets)) + ["%d"]
-        head = ",".join(["time", *self.targets, "valid"])
-        np.savetxt(text, np.column_stack([self.time, self.values, self.valid]), formats, ",", header=head, comments="")
-        write_text(path, text.getvalue())
+        write_csv(path, self.frame[["time", *self.targets, "valid"]].astype({"valid": int}), "%.6f")
 
     def save(self, folder: Path | str, figures: bool = True) -> dict:
         """Write `<folder>/<video>.csv` and, with `figures`, a figure beside it.
@@ -129,23 +125,16 @@ class Prediction:
         return _html(self, self.frame.to_html(max_rows=10, index=False, float_format="{:.3f}".format))
 
 
-class Predictions(Mapping[str, Prediction]):
+class Predictions(dict[str, Prediction]):
     """Predictions by video id; failed {id: why} are the videos that have none."""
 
     def __init__(self, predictions: Mapping[str, Prediction], failed: Mapping[str, str] | None = None):
-        self._predictions, self.failed = dict(predictions), dict(failed or {})
+        super().__init__(predictions)
+        self.failed = dict(failed or {})
 
-    def __getitem__(self, video: str) -> Prediction:
-        if video in self._predictions:
-            return self._predictions[video]
-        why = f": {self.failed[video]}" if video in self.failed else nearest(video, self._predictions)
+    def __missing__(self, video: str) -> Prediction:
+        why = f": {self.failed[video]}" if video in self.failed else nearest(video, self)
         raise KeyError(f"no prediction of {video!r}{why}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._predictions)
-
-    def __len__(self) -> int:
-        return len(self._predictions)
 
     def table(self) -> pd.DataFrame:
         """One row per video: seconds, frames, valid (the share of frames with any modality), and of every target the
@@ -177,10 +166,9 @@ def _html(shown: object, table: str) -> str:
 
 def by_video(corpus: Corpus, prediction: np.ndarray) -> dict[str, Prediction]:
     """A prediction (F, targets) for all frames of a corpus, video by video."""
-    present = {m: there.cpu().numpy() for m, there in corpus.present.items()}
     made = {}
     for video, name in enumerate(corpus.videos):
         where = corpus.frames(video)
-        own = {m: there[where] for m, there in present.items()}
-        made[name] = Prediction(name, corpus.time[where], tuple(corpus.targets), prediction[where], own)
+        present = {m: there[where].cpu().numpy() for m, there in corpus.present.items()}
+        made[name] = Prediction(name, corpus.time[where], tuple(corpus.targets), prediction[where], present)
     return made

@@ -10,13 +10,13 @@ card.md            the model card                   checkpoint.safetensors  whil
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,9 @@ from affuse.fuse.data.corpus import Fingerprint, changes, keep
 from affuse.fuse.models.registry import code, located
 from affuse.fuse.training.settings import TrainSettings
 from affuse.version import VERSION
+
+if TYPE_CHECKING:
+    from affuse.fuse.training.run import Run
 
 FORMAT = 1  # of everything written by `write_tensors`
 
@@ -97,8 +100,7 @@ class RunFolder:
         else:
             make_folder(self.path)
             head = "# The resolved settings of this run. Train again with --config and this file.\n"
-            text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
-            write_text(self.config, head + text)
+            write_text(self.config, head + yaml.safe_dump(settings.model_dump(), sort_keys=False))
             for name, content in code(settings.model):
                 write_bytes(self.path / name, content)
         if not self.checkpoint.exists():
@@ -119,11 +121,10 @@ class RunFolder:
     def differences(self, settings: TrainSettings) -> list[str]:
         """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
         there, here = read_yaml(self.config), settings.model_dump()
-        copies = [(self.path / name, content) for name, content in code(settings.model)]
         return [
-            f"{copy.name} is not what it was"
-            for copy, content in copies
-            if copy.exists() and copy.read_bytes() != content
+            f"{name} is not what it was"
+            for name, content in code(settings.model)
+            if (copy := self.path / name).exists() and copy.read_bytes() != content
         ] + [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
             for key in dict.fromkeys([*there, *here])
@@ -132,25 +133,20 @@ class RunFolder:
 
     def write_metrics(self, history: list[dict]) -> None:
         """One row per epoch, numbers in full precision."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, history[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_text(self.metrics, text.getvalue())
+        write_text(self.metrics, pd.DataFrame(history).to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
-    def write_model(self, model, weights, normalisation, settings, provenance, best: dict) -> None:
-        """The best weights with everything that is needed to use them."""
-        tensors = prefixed("model", weights)
-        for m in normalisation.mean:
-            tensors |= {f"mean.{m}": normalisation.mean[m], f"std.{m}": normalisation.std[m]}
+    def write_model(self, run: Run) -> None:
+        """The run's weights with everything that is needed to use them."""
+        config, normalisation = run.model.config, run.normalisation
         facts = {
             "version": VERSION,
             "git": git_revision(),
-            "model": {**model.config, "name": located(model.config["name"], self.path)},
-            "settings": settings.model_dump(),
-            "provenance": provenance.as_dict(),
-            "best": best,
+            "model": {**config, "name": located(config["name"], self.path)},
+            "settings": run.settings.model_dump(),
+            "provenance": run.provenance.as_dict(),
+            "best": run.best,
         }
+        tensors = prefixed(model=run.model.state_dict(), mean=normalisation.mean, std=normalisation.std)
         write_tensors(self.model, tensors, facts)
 
 
@@ -184,8 +180,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, facts
 
 
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+def prefixed(**groups: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of all groups, named `group.name`."""
+    return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
 
 def unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -209,8 +206,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def git_revision() -> str:
-    """The commit of the code that runs, with "+" when it has been changed since; empty outside a
-    repository."""
+    """The commit of the code that runs, with "+" when it has been changed since; empty outside a repository."""
     here = ["git", "-C", str(Path(__file__).parent)]
     questions = (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"], ["status", "-suno"])
     try:

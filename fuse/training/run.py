@@ -82,7 +82,7 @@ class Run:
             )
         corpus, prediction = scored = self.predict_partition(features, labels, partition, device, rate)
         basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
-        adjustment = fit(*basis, pairs, smooth, delay)
+        adjustment = fit(*basis, smooth, delay)
         return {
             "run": str(self.path),
             "partition": partition,
@@ -168,8 +168,7 @@ class Run:
         return made, failed
 
     def check_features(self, store: FeatureStore) -> None:
-        """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained
-        on."""
+        """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained on."""
         provenance = store.provenance
         if differences := self.differences(provenance):
             raise AffuseError(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Schedule:
     """Learning rate of every step and the decision to stop, as plain numbers that a checkpoint can hold.
 
-    Epochs and batches count from 0. The plateau rule and the early stop look at epochs after the warm-up
-    only, since the rate of a warm-up epoch says nothing about whether the full rate still helps.
+    Epochs and batches count from 0. The plateau rule and the early stop look at epochs after the warm-up only, since
+    the rate of a warm-up epoch says nothing about whether the full rate still helps.
     """
 
     learning_rate: float

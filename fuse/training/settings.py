@@ -1,7 +1,6 @@
 """Everything that decides a training run, and the presets of the published schedules.
 
-Precedence: preset ← settings file ← named options ← `--set key=value`. A run folder keeps the resolved
-result.
+Precedence: preset ← settings file ← named options ← `--set key=value`. A run folder keeps the resolved result.
 """
 
 from __future__ import annotations
@@ -18,6 +17,13 @@ from affuse.features.record import MODALITIES
 from affuse.fuse.models.registry import located
 from affuse.fuse.models.spec import ModelSettings
 
+RELEASED = {  # the code behind RJCMA; its dropouts (block 0.6, TCNs 0.1) are the model's own
+    "learning_rate": 1e-5,
+    "weight_decay": 1e-3,
+    "warmup": "sawtooth",
+    "reload_best": True,
+    "stop_patience": 50,
+}
 PRESETS: dict[str, dict] = {
     "rcma": {  # the text of the RCMA and RJCMA papers
         "learning_rate": 1e-4,
@@ -27,20 +33,8 @@ PRESETS: dict[str, dict] = {
         "reload_best": False,
         "stop_patience": 0,
     },
-    "released": {  # the code behind RJCMA; its dropouts (block 0.6, TCNs 0.1) are the model's own
-        "learning_rate": 1e-5,
-        "weight_decay": 1e-3,
-        "warmup": "sawtooth",
-        "reload_best": True,
-        "stop_patience": 50,
-    },
-    "grjca": {  # GRJCA and HGRJCA: the released schedule at ten times the rate
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-3,
-        "warmup": "sawtooth",
-        "reload_best": True,
-        "stop_patience": 50,
-    },
+    "released": RELEASED,
+    "grjca": {**RELEASED, "learning_rate": 1e-4},  # GRJCA and HGRJCA: the released schedule at ten times the rate
 }
 
 
@@ -84,23 +78,20 @@ class TrainSettings(ModelSettings):
     def _holds_everywhere(cls, model: str) -> str:
         return located(model)
 
-    @field_validator("modalities")
+    @field_validator("modalities", "channels")
     @classmethod
-    def _known_modalities(cls, names: list[str]) -> list[str]:
-        for name in names:
+    def _known_modalities(cls, names: list[str] | dict | None) -> list[str] | dict | None:
+        for name in names or ():
             if name not in MODALITIES:
                 raise ValueError(f"unknown modality {name!r}{nearest(name, MODALITIES)}")
+        return names
+
+    @field_validator("modalities")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
         if not names or len(set(names)) != len(names):
             raise ValueError("name at least one modality, and each once")
         return names
-
-    @field_validator("channels")
-    @classmethod
-    def _channels_of_known_modalities(cls, channels: dict | None) -> dict | None:
-        for name in channels or {}:
-            if name not in MODALITIES:
-                raise ValueError(f"unknown modality {name!r}{nearest(name, MODALITIES)}")
-        return channels
 
     @field_validator("hop")
     @classmethod
@@ -125,8 +116,7 @@ class TrainSettings(ModelSettings):
 
 
 def train_settings(config: Path | None = None, assignments: Iterable[str] = (), **options) -> TrainSettings:
-    """Resolve settings from a YAML file, `key=value` assignments and named options; an option of None is
-    absent.
+    """Resolve settings from a YAML file, `key=value` assignments and named options; an option of None is absent.
 
     Raises UsageError for an unknown key or preset, naming the nearest, and for a value that cannot be.
     """

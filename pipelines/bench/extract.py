@@ -26,6 +26,7 @@ from affuse.extract.networks import locate_backbones
 from affuse.extract.run import Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job, find_jobs
+from affuse.extract.weights.table import BACKBONES
 from affuse.features.store import FeatureStore
 from affuse.files import file_name
 from affuse.fuse.reports.tables import markdown
@@ -131,6 +132,12 @@ def _refuse_what_the_peer_does_not_do(settings: ExtractSettings) -> None:
             "The benchmark compares all modalities in float32, extracted in the one way that both sides have: leave "
             f"{', '.join(differing)} as usual. Backbones may be chosen, and detection's {', '.join(FREE)}."
         )
+    for part, name in settings.backbones:
+        if name not in BACKBONES and not (part == "text" and name.startswith("hf:")):
+            raise UsageError(
+                f"The straightforward composition has no {part} backbone {name!r}: choose one of affuse's own (affuse "
+                "doctor lists them), or of transformers for text."
+            )
 
 
 def _refuse_what_cannot_be_compared(job: Job) -> None:
