@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package that offers its `__all__`, of which `homes` {name: its module, or itself
     for a subpackage} are imported when they are asked for."""
 
-    def get(name: str) -> object:
+    def get(name: str) -> Any:
         if name not in homes:
             from affuse.config import nearest  # costs pydantic
 
