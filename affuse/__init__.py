@@ -18,28 +18,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from affuse.errors import AffuseError, UsageError
-from affuse.names import lazily
+from affuse.names import homes_of, lazily
 from affuse.version import VERSION
 
-HOMES = {  # where each name lives; the imports below say the same to editors and type checkers
-    "extract_videos": "affuse.extract.extraction",
-    "FeatureStore": "affuse.features.store",
-    "align": "affuse.features.timeline",
-    "MODALITIES": "affuse.features.record",
-    "train": "affuse.pipelines.prediction",
-    "train_settings": "affuse.fuse.training.settings",
-    "Run": "affuse.pipelines.prediction",
-    "load_run": "affuse.pipelines.prediction",
-    "Prediction": "affuse.fuse.scoring.predict",
-    "Predictions": "affuse.fuse.scoring.predict",
-    "register": "affuse.fuse.models.registry",
-    "compare": "affuse.fuse.experiments.compare",
-    "crossval": "affuse.fuse.experiments.crossval",
-    "ablate": "affuse.fuse.experiments.ablate",
-    "build_model": "affuse.fuse.models.model",
-    **{wing: f"affuse.{wing}" for wing in ("extract", "features", "fuse", "pipelines")},
+OFFERED = {  # the imports below say the same to editors and type checkers
+    "extract.extraction": ("extract_videos",),
+    "features.record": ("MODALITIES",),
+    "features.store": ("FeatureStore",),
+    "features.timeline": ("align",),
+    "fuse.experiments.ablate": ("ablate",),
+    "fuse.experiments.compare": ("compare",),
+    "fuse.experiments.crossval": ("crossval",),
+    "fuse.models.model": ("build_model",),
+    "fuse.models.registry": ("register",),
+    "fuse.scoring.predict": ("Prediction", "Predictions"),
+    "fuse.training.settings": ("train_settings",),
+    "pipelines.prediction": ("Run", "load_run", "train"),
 }
-
+HOMES = homes_of(__name__, OFFERED) | {wing: f"affuse.{wing}" for wing in ("extract", "features", "fuse", "pipelines")}
 __version__ = VERSION
 __all__ = ["AffuseError", "UsageError", "__version__", *HOMES]
 

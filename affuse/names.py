@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
+
+
+def homes_of(package: str, offered: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """{name: its module} of names by the module, below the package, that each is in."""
+    return {name: f"{package}.{module}" for module, names in offered.items() for name in names}
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -15,6 +16,11 @@ def split(name: str) -> tuple[Path | None, str]:
     """FILE.py:NAME as the whole path and NAME; None and the name where no file is named."""
     file, _, member = (f"{name}:" if name.endswith(".py") else name).rpartition(":")
     return (Path(file).expanduser().resolve(), member) if file.endswith(".py") else (None, name)
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """{name: where it is} of what installed packages offer in a group of entry points."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def run_file(what: str, path: Path, content: bytes) -> ModuleType:

@@ -16,12 +16,12 @@ import torch
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.strangers import installed, of_file, of_package
+from affuse.extract.strangers import GROUP, of_file, of_package
 from affuse.extract.visual import timm_network
 from affuse.extract.weights.download import UnreachableError, snapshot
 from affuse.extract.weights.locate import SEED, Located, locate, sha256_of_files, weights_folder
 from affuse.extract.weights.table import BACKBONES, UNSTATED, BackboneSource
-from affuse.plugins import said
+from affuse.plugins import installed, said
 
 DESCRIBING = ("*.json", "*.txt", "*.model")  # files of a transformers folder that are not weights
 SAFE, PICKLED = "*.safetensors", "pytorch_model*.bin"
@@ -32,7 +32,7 @@ def whole_name(part: str, name: str) -> str:
     """The name with its path absolute, as other processes need it. Raises ValueError where no backbone can have it."""
     known = [entry.name for entry in BACKBONES.values() if entry.part == part]
     forms = FORMS[part]
-    if name in known or (forms and name in installed()):
+    if name in known or (forms and name in installed(GROUP)):
         return name
     scheme, _, rest = name.partition(":")
     if rest and scheme in forms:

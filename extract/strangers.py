@@ -19,7 +19,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from threading import Lock
 
@@ -33,14 +32,9 @@ from affuse.extract.transcripts import Word
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import UNSTATED, BackboneSource
 from affuse.files import sha256_of
-from affuse.plugins import run_file, said, split
+from affuse.plugins import installed, run_file, said, split
 
 GROUP = "affuse.backbones"  # of entry points
-
-
-def installed() -> dict[str, EntryPoint]:
-    """The backbones that installed packages offer, by name."""
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def of_file(part: str, name: str, folder: Path) -> Located:
@@ -58,9 +52,10 @@ def of_file(part: str, name: str, folder: Path) -> Located:
 
 def of_package(part: str, name: str) -> Located:
     """What an installed package offers under that name. Raises UsageError where there is none."""
-    if name not in installed():
-        raise UsageError(f"No installed package offers the backbone {name!r}{nearest(name, installed())}")
-    entry = installed()[name]
+    offered = installed(GROUP)
+    if name not in offered:
+        raise UsageError(f"No installed package offers the backbone {name!r}{nearest(name, offered)}")
+    entry = offered[name]
     try:
         stranger = entry.load()
         path = Path(inspect.getfile(stranger if inspect.isclass(stranger) else type(stranger)))

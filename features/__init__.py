@@ -1,15 +1,11 @@
 """The contract between extraction and fusion: what a video's features are, and the store that keeps them."""
 
 from affuse.errors import AffuseError, UsageError
-from affuse.names import lazily
+from affuse.names import homes_of, lazily
 
-_RECORD = ("MODALITIES", "AudioFeatures", "Backbone", "Provenance", "Source", "Status", "TextFeatures",
-           "VideoFeatures", "VisualFeatures")  # fmt: skip
-_HOMES = {
-    **dict.fromkeys(_RECORD, "affuse.features.record"),
-    "FeatureStore": "affuse.features.store",
-    "align": "affuse.features.timeline",
-}
+_RECORD = "MODALITIES Status VideoFeatures VisualFeatures AudioFeatures TextFeatures Source Backbone Provenance"
+_OFFERED = {"record": _RECORD.split(), "store": ("FeatureStore",), "timeline": ("align",)}
+_HOMES = homes_of(__name__, _OFFERED)
 
 __all__ = ["AffuseError", "UsageError", *_HOMES]
 __getattr__, __dir__ = lazily(__name__, _HOMES)

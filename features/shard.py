@@ -27,7 +27,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from affuse.errors import AffuseError, RecordError
+from affuse.errors import AffuseError, RecordError, first_line
 from affuse.features.layout import (
     RECORDS,
     VIEWS,
@@ -278,7 +278,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
     except (AffuseError, MemoryError):
         raise
     except Exception as error:  # a sealed file that is none of ours makes h5py raise errors of every kind
-        raise DamagedError(path, f"it cannot be read ({_said(error)})", seal.id) from error
+        raise DamagedError(path, f"it cannot be read ({first_line(error)})", seal.id) from error
 
 
 @contextmanager
@@ -292,7 +292,7 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
     except (DamagedError, MemoryError):
         raise
     except Exception as error:  # a wrong checksum is an OSError
-        raise _damage(file, name, f"it cannot be read ({_said(error)})") from error
+        raise _damage(file, name, f"it cannot be read ({first_line(error)})") from error
 
 
 def _header(file: h5py.File) -> Header:
@@ -327,7 +327,3 @@ def _describe(file: h5py.File) -> dict[str, dict]:
 
 def _damage(file: h5py.File, dataset: str, reason: str) -> DamagedError:
     return DamagedError(Path(file.filename), reason, json.loads(file.attrs["id"]), dataset)
-
-
-def _said(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -1,19 +1,21 @@
 """Stage two: features and labels in, a trained fusion and its predictions out. No video, no backbone."""
 
-from affuse.names import lazily
+from affuse.names import homes_of, lazily
 
-_OFFERED = {  # by the module, below this one, that each is in
-    "models.model": ("FusionModel", "build_model", "describe"),
-    "models.registry": ("register",),
-    "training.run": ("Run", "load_run", "evaluate", "predict", "explain"),
-    "training.settings": ("PRESETS", "TrainSettings", "train_settings"),
-    "training.train": ("train",),
-    "scoring.predict": ("Prediction", "Predictions"),
-    "experiments.crossval": ("choose_folds", "crossval"),
-    "experiments.compare": ("compare",),
-    "experiments.ablate": ("ablate",),
-}
-_HOMES = {name: f"{__name__}.{module}" for module, names in _OFFERED.items() for name in names}
+_HOMES = homes_of(
+    __name__,
+    {
+        "models.model": ("FusionModel", "build_model", "describe"),
+        "models.registry": ("register",),
+        "training.run": ("Run", "load_run", "evaluate", "predict", "explain"),
+        "training.settings": ("PRESETS", "TrainSettings", "train_settings"),
+        "training.train": ("train",),
+        "scoring.predict": ("Prediction", "Predictions"),
+        "experiments.crossval": ("choose_folds", "crossval"),
+        "experiments.compare": ("compare",),
+        "experiments.ablate": ("ablate",),
+    },
+)
 
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from affuse import plugins
 from affuse.__main__ import main
 from affuse.errors import AffuseError, UsageError
 from affuse.extract import audio, strangers
@@ -231,7 +232,7 @@ def test_an_installed_package_offers_backbones(own, monkeypatch):
     monkeypatch.syspath_prepend(own.parent)
     entry = EntryPoint("tiny", "my_backbone:Tiny", strangers.GROUP)
     vars(entry).update(dist=SimpleNamespace(name="tiny-faces", version="1.2"))
-    monkeypatch.setattr(strangers, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
     found = located("visual", "tiny")
     assert (found.name, found.source) == ("tiny", "package:tiny-faces 1.2")
     assert found.sha256 == sha256_of(own)

@@ -9,8 +9,8 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import extract_settings
 from affuse.extract.media import SAMPLE_RATE, probe, read_audio, read_frames
 from affuse.extract.speech import SILENCE, loudness
+from affuse.extract.weights.doctor import environment as machine
 from affuse.pipelines.bench import memory as bench_memory
-from affuse.pipelines.bench.facts import machine
 from affuse.pipelines.bench.memory import SIZE, describe_memory, film, measure_memory, peak
 
 

@@ -18,7 +18,8 @@ from affuse.__main__ import main
 from affuse.errors import AffuseError
 from affuse.extract import cluster as tasks
 from affuse.extract.run import Receipt
-from affuse.features.store import FeatureStore, differences
+from affuse.features.store import FeatureStore
+from differences import differences
 from media import talking_head
 from processes import Cluster, Gate, Started, arguments, shards, wait_until
 

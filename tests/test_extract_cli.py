@@ -18,7 +18,8 @@ from affuse.errors import UsageError
 from affuse.extract.audio import SoundEncoder
 from affuse.extract.extraction import visible_gpus
 from affuse.extract.videos import find_jobs
-from affuse.features.store import FeatureStore, differences
+from affuse.features.store import FeatureStore
+from differences import differences
 from media import plain_frames, talking_head, write_media
 
 SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from affuse.__main__ import main
 from affuse.features.record import MODALITIES
 from affuse.features.shard import read_shard, verify_shard
-from affuse.features.store import FeatureStore, differences
+from affuse.features.store import FeatureStore
+from differences import differences
 from media import talking_head
 from processes import arguments
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from affuse.__main__ import main
-from affuse.features.store import FeatureStore, differences
+from affuse.features.store import FeatureStore
+from differences import differences
 from media import cut_clip, talking_head
 from processes import ROOT, Cluster, Gate, Started, arguments, shards, wait_until
 

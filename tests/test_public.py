@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import affuse
 from affuse.__main__ import main
-from affuse.features.store import differences
 from builders import provenance, random_video
+from differences import differences
 from media import talking_head
 
 SEEDED = {"profile": "offline", "allow_untrained": True, "modalities": ["visual", "audio"], "threads": 1}

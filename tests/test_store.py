@@ -18,8 +18,8 @@ from affuse.features import MODALITIES, AffuseError, Backbone, FeatureStore, Pro
 from affuse.features.commands import account, describe
 from affuse.features.layout import PATHS, shard_name
 from affuse.features.record import how_they_differ, settings_hash
-from affuse.features.store import differences
 from builders import assert_same, provenance, random_video
+from differences import differences
 
 
 @pytest.fixture

@@ -8,16 +8,18 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
 import torch
 
 from affuse.errors import AffuseError
-from affuse.extract.strangers import installed
+from affuse.extract.strangers import GROUP
 from affuse.extract.weights.download import matches
 from affuse.extract.weights.locate import Located, check_package, files_match, find, weights_folder
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
+from affuse.plugins import installed
 
 NOTHING = dict.fromkeys(("name", "part", "licence", "state", "where", "verified", "sha256", "how"), "")
 
@@ -29,7 +31,7 @@ def report(weights_dir: Path | None = None) -> list[dict]:
     sha256; how: how to get it where it is missing, or what is wrong with it. Empty where it does not apply.
     """
     found = NOTHING | {"part": "any", "state": "found", "verified": "not pinned"}
-    offered = [found | {"name": name, "where": entry.value} for name, entry in installed().items()]
+    offered = [found | {"name": name, "where": entry.value} for name, entry in installed(GROUP).items()]
     return [_detector(), *(_row(entry, weights_dir) for entry in BACKBONES.values()), *offered]
 
 
@@ -81,17 +83,26 @@ def _how(entry: BackboneSource, folder: Path) -> str:
 
 
 def environment() -> dict:
-    """Python, libraries, processors and GPU, as text by name; a library not installed is "missing"."""
+    """Processor, memory, cores, GPU, Python and libraries, as text by name; a library not installed is "missing"."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: _version(name) for name in ("affuse", "dask", *LIBRARIES)}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
+        "cpu": _cpu(),
+        "memory": f"{memory:.0f} GiB",
         "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})",
         "cores": f"{usable} of {os.cpu_count()}",
         "cuda": torch.version.cuda or "not built in",
         "gpu": ", ".join(gpus) or "none",
         **versions,
     }
+
+
+def _cpu() -> str:
+    linux = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", linux.read_text()) if linux.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:

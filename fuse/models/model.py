@@ -17,8 +17,9 @@ from affuse.errors import UsageError
 from affuse.fuse.models.encoders import ENCODERS
 from affuse.fuse.models.gates import GATES
 from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, frames, unless_full, zero_invalid
-from affuse.fuse.models.registry import MODELS, OWN, find, installed, resolve_options
+from affuse.fuse.models.registry import ENTRY_POINTS, MODELS, OWN, find, resolve_options
 from affuse.fuse.models.spec import VARIANTS, ModelSpec, Options
+from affuse.plugins import installed
 
 STANDARD_WIDTHS = {"visual": 512, "audio": 128, "text": 768}  # IR-50, VGGish, BERT: parameters are counted at these
 NAMED = 4  # differences spelled out; the rest are counted
@@ -234,7 +235,7 @@ def describe(names: Iterable[str] = ()) -> list[dict]:
     """Models as rows, the family and what is registered or installed if none is named: what each is, and its
     parameters at visual 512, audio 128, text 768."""
     rows = []
-    for name in names or {**MODELS, **installed(), **OWN}:
+    for name in names or {**MODELS, **installed(ENTRY_POINTS), **OWN}:
         spec, parameters = find(name), {}
         for variant in spec.recursions or VARIANTS:
             with torch.device("meta"):

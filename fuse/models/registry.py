@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from torch.nn import functional as F
@@ -30,7 +29,7 @@ from affuse.fuse.models.attention import (
 )
 from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
 from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
-from affuse.plugins import run_file, said, split
+from affuse.plugins import installed, run_file, said, split
 
 AUDIO_VISUAL = ("visual", "audio")
 TCN_RCMA = {"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)}
@@ -207,7 +206,7 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
             there = nearest(model, shelf) if shelf else '. Write @register("NAME") above its block.'
             raise UsageError(f"{path} registers no model {model!r}{there}")
         return shelf[model]
-    offered = installed()
+    offered = installed(ENTRY_POINTS)
     known("model", name, {**MODELS, **OWN, **offered})
     if name not in {**MODELS, **OWN}:
         package = offered[name].value
@@ -218,11 +217,6 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
         if name not in OWN:
             raise UsageError(f"{package} promises a model {name!r} and registers none of that name.")
     return MODELS.get(name) or OWN[name]
-
-
-def installed() -> dict[str, EntryPoint]:
-    """{name: where it is} of the models that installed packages offer."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
 def located(name: str, folder: Path | None = None) -> str:

@@ -26,11 +26,11 @@ from affuse.extract.networks import locate_backbones
 from affuse.extract.run import Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job, find_jobs
+from affuse.extract.weights.doctor import environment
 from affuse.extract.weights.table import BACKBONES
 from affuse.features.store import FeatureStore
 from affuse.files import file_name
 from affuse.fuse.reports.tables import markdown
-from affuse.pipelines.bench.facts import machine
 from affuse.pipelines.bench.straightforward import Straightforward
 
 EVERYWHERE = {"detection": {"short_side": 8192, "min_face": 0.0, "every": 1}}  # as the straightforward detection
@@ -212,7 +212,7 @@ def _conclude(runs: dict, agreement: dict, plain: list[dict], threads: int, sett
             sides[name][ratio] = statistics.median(turns)
         sides[name]["agreement"] = agreement[name]
     return {
-        "machine": machine(),
+        "machine": environment(),
         "threads": threads,
         "repeats": len(peer),
         "videos": len(plain),

@@ -23,8 +23,8 @@ from affuse.extract.media import LONGEST
 from affuse.extract.run import Receipt, Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
+from affuse.extract.weights.doctor import environment
 from affuse.features.store import FeatureStore
-from affuse.pipelines.bench.facts import machine
 from affuse.pipelines.demo.encode import encode
 from affuse.pipelines.demo.face import Look, Motion, render
 
@@ -76,7 +76,7 @@ def measure_memory(
         "growth": found["long"] - found["short"],
         "settings": settings.model_dump(mode="json"),
         "allow_untrained": allow_untrained,
-        "machine": machine(),
+        "machine": environment(),
     }
 
 
