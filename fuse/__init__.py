@@ -2,20 +2,18 @@
 
 from affuse.names import homes_of, lazily
 
-_HOMES = homes_of(
-    __name__,
-    {
-        "models.model": ("FusionModel", "build_model", "describe"),
-        "models.registry": ("register",),
-        "training.run": ("Run", "load_run", "evaluate", "predict", "explain"),
-        "training.settings": ("PRESETS", "TrainSettings", "train_settings"),
-        "training.train": ("train",),
-        "scoring.predict": ("Prediction", "Predictions"),
-        "experiments.crossval": ("choose_folds", "crossval"),
-        "experiments.compare": ("compare",),
-        "experiments.ablate": ("ablate",),
-    },
-)
+_OFFERED = {
+    "models.model": ("FusionModel", "build_model", "describe"),
+    "models.registry": ("register",),
+    "training.run": ("Run", "load_run", "evaluate", "predict", "explain"),
+    "training.settings": ("PRESETS", "TrainSettings", "train_settings"),
+    "training.train": ("train",),
+    "scoring.predict": ("Prediction", "Predictions"),
+    "experiments.crossval": ("choose_folds", "crossval"),
+    "experiments.compare": ("compare",),
+    "experiments.ablate": ("ablate",),
+}
+_HOMES = homes_of(__name__, _OFFERED)
 
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazily(__name__, _HOMES)
