@@ -98,7 +98,7 @@ def local_cluster(workers: int, gpus: list[str], at_once: int) -> Iterator[Clien
         ):
             try:
                 yield client
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, GeneratorExit):  # the latter where Ctrl-C met whoever reads the receipts
                 _kill(cluster)
                 raise
 
