@@ -18,9 +18,10 @@ def again_and_again(extractor, job, extract=Extractor.__call__):
     (GATE.parent / f"{os.getpid()}.working").touch()
     while True:
         video = extract(extractor, job)
-        if len(list(SHARDS.glob("[!.]*.h5"))) < int(GATE.read_text()):
-            return video
-        time.sleep(0.1)  # a processor is left to others now and then
+        for _ in range(40):  # two seconds, in which the processors are left to others
+            if len(list(SHARDS.glob("[!.]*.h5"))) < int(GATE.read_text()):
+                return video
+            time.sleep(0.05)
 
 
 Extractor.__call__ = again_and_again
