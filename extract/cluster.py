@@ -77,6 +77,7 @@ def local_cluster(workers: int, gpus: list[str], at_once: int) -> Iterator[Clien
         "distributed.scheduler.allowed-failures": 0,  # who tries again, and when, is decided here
         "distributed.scheduler.worker-saturation": 1.0,  # a worker holds only the videos it works on
         "distributed.comm.timeouts.connect": "3s",  # a worker that died is not called for longer
+        "distributed.deploy.lost-worker-timeout": "1 hour",  # one that starts again on a busy machine is not lost
         "distributed.admin.system-monitor.gil.enabled": False,
     }
     environment = {"DASK_LOGGING__DISTRIBUTED": "critical", "OMP_NUM_THREADS": "1"}
