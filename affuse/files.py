@@ -182,9 +182,9 @@ def sha256_of(path: Path) -> str:
 
 def as_path(what: str, value) -> Path:
     """`value` as a path, or a UsageError that says what was expected in its place."""
-    if isinstance(value, (str, os.PathLike)):
+    if isinstance(value, (str, os.PathLike)) and value != "":
         return Path(value)
-    raise UsageError(f"Expected {what}, not a {type(value).__name__}.")
+    raise UsageError(f"Expected {what}, not {value!r:.80}.")
 
 
 def file_name(name: str) -> str:

@@ -74,6 +74,12 @@ class Compute:
     threads: int | None = None
     tls: Security | None = None
 
+    def __post_init__(self):
+        for name, least in (("workers", 0), ("threads", 1)):
+            number = getattr(self, name)
+            if number is not None and (not isinstance(number, int) or number < least):
+                raise UsageError(f"{name} must be a whole number, {least} or more, not {number!r}.")
+
     @classmethod
     def of(cls, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **options) -> Compute:
         """From the options of the command line. Raises UsageError where they contradict each other."""
@@ -172,7 +178,11 @@ def extract_videos(
     )
     for video_id, why in summary.failed.items():
         log.warning("%s failed: %s", video_id, why)
-    return FeatureStore(out, create=True)
+    store = FeatureStore(out, create=True)
+    if summary.failed and not len(store):
+        video_id, why = next(iter(summary.failed.items()))
+        raise AffuseError(f"None of the {len(summary.failed)} videos could be extracted; {video_id}: {why}")
+    return store
 
 
 def extract_jobs(

@@ -120,7 +120,7 @@ def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:
     except TypeError:
         raise UsageError(f"Videos are a folder, a file, or a list of these, not {videos!r}.") from None
     for place in places:
-        if not (place.is_dir() or place.is_file()):
+        if videos == "" or not (place.is_dir() or place.is_file()):
             raise UsageError(f"{place} is not a folder of videos, and no video either. Check the path.")
     return places
 

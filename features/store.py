@@ -77,7 +77,7 @@ class FeatureStore:
     def __init__(self, path: str | Path, create: bool = False):
         """Open the store in folder `path`. With `create`, it is made where there is none or no video in it;
         without, that is a UsageError."""
-        if not isinstance(path, (str, os.PathLike)):
+        if not isinstance(path, (str, os.PathLike)) or path == "":
             raise UsageError(f"A feature store is opened by the path of its folder, not by {path!r}.")
         self.path = Path(path)
         self.shards = self.path / SHARDS

@@ -21,7 +21,7 @@ from affuse.fuse.data.corpus import Features, as_store, fingerprint
 from affuse.fuse.scoring.predict import Predictions
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
-from affuse.fuse.training.settings import TrainSettings, train_settings
+from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train as train_run
 
 
@@ -111,7 +111,7 @@ def train(
     """
     if settings is not None and options:
         raise UsageError(f"Give settings, or options by name ({', '.join(options)}), not both.")
-    store, chosen = as_store(features), settings or train_settings(**options)
+    store, chosen = as_store(features), as_settings(settings or options)
     data = fingerprint(store, labels, chosen.validation, chosen.resplit)
     if not RunFolder(as_path("a folder for the run", out)).holds(chosen, data):
         train_run(store, labels, out, chosen, on_epoch)

@@ -20,7 +20,7 @@ from affuse.fuse.models.registry import find, resolve_options
 from affuse.fuse.models.spec import Options
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import ablation_figure, save_figure
-from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.settings import TrainSettings, as_settings
 
 RECURSIONS = range(5)
 TEMPORAL = ("tcn", "bilstm")
@@ -140,7 +140,7 @@ def ablate(
     name are shared. Called again it trains only what is missing. Raises as `compare` does.
     """
     store, out = as_store(store), as_path("a folder for the ablations", out)
-    (base,) = make_entries({model: parse_name(model)}, settings or TrainSettings(), store.widths)
+    (base,) = make_entries({model: parse_name(model)}, as_settings(settings), store.widths)
     ablations = plan(base.settings, store.widths)
     skipped = {a.name: a.why_not for a in ablations if a.why_not}
     for name, why in skipped.items():

@@ -23,7 +23,7 @@ from affuse.fuse.experiments.trials import Entry, Trials, make_entries, run_tria
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import learning_curves, save_figure
 from affuse.fuse.scoring.metrics import OF_DIFFERENCES
-from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.version import VERSION
 
 SHARED = (  # settings of the schedule that a table's reader wants to know
@@ -67,7 +67,7 @@ def compare(
     `run_trials` does.
     """
     store, out = as_store(store), as_path("a folder for the comparison", out)
-    entries = make_entries(models, settings or TrainSettings(), store.widths)
+    entries = make_entries(models, as_settings(settings), store.widths)
     names = [entry.name for entry in entries]
     if reference is not None and reference not in names:
         raise UsageError(f"Reference {reference!r} is not among the models{nearest(reference, names)}")

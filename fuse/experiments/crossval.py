@@ -21,7 +21,7 @@ from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
 from affuse.fuse.scoring.predict import by_video
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run, labelled_corpus, load_run
-from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train
 
 log = logging.getLogger("affuse")
@@ -98,7 +98,7 @@ def crossval(
     all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
     "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that name a split.
     """
-    settings, store = settings or TrainSettings(), as_store(store)
+    settings, store = as_settings(settings), as_store(store)
     out = as_path("a folder for the runs of the folds", out)
     if settings.validation:
         raise UsageError("The setting `validation` names one split; cross-validation makes its own. Leave it out.")

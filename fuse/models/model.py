@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from affuse.errors import UsageError
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.models.encoders import ENCODERS
 from affuse.fuse.models.gates import GATES
 from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, frames, unless_full, zero_invalid
 from affuse.fuse.models.registry import ENTRY_POINTS, MODELS, OWN, find, resolve_options
 from affuse.fuse.models.spec import VARIANTS, ModelSpec, Options
-from affuse.plugins import installed
+from affuse.plugins import installed, said
 
 STANDARD_WIDTHS = {"visual": 512, "audio": 128, "text": 768}  # IR-50, VGGish, BERT: parameters are counted at these
 NAMED = 4  # differences spelled out; the rest are counted
@@ -129,9 +129,20 @@ class FusionModel(nn.Module):
 
     def _attend(self, block: nn.Module, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
         """One pass of the attention, zero at the frames that do not count whatever the block makes of them."""
-        y = block(x, valid)
+        try:
+            y = block(x, valid)
+        except (AffuseError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if not self.unproven:
+                raise
+            raise UsageError(f"The block of model {self.options.name!r} failed: {said(error)}.") from error
         expected = {m: tuple(v.shape) for m, v in x.items()}
-        shapes = {m: tuple(getattr(v, "shape", ())) for m, v in y.items()} if isinstance(y, dict) else y
+        shapes = (
+            {m: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for m, v in y.items()}
+            if isinstance(y, dict)
+            else y
+        )
         if shapes != expected:
             raise UsageError(
                 f"The block of model {self.options.name!r} was given {expected} and has to give the same shapes, "

@@ -9,6 +9,7 @@ lies, unchanged, where a run of yours left its copy: a run folder from elsewhere
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import nn
 from torch.nn import functional as F
 
 from affuse.config import nearest, resolve
@@ -172,20 +174,35 @@ def register(
     """
     for key in fields:
         known("field of a model", key, ModelSpec.__dataclass_fields__)
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise UsageError(f"A model cannot be named {name!r}: use letters, digits and . + - _ only.")
+    if not (isinstance(name, str) and re.fullmatch(r"[\w.+-]+", name)) or name == "all":
+        raise UsageError(f"A model cannot be named {name!r}: use letters, digits and . + - _ only, and not `all`.")
 
     def keep(block: type) -> type:
+        if not (isinstance(block, type) and issubclass(block, nn.Module)):
+            raise UsageError(f"The block of model {name!r} must be a class of torch.nn.Module, not {block!r}.")
         shelf = _shelves[-1]
         taken = MODELS.get(name) or shelf.get(name)
         if taken and (shelf is not OWN or _home(taken.block) != _home(block)):  # a notebook's cell runs again
             raise UsageError(f"There is a model {name!r} already: {taken.title}. Name yours otherwise.")
-        own = {"title": name, "paper": "–", "block": block, "why": "as it was registered"}
+        own = {"title": name, "paper": "–", "block": block, "why": "as it was registered", "sha256": sha256(block)}
         own["recursions"] = {"released": recursions} if isinstance(recursions, int) else recursions or {}
         shelf[name] = ModelSpec(**{**own, "attention_dropout": both(attention_dropout), **fields})
         return block
 
     return keep
+
+
+def source(block: type) -> bytes:
+    """The text of a class, also of a notebook's cell; nothing where Python does not know it."""
+    try:
+        return inspect.getsource(block).encode()
+    except (OSError, TypeError):
+        return b""
+
+
+def sha256(block: type) -> str | None:
+    """That of its text, where it is known."""
+    return hashlib.sha256(source(block)).hexdigest() if source(block) else None
 
 
 def _home(block) -> tuple:
@@ -216,7 +233,13 @@ def find(name: str, sha256: str | None = None) -> ModelSpec:
             raise UsageError(f"Model {name!r} comes with {package}, which cannot be loaded: {said(error)}.") from error
         if name not in OWN:
             raise UsageError(f"{package} promises a model {name!r} and registers none of that name.")
-    return MODELS.get(name) or OWN[name]
+    spec = MODELS.get(name) or OWN[name]
+    if sha256 and spec.sha256 != sha256:
+        raise UsageError(
+            f"The model {name!r} that is registered here is not the one that the run was trained with: its code is "
+            "another. The run folder has a copy: register that, or train anew."
+        )
+    return spec
 
 
 def located(name: str, folder: Path | None = None) -> str:
@@ -226,9 +249,12 @@ def located(name: str, folder: Path | None = None) -> str:
 
 
 def code(name: str) -> list[tuple[str, bytes]]:
-    """The file that a model is from, as name and content; nothing where it is from none. Raises as `find`."""
-    path, _ = split(name)
-    return [(path.name, _read(path, None)[0])] if path else []
+    """The file that a model is from, or the class registered here, as file name and content; nothing of the family's.
+    Raises as `find`."""
+    path, model = split(name)
+    if path:
+        return [(path.name, _read(path, None)[0])]
+    return [(f"{model}.py", source(OWN[model].block))] if model in OWN and OWN[model].sha256 else []
 
 
 def _read(path: Path, sha256: str | None) -> tuple[bytes, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from affuse.config import nearest
+from affuse.config import nearest, resolve
 from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
@@ -111,7 +111,7 @@ class Run:
         does."""
         here, store = self.on(device), as_store(features)
         self.check_features(store)
-        settings = self.settings.model_copy(update={"label_rate": rate}) if rate else self.settings
+        settings = resolve(TrainSettings, self.settings.model_dump(), {} if rate is None else {"label_rate": rate})
         corpus = labelled_corpus(store, labels, partition, settings, here.model.targets, here.device)
         return corpus, here.frames_of(corpus)
 

@@ -115,6 +115,13 @@ class TrainSettings(ModelSettings):
         return {"name": self.model, "widths": {m: widths[m] for m in self.modalities}, **own}
 
 
+def as_settings(settings: TrainSettings | dict | None) -> TrainSettings:
+    """Settings, or those of a dictionary, or all as they are by default. Raises UsageError for anything else."""
+    if settings is not None and not isinstance(settings, TrainSettings | dict):
+        raise UsageError(f"Settings are made by train_settings(…), or a dictionary of them, not {settings!r}.")
+    return settings if isinstance(settings, TrainSettings) else train_settings(**settings or {})
+
+
 def train_settings(config: Path | None = None, assignments: Iterable[str] = (), **options) -> TrainSettings:
     """Resolve settings from a YAML file, `key=value` assignments and named options; an option of None is absent.
 

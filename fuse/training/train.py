@@ -40,7 +40,7 @@ from affuse.fuse.training.checkpoint import (
 )
 from affuse.fuse.training.run import Run, labelled_corpus
 from affuse.fuse.training.schedule import Schedule
-from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.settings import TrainSettings, as_settings
 
 log = logging.getLogger("affuse")
 
@@ -71,7 +71,7 @@ def train(
     Gives {"run", "epochs", "resumed_at", "best": {"epoch", "ccc": {target: …, "mean": …}}, "unlabelled", "left_out"}.
     Raises UsageError for settings that cannot be or a folder that is taken, AffuseError for data that does not fit.
     """
-    settings, store = settings or TrainSettings(), as_store(store)
+    settings, store = as_settings(settings), as_store(store)
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.validation, settings.resplit)
     folder.check(settings, data)
