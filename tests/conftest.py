@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ import torch
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too
 torch.set_num_threads(1)  # at the sizes of tests several only wait for each other
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a job in the background: what tests start must hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
