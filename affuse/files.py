@@ -184,7 +184,8 @@ def as_path(what: str, value) -> Path:
     """`value` as a path, or a UsageError that says what was expected in its place."""
     if isinstance(value, (str, os.PathLike)) and value != "":
         return Path(value)
-    raise UsageError(f"Expected {what}, not {value!r:.80}.")
+    given = "an empty text" if isinstance(value, str) else f"a {type(value).__name__}"
+    raise UsageError(f"Expected {what}, not {given}.")
 
 
 def file_name(name: str) -> str:
