@@ -52,7 +52,7 @@ def test_names_that_no_model_can_have(name):
 
 
 def test_a_block_is_a_module_and_what_it_raises_is_said(data, tmp_path):
-    with pytest.raises(UsageError, match="must be a class of torch.nn.Module"):
+    with pytest.raises(UsageError, match=r"must be a class of torch\.nn\.Module"):
         affuse.register("function")(len)
 
     @affuse.register("raising")
@@ -86,7 +86,7 @@ def test_a_rate_is_more_than_nothing(data, tmp_path):
 
 def test_an_empty_path_is_no_path(data):
     for call in (affuse.FeatureStore, affuse.load_run, lambda path: affuse.extract_videos(path, "out")):
-        with pytest.raises(AffuseError, match="not by ''|not an empty text|is not a folder of videos"):
+        with pytest.raises(AffuseError, match=r"not by ''|not an empty text|is not a folder of videos"):
             call("")
 
 
