@@ -23,7 +23,7 @@ from affuse.version import VERSION
 
 OFFERED = {  # the imports below say the same to editors and type checkers
     "extract.extraction": ("extract_videos",),
-    "features.record": ("MODALITIES",),
+    "features.parts": ("MODALITIES",),
     "features.store": ("FeatureStore",),
     "features.timeline": ("align",),
     "fuse.experiments.ablate": ("ablate",),
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from affuse import fuse as fuse
     from affuse import pipelines as pipelines
     from affuse.extract.extraction import extract_videos as extract_videos
-    from affuse.features.record import MODALITIES as MODALITIES
+    from affuse.features.parts import MODALITIES as MODALITIES
     from affuse.features.store import FeatureStore as FeatureStore
     from affuse.features.timeline import align as align
     from affuse.fuse.experiments.ablate import ablate as ablate

@@ -24,7 +24,8 @@ from affuse.extract.networks import extraction_device
 from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
 from affuse.extract.settings import PROFILES, ExtractSettings
 from affuse.extract.videos import AnyPath, Job, find_jobs
-from affuse.features.record import MODALITIES, Provenance
+from affuse.features.parts import MODALITIES
+from affuse.features.record import Provenance
 from affuse.features.store import FeatureStore
 
 log = logging.getLogger("affuse")

@@ -28,15 +28,8 @@ from affuse.extract.transcripts import read_transcript
 from affuse.extract.videos import Job
 from affuse.extract.visual import cut_view, sides, stored_views
 from affuse.extract.weights.locate import Located
-from affuse.features.record import (
-    AudioFeatures,
-    Provenance,
-    Source,
-    Status,
-    TextFeatures,
-    VideoFeatures,
-    VisualFeatures,
-)
+from affuse.features.parts import AudioFeatures, Status, TextFeatures, VisualFeatures
+from affuse.features.record import Provenance, Source, VideoFeatures
 
 DETECTION_CHUNK = 33  # scaled frames looked through at once; one more than a multiple of usual steps
 CROP_CHUNK = 8  # full frames held at once

@@ -21,7 +21,8 @@ from affuse.extract.extractor import Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
-from affuse.features.record import MODALITIES, VideoFeatures
+from affuse.features.parts import MODALITIES
+from affuse.features.record import VideoFeatures
 from affuse.features.store import FeatureStore
 
 

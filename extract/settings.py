@@ -10,7 +10,7 @@ from affuse.config import Settings, nearest
 from affuse.extract.backbones import whole_name
 from affuse.extract.faces import Detection
 from affuse.extract.visual import CHOICES
-from affuse.features.record import MODALITIES
+from affuse.features.parts import MODALITIES
 
 PROFILES = {
     "paper": {

@@ -3,8 +3,12 @@
 from affuse.errors import AffuseError, UsageError
 from affuse.names import homes_of, lazily
 
-_RECORD = "MODALITIES Status VideoFeatures VisualFeatures AudioFeatures TextFeatures Source Backbone Provenance"
-_OFFERED = {"record": _RECORD.split(), "store": ("FeatureStore",), "timeline": ("align",)}
+_OFFERED = {
+    "parts": ("MODALITIES", "Status", "VisualFeatures", "AudioFeatures", "TextFeatures"),
+    "record": ("VideoFeatures", "Source", "Backbone", "Provenance"),
+    "store": ("FeatureStore",),
+    "timeline": ("align",),
+}
 _HOMES = homes_of(__name__, _OFFERED)
 
 __all__ = ["AffuseError", "UsageError", *_HOMES]

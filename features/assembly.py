@@ -7,16 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from affuse.errors import AffuseError
-from affuse.features.record import (
-    MODALITIES,
-    AudioFeatures,
-    Provenance,
-    Source,
-    Status,
-    TextFeatures,
-    VideoFeatures,
-    VisualFeatures,
-)
+from affuse.features.parts import MODALITIES, AudioFeatures, Status, TextFeatures, VisualFeatures
+from affuse.features.record import Provenance, Source, VideoFeatures
 from affuse.features.table import Table
 
 TOLERANCE = 1.0  # seconds by which modalities whose clock is only a rate may end apart

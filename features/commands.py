@@ -8,7 +8,8 @@ from dataclasses import asdict
 import click
 
 from affuse.console import FOLDER, JSON, answer, show_progress, shown
-from affuse.features.record import MODALITIES, Status, failure_of
+from affuse.features.parts import MODALITIES, Status
+from affuse.features.record import failure_of
 
 NAMED = 8  # videos with the same reason that are named
 

@@ -16,7 +16,7 @@ from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.features.facts import EDGES
 from affuse.features.layout import names
-from affuse.features.record import MODALITIES
+from affuse.features.parts import MODALITIES
 from affuse.features.store import FeatureStore
 from affuse.features.timeline import align
 from affuse.files import make_folder, publish, write_bytes

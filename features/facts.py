@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affuse.errors import AffuseError
-from affuse.features.record import MODALITIES, VideoFeatures
+from affuse.features.parts import MODALITIES
 from affuse.features.seal import DamagedError
-from affuse.features.timeline import align, rows_at
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from affuse.features.store import FeatureStore
-
-EDGES = ("left", "top", "right", "bottom")
 
 
 def line_of(store: FeatureStore) -> str:
@@ -59,30 +56,6 @@ def info_of(store: FeatureStore) -> dict:
         "videos": videos,
         "damaged": [asdict(problem) for problem in damaged],
     }
-
-
-def frame_of(video: VideoFeatures, embeddings: bool = False) -> pd.DataFrame:
-    """See `VideoFeatures.to_frame`."""
-    import pandas as pd  # slow to import
-
-    seen, said = video.visual, video.text
-    time = seen.time if len(seen.time) else video.audio.time
-    (face_row, face), (_, sound), (word_row, spoken) = (rows_at(video, m, time) for m in MODALITIES)
-    face_row, word_row = np.where(face, face_row, -1), np.where(spoken, word_row, -1)  # -1: what is put last
-    box = np.vstack([seen.box, np.full((1, 4), np.nan, np.float32)])[face_row]
-    columns = {
-        "time": time,
-        "face": face,
-        **dict(zip(EDGES, box.T, strict=True)),
-        "confidence": np.append(seen.confidence, np.float32(0))[face_row],
-        "sound": sound,
-        "word": np.append(said.word, "")[word_row],
-        "words": spoken,
-    }
-    if embeddings:
-        for m, (embedding, _) in align(video, time).items():
-            columns |= {f"{m}_{i}": values for i, values in enumerate(embedding.astype(np.float32).T)}
-    return pd.DataFrame(columns).rename_axis("frame")
 
 
 def table_of(store: FeatureStore, ids: list[str]) -> pd.DataFrame:

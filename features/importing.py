@@ -17,7 +17,8 @@ from affuse.config import nearest
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.features.assembly import make_record
-from affuse.features.record import MODALITIES, Backbone, Provenance, Source, settings_hash
+from affuse.features.parts import MODALITIES
+from affuse.features.record import Backbone, Provenance, Source, settings_hash
 from affuse.features.store import FeatureStore
 from affuse.features.table import SUFFIXES, read_table, width_of
 from affuse.files import sha256_of

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affuse.errors import RecordError
-from affuse.features.record import MODALITIES, AudioFeatures, TextFeatures, VideoFeatures, VisualFeatures, canonical
+from affuse.features.parts import MODALITIES, AudioFeatures, TextFeatures, VisualFeatures
+from affuse.features.record import VideoFeatures, canonical
 
 if TYPE_CHECKING:
     import h5py

@@ -42,17 +42,8 @@ from affuse.features.layout import (
     paths,
     well_laid,
 )
-from affuse.features.record import (
-    FORMAT_VERSION,
-    MODALITIES,
-    Provenance,
-    Source,
-    Status,
-    VideoFeatures,
-    canonical,
-    checked_modalities,
-    failure_of,
-)
+from affuse.features.parts import MODALITIES, Status, checked_modalities
+from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, failure_of
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
 from affuse.files import Sink, publish
 

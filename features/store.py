@@ -18,7 +18,8 @@ import numpy as np
 from affuse.errors import AffuseError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
-from affuse.features.record import MODALITIES, Provenance, VideoFeatures, how_they_differ
+from affuse.features.parts import MODALITIES
+from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.repair import misnamed, problems_in
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal
 from affuse.features.shard import (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from affuse.errors import AffuseError, UsageError
-from affuse.features.record import MODALITIES, TextFeatures, VideoFeatures, checked_modalities
+from affuse.features.parts import MODALITIES, TextFeatures, VisualFeatures, checked_modalities
+
+if TYPE_CHECKING:
+    from affuse.features.record import VideoFeatures
 
 LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
 SLACK = 1e-6  # seconds; times that differ by rounding still meet
@@ -36,7 +40,7 @@ def align(
     >>> embedding.shape, embedding.dtype.name, int(valid.sum())
     ((16, 8), 'float16', 16)
     """
-    if not isinstance(video, VideoFeatures):
+    if not isinstance(getattr(video, "visual", None), VisualFeatures):
         raise UsageError(f'align takes the features of a video, such as store["clip01"], not {video!r}.')
     try:
         time = np.asarray(time, np.float64)

@@ -8,17 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from affuse.features.record import (
-    AudioFeatures,
-    Backbone,
-    Provenance,
-    Source,
-    Status,
-    TextFeatures,
-    VideoFeatures,
-    VisualFeatures,
-    settings_hash,
-)
+from affuse.features.parts import AudioFeatures, Status, TextFeatures, VisualFeatures
+from affuse.features.record import Backbone, Provenance, Source, VideoFeatures, settings_hash
 
 WIDTHS = {"visual": 24, "audio": 8, "text": 12}
 FPS = 25.0

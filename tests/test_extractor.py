@@ -8,7 +8,8 @@ from affuse.errors import AffuseError
 from affuse.extract.extractor import Extractor
 from affuse.extract.faces import square
 from affuse.extract.videos import find_jobs
-from affuse.features.record import Status, VideoFeatures
+from affuse.features.parts import Status
+from affuse.features.record import VideoFeatures
 from builders_extract import seeded_extractor
 from media import face_frames, plain_frames, talking_head, tone, write_media
 

@@ -7,7 +7,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from affuse.__main__ import main
-from affuse.features.record import MODALITIES
+from affuse.features.parts import MODALITIES
 from affuse.features.shard import read_shard, verify_shard
 from affuse.features.store import FeatureStore
 from differences import differences

@@ -19,7 +19,7 @@ from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 from affuse.extract.run import process
 from affuse.extract.videos import find_jobs
-from affuse.features.record import MODALITIES
+from affuse.features.parts import MODALITIES
 from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
 from hostile import CASES, SECRET, build_all, mux

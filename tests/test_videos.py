@@ -7,7 +7,8 @@ import pytest
 
 from affuse.errors import UsageError
 from affuse.extract.videos import find_jobs
-from affuse.features.record import Source, Status, VideoFeatures
+from affuse.features.parts import Status
+from affuse.features.record import Source, VideoFeatures
 from affuse.features.store import FeatureStore
 from builders import provenance
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from affuse.config import Settings, nearest
 from affuse.errors import UsageError
-from affuse.features.record import MODALITIES
+from affuse.features.parts import MODALITIES
 from affuse.fuse.models.encoders import ENCODERS
 from affuse.fuse.models.gates import GATES
 from affuse.fuse.models.heads import Concatenation, Head

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from affuse.config import merge, nearest, parse_assignments, read_yaml, resolve
 from affuse.errors import UsageError
-from affuse.features.record import MODALITIES
+from affuse.features.parts import MODALITIES
 from affuse.fuse.models.registry import located
 from affuse.fuse.models.spec import ModelSettings
 

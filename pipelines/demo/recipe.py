@@ -17,7 +17,8 @@ from affuse.console import Announce, Progress
 from affuse.errors import AffuseError
 from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
 from affuse.extract.videos import find_jobs
-from affuse.features.record import MODALITIES, Provenance
+from affuse.features.parts import MODALITIES
+from affuse.features.record import Provenance
 from affuse.features.store import FeatureStore
 from affuse.files import write_text
 from affuse.fuse import compare, load_run, train_settings
