@@ -99,9 +99,9 @@ class ExtractSettings(Settings):
     @classmethod
     def _spoken(cls, language):
         """The code of a language that Whisper knows by code or name."""
-        if language is None:
-            return None
-        from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE  # slow to import
+        if language in (None, "en"):  # of the profiles, without Whisper, which is slow to import
+            return language
+        from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
         name = "no" if language is False else str(language).lower()  # YAML reads Norwegian as false
         if name not in LANGUAGES and name not in TO_LANGUAGE_CODE:

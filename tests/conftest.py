@@ -33,6 +33,20 @@ def own_threads():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def no_waiting_for_ever():
+    """A run that nobody works for would never end."""
+
+    def end(*_):
+        raise TimeoutError("the test took longer than ten minutes")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(600)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def loose_figures():
     """Axes stay where they are: to fit them to what is written takes half of the time of a small figure."""

@@ -17,6 +17,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 SEEDED = ["--profile", "offline", "--allow-untrained", "--device", "cpu"]
 SEEDED += ["--set", "modalities=[visual, audio]", "--set", "backbones.visual=ir50-ferplus"]  # small pictures
+TINY_SOUND = ("--set", f"audio={ROOT / 'tests' / 'own_backbone.py'}:Loudness")  # VGGish takes long to make
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}
 
 

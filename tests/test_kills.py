@@ -12,7 +12,7 @@ from affuse.__main__ import main
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import cut_clip, talking_head
-from processes import ROOT, Cluster, Gate, Started, arguments, shards, wait_until
+from processes import ROOT, TINY_SOUND, Cluster, Gate, Started, arguments, shards, wait_until
 
 KILLS = int(os.environ.get("AFFUSE_KILLS", 6))
 VIDEOS = 2 * KILLS + 8
@@ -49,7 +49,9 @@ def whole(tmp_path_factory):
             small_clip(path, i)
         else:
             path.write_bytes((folder / "videos" / f"{i % SOURCES:04d}.mp4").read_bytes())
-    result = CliRunner().invoke(main, arguments(folder / "videos", folder / "store", "--threads", 2))
+    result = CliRunner().invoke(
+        main, arguments(folder / "videos", folder / "store", *TINY_SOUND, "--threads", 2)
+    )
     assert result.exit_code == 0, result.output
     return folder / "videos", FeatureStore(folder / "store")
 
@@ -66,7 +68,10 @@ class Campaign:
 
     def begin(self, *options) -> Started:
         self.runs += 1
-        command = [self.gate.SCRIPT, *arguments(self.videos, self.store, "--threads", 1, *options)]
+        command = [
+            self.gate.SCRIPT,
+            *arguments(self.videos, self.store, *TINY_SOUND, "--threads", 1, *options),
+        ]
         return Started(self.folder / f"run{self.runs}.log", command, **self.gate.environment)
 
     def wait_for_more(self, run: Started, videos: int) -> None:
