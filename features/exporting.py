@@ -14,7 +14,7 @@ import numpy as np
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError
-from affuse.features.facts import EDGES
+from affuse.features.record import EDGES
 from affuse.features.layout import names
 from affuse.features.parts import MODALITIES
 from affuse.features.store import FeatureStore

@@ -22,6 +22,7 @@ from affuse.features.timeline import align, rows_at
 if TYPE_CHECKING:
     import pandas as pd
 
+EDGES = ("left", "top", "right", "bottom")  # of a face's box
 FORMAT_VERSION = 1  # of the record and of the shard that keeps it; older code refuses newer shards
 
 
@@ -69,7 +70,7 @@ class VideoFeatures:
         columns = {
             "time": time,
             "face": face,
-            **dict(zip(("left", "top", "right", "bottom"), box.T, strict=True)),
+            **dict(zip(EDGES, box.T, strict=True)),
             "confidence": np.append(seen.confidence, np.float32(0))[face_row],
             "sound": sound,
             "word": np.append(said.word, "")[word_row],

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from distributed import Client
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDED = ["--profile", "offline", "--allow-untrained", "--device", "cpu"]
@@ -155,6 +156,11 @@ class Cluster:
         worker = self._start(f"worker{len(self.workers)}", command, **environment)
         self.workers.append(worker)
         return worker
+
+    def wait_for_workers(self, count: int) -> None:
+        """Until the scheduler knows so many."""
+        with Client(self.address) as client:
+            client.wait_for_workers(count, timeout=300)
 
     def _start(self, name: str, command: list, **environment: str) -> Started:
         return Started(

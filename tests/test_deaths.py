@@ -53,6 +53,7 @@ def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path)
     gate = Gate(tmp_path, store, videos=1)
     with Cluster(tmp_path / "cluster", **gate.environment) as own:
         first = own.add_worker("--no-nanny", *gate.PRELOAD)
+        own.wait_for_workers(1)  # the run knows of it before it dies
         run = whole.started(gate, store, "--scheduler", own.address)
         try:
             run.until(lambda: shards(store), "the first video")
