@@ -14,9 +14,9 @@ import numpy as np
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError
-from affuse.features.record import EDGES
 from affuse.features.layout import names
 from affuse.features.parts import MODALITIES
+from affuse.features.record import EDGES
 from affuse.features.store import FeatureStore
 from affuse.features.timeline import align
 from affuse.files import make_folder, publish, write_bytes
