@@ -13,9 +13,9 @@ from affuse.__main__ import main
 from affuse.features.store import FeatureStore
 from affuse.fuse import train
 from media import plain_frames, talking_head, write_media
+from processes import SEEDED
 from tiny import make_data, small
 
-SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
 SMALL = [
     "modalities=[visual, audio]",
     "channels={visual: [8, 8], audio: [8, 8]}",

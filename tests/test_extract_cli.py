@@ -21,8 +21,7 @@ from affuse.extract.videos import find_jobs
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import plain_frames, talking_head, write_media
-
-SEEDED = ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
+from processes import SEEDED
 
 
 def affuse(*arguments):
@@ -77,7 +76,7 @@ def test_one_bad_video_does_not_stop_the_others(videos, tmp_path):
     info = json.loads(affuse("features", "info", store, "--json").stdout)
     assert info["videos"]["bad"]["visual"]["status"] == "undecodable"
     assert info["videos"]["faceless"]["audio"]["status"] == "no_audio"
-    assert info["backbones"]["visual"] == info["backbones"]["visual"] | {"trained": False, "width": 2048}
+    assert info["backbones"]["visual"] == info["backbones"]["visual"] | {"trained": False, "width": 512}
 
     again = extract(videos, store)
     assert again.exit_code == 1

@@ -20,6 +20,7 @@ from differences import differences
 from media import talking_head
 
 SEEDED = {"profile": "offline", "allow_untrained": True, "modalities": ["visual", "audio"], "threads": 1}
+SEEDED |= {"visual": "ir50-ferplus"}  # small pictures
 
 
 def test_importing_affuse_costs_none_of_its_libraries():
@@ -80,8 +81,9 @@ def videos(tmp_path) -> Path:
 
 def test_it_makes_what_the_command_makes(videos, tmp_path):
     options = ["--profile", "offline", "--allow-untrained", "--threads", "1", "--detect-every", "1"]
-    command = ["extract", "--video-dir", videos, "--out", tmp_path / "cli", *options, "--set"]
-    assert CliRunner().invoke(main, [*map(str, command), "modalities=[visual, audio]"]).exit_code == 0
+    command = ["extract", "--video-dir", videos, "--out", tmp_path / "cli", *options]
+    command += ["--set", "modalities=[visual, audio]", "--set", "visual=ir50-ferplus"]
+    assert CliRunner().invoke(main, [*map(str, command)]).exit_code == 0
     said = []
     store = affuse.extract_videos(
         str(videos), str(tmp_path / "store"), **SEEDED, detection={"every": 1}, announce=said.append

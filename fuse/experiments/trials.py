@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import pandas as pd
 import torch
 
 from affuse.config import nearest, resolve
+from affuse.console import Once
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.files import make_folder
@@ -63,17 +63,6 @@ class Entry:
 def folder_name(model: str) -> str:
     """A model's name where every file system takes it: `rjcma:paper@visual` is `rjcma-paper-visual`."""
     return re.sub(r"[^\w+.]+", "-", model)
-
-
-def parse_seeds(seeds: str) -> list[int]:
-    """ "0,1,2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
-    try:
-        chosen = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    except ValueError:
-        chosen = []
-    if not chosen or min(chosen) < 0:
-        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2.")
-    return chosen
 
 
 def parse_name(name: str) -> dict:
@@ -135,16 +124,9 @@ def make_entries(
 
 
 def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]) -> dict[str, dict]:
-    chosen: dict[str, dict] = {}
-    for name in names:
-        if name != ALL:
-            chosen[name] = parse_name(name)
-            continue
-        alone = settings.modalities if "modalities" in settings.model_fields_set else widths
-        for model in MODELS:
-            for each in [f"unimodal@{m}" for m in alone] if model == "unimodal" else [model]:
-                chosen[each] = parse_name(each)
-    return chosen
+    alone = settings.modalities if "modalities" in settings.model_fields_set else widths
+    family = [*(model for model in MODELS if model != "unimodal"), *(f"unimodal@{m}" for m in alone)]
+    return {each: parse_name(each) for name in names for each in (family if name == ALL else [name])}
 
 
 def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, int]) -> Entry:
@@ -239,7 +221,9 @@ def run_trials(
         if not folder.holds(entry.seeded(seed), data):
             folder.check(entry.seeded(seed), data)
     rows, histories, sums = {}, {}, {}
-    with _each_warning_once():
+    once = Once()  # what concerns the data is said by the first training, not by all of them
+    log.addFilter(once)
+    try:
         for number, (entry, seed, folder) in enumerate(plan, 1):
             which = f"[{number}/{len(plan)}] {entry.name}, seed {seed}"
             try:
@@ -252,6 +236,8 @@ def run_trials(
             except AffuseError as error:
                 raise type(error)(f"{entry.name}, seed {seed}: {error}") from None
             announce(f"{which}: validation CCC {rows[key]['mean']:.3f}{'' if made else ' (trained before)'}")
+    finally:
+        log.removeFilter(once)
     scores = [{"model": e.name, "seed": seed, **rows[e.identity, seed]} for e in entries for seed in seeds]
     return Trials(
         list(entries[0].targets),
@@ -298,19 +284,3 @@ def _check_folder(out: Path, data: Fingerprint) -> None:
         raise UsageError(f"{out} is not empty and holds no comparison. Choose another folder for --out.")
     make_folder(out)
     keep(file, data)
-
-
-@contextmanager
-def _each_warning_once() -> Iterator[None]:
-    """What concerns the data is said by the first training, not by all of them."""
-    said: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not (message in said or said.add(message))
-
-    log.addFilter(is_new)
-    try:
-        yield
-    finally:
-        log.removeFilter(is_new)
