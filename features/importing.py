@@ -142,7 +142,7 @@ def _bring(
     paths = list(parts.values())
     size = sum(path.stat().st_size for path in paths)
     mtime = max(path.stat().st_mtime_ns for path in paths)
-    digest = _digest(paths)
+    digest = hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
     if store.why_remake(video_id, provenance.settings_hash, size, mtime, lambda: digest) is None:
         return "kept", ""
     try:
@@ -160,8 +160,3 @@ def _bring(
         return "failed", str(error)
     store.write(record, provenance)
     return "written", ""
-
-
-def _digest(paths: list[Path]) -> str:
-    """sha256 of the digests of all files."""
-    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
