@@ -145,15 +145,13 @@ _VISUAL = (
     ),
 )
 
-_AUDIO = (
-    BackboneSource(
-        name="vggish",
-        part="audio",
-        width=128,
-        licence="Apache-2.0",
-        address="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-        sha256="10086976",
-    ),
+_VGGISH = BackboneSource(
+    name="vggish",
+    part="audio",
+    width=128,
+    licence="Apache-2.0",
+    address="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+    sha256="10086976",
 )
 
 _WHISPER_SHA256 = {  # as openai-whisper writes them in its addresses
@@ -226,7 +224,7 @@ _TEXT = (
     ),
 )
 
-BACKBONES: dict[str, BackboneSource] = {entry.name: entry for entry in (*_VISUAL, *_AUDIO, *_SPEECH, *_TEXT)}
+BACKBONES: dict[str, BackboneSource] = {entry.name: entry for entry in (*_VISUAL, _VGGISH, *_SPEECH, *_TEXT)}
 
 LIBRARIES = (  # whose versions are kept with the features they made
     "av",
