@@ -148,11 +148,10 @@ def _bring(
     try:
         tables = {m: read_table(path, layout.time_column, layout.ignore) for m, path in parts.items()}
         for m, table in tables.items():
-            width = provenance.backbones[m].width if m in provenance.backbones else 0
-            if table.embedding.shape[1] not in (0, width):
+            if table.embedding.shape[1] not in (0, provenance.width(m)):
                 raise AffuseError(
                     f"Feature file {table.path} is {table.embedding.shape[1]} wide, where the {m} of other videos is "
-                    f"{width} wide."
+                    f"{provenance.width(m)} wide."
                 )
         names = ", ".join(path.relative_to(root).as_posix() for path in paths)
         record = make_record(video_id, Source(names, size, digest, mtime), tables, layout.rates, provenance)
