@@ -274,14 +274,13 @@ class FeatureStore:
         """Every shard's seal, read again once a file has come or gone."""
         changed = self.shards.stat().st_mtime_ns
         if self._scanned is None or self._scanned.changed != changed or not self._scanned.settled:
-            seals, damaged = {}, []
-            settled = time.time() - changed / 1e9 > SETTLED
+            scan = Scan(changed, time.time() - changed / 1e9 > SETTLED, {}, [])
             for path in self._files():
-                with noting(damaged):
+                with noting(scan.damaged):
                     seal = check_seal(path)
                     if wrong := misnamed(path, seal.id):
-                        damaged += wrong
+                        scan.damaged.extend(wrong)
                     else:
-                        seals[seal.id] = seal
-            self._scanned = Scan(changed, settled, seals, damaged)
+                        scan.seals[seal.id] = seal
+            self._scanned = scan
         return self._scanned
