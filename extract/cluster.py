@@ -48,6 +48,7 @@ DIED = (
     "decoder"
 )
 _building = threading.Lock()
+_extractor = lru_cache(maxsize=1)(lambda recipe: recipe.extractor())  # a worker's networks, loaded once and kept
 
 
 def tls_security(ca_file: Path, cert: Path, key: Path) -> Security:
@@ -194,8 +195,7 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
     recipe: the workers' features must be as its would be."""
 
     def submit(job: Job):
-        there = (recipe, store.path.absolute(), extractor.provenance)
-        return client.submit(work, job.absolute(), *there, pure=False)
+        return client.submit(work, job.absolute(), recipe, store.path.absolute(), extractor.provenance, pure=False)
 
     def engine(jobs: list[Job]) -> Iterator[Receipt]:
         futures = {submit(job): job for job in jobs}
@@ -270,12 +270,6 @@ def _seen(made: Receipt, store: FeatureStore) -> Receipt:
             )
         time.sleep(0.1)
     return made
-
-
-@lru_cache(maxsize=1)
-def _extractor(recipe: Recipe) -> Extractor:
-    """The worker's networks, loaded once and kept."""
-    return recipe.extractor()
 
 
 def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:

@@ -212,10 +212,9 @@ def link(detected: list[Detected], time: np.ndarray) -> list[Track]:
                     live[t].box.append(faces.boxes[f])
                     live[t].confidence.append(faces.confidence[f])
                     unlinked.discard(f)
-        for f in sorted(unlinked):
-            track = Track([index], [faces.boxes[f]], [faces.confidence[f]])
-            tracks.append(track)
-            live.append(track)
+        new = [Track([index], [faces.boxes[f]], [faces.confidence[f]]) for f in sorted(unlinked)]
+        tracks += new
+        live += new
     return tracks
 
 

@@ -9,13 +9,12 @@ beside it.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock
 from typing import Generic, TypeVar
 
 import torch
@@ -65,10 +64,10 @@ class Lanes:
     seconds: per stage, summed over lanes. Once `halted` is set, reading on raises CancelledError.
     """
 
-    def __init__(self, threads: int, halted: threading.Event):
+    def __init__(self, threads: int, halted: Event):
         self.threads, self.halted = threads, halted
         self.seconds: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __enter__(self) -> Lanes:
         self._kernel_threads = torch.get_num_threads()

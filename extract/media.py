@@ -106,8 +106,9 @@ def probe(path: Path) -> Media:
                 f"{path.name} has frames of {width}×{height}; at most 8192×4320 is read. Scale it down first."
             )
         duration = (container.duration or 0) / av.time_base
-        if duration > LONGEST:
-            duration = _length(container, video or audio[0])
+        if duration > LONGEST:  # headers and broken clocks claim anything: how long do the packets last together?
+            stream = video or audio[0]
+            duration = float(sum(packet.duration or 0 for packet in container.demux(stream)) * stream.time_base)
         if duration > LONGEST:
             raise UndecodableError(
                 f"{path.name} is {duration / 3600:.1f} hours long; at most {LONGEST / 3600:.0f} are read. Cut it "
@@ -115,11 +116,6 @@ def probe(path: Path) -> Media:
             )
         fps = float(video.average_rate or video.guessed_rate or 0) if video else 0.0
         return Media(fps, duration, width, height, video is not None, bool(audio))
-
-
-def _length(container, stream) -> float:
-    """How long the packets of a stream last together, in seconds: headers and broken clocks claim anything."""
-    return float(sum(packet.duration or 0 for packet in container.demux(stream)) * stream.time_base)
 
 
 def frame_count(path: Path) -> int:
@@ -141,21 +137,16 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
         return
     if stream.type == "video":
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            damage.append(_reason(error))
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError as error:
-            damage.append(_reason(error))
-            continue
-        yield from frames
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError as error:
+                damage.append(_reason(error))
+            else:
+                yield from frames
+    except av.error.FFmpegError as error:  # no packet can be read any more
+        damage.append(_reason(error))
 
 
 def _upright(frame, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:

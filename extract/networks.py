@@ -80,10 +80,7 @@ class Networks:
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._loading = Lock()
 
-    @cached_property
-    def detector(self) -> FaceDetector:
-        return FaceDetector(self.settings.detection, self.device)
-
+    detector = cached_property(lambda self: FaceDetector(self.settings.detection, self.device))
     face_encoder = cached_property(lambda self: self._built("visual"))
     sound_encoder = cached_property(lambda self: self._built("audio"))
     transcriber = cached_property(lambda self: self._built("speech"))

@@ -77,12 +77,11 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
     except AffuseError as error:
         return Receipt(job.id, str(error))
     except OSError as error:
-        reason = error.strerror or error
-        return Receipt(job.id, f"{job.path} cannot be read: {reason}. Check its permissions and its disk.")
+        why = f"{job.path} cannot be read: {error.strerror or error}. Check its permissions and its disk."
+        return Receipt(job.id, why)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        reason = f"{job.path} made the extraction fail ({what}). Please report this."
-        return Receipt(job.id, reason, details=traceback.format_exc())
+        why = f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this."
+        return Receipt(job.id, why, details=traceback.format_exc())
     try:
         store.write(video, extractor.provenance)
     except RecordError as error:

@@ -56,9 +56,8 @@ class Job:
     @cached_property
     def mtime_ns(self) -> int:
         """When the last of its files changed, or a crop came, went or was renamed."""
-        times = [path.stat().st_mtime_ns for path in self.files]
-        folder = [self.crops.stat().st_mtime_ns] if self.crops and self.crops.is_dir() else []
-        return max(times + folder)
+        folder = [self.crops] if self.crops and self.crops.is_dir() else []
+        return max(path.stat().st_mtime_ns for path in [*self.files, *folder])
 
     def source(self) -> Source:
         return Source(self.name, self.size, self.digest(), self.mtime_ns)

@@ -148,8 +148,7 @@ class FaceEncoder:
         self.size, self.centre = face.face, face.size
         self.room = face.face if face.face > face.size else round(face.size * ROOM)
         self.flip = face.channels == "BGR"
-        self.mean = torch.tensor(face.mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(face.std, device=device).view(1, 3, 1, 1)
+        self.mean, self.std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (face.mean, face.std))
         self.gathered = Gathered(self._fill, self.batch) if together else None
         self.width = located.entry.width or self(torch.zeros(1, 3, self.size, self.size)).shape[1]
 

@@ -43,7 +43,8 @@ def export_features(
         raise UsageError(f"{out} is not empty. Choose another folder for --out.")
     files = 0
     for done, video_id in enumerate(store.ids, start=1):
-        _check_name(video_id)
+        if video_id.startswith("/") or ".." in PurePosixPath(video_id).parts or "\0" in video_id:
+            raise AffuseError(f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported.")
         for name, fill in KINDS[kind](store, video_id):
             publish(make_folder((out / name).parent) / Path(name).name, fill)
             files += 1
@@ -51,12 +52,6 @@ def export_features(
     if kind == "abaw3":
         write_bytes(out / "dataset_info.pkl", pickle.dumps(_abaw3_info(store)))
     return {"videos": len(store), "files": files}
-
-
-def _check_name(video_id: str) -> None:
-    parts = PurePosixPath(video_id).parts
-    if video_id.startswith("/") or ".." in parts or "\0" in video_id:
-        raise AffuseError(f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported.")
 
 
 def _npz(store: FeatureStore, video_id: str) -> Files:

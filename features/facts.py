@@ -10,7 +10,7 @@ import numpy as np
 
 from affuse.errors import AffuseError
 from affuse.features.parts import MODALITIES
-from affuse.features.seal import DamagedError
+from affuse.features.seal import DamagedError, noting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,17 +38,14 @@ def info_of(store: FeatureStore) -> dict:
     provenance = store.provenance.as_dict() if len(store) else {}
     videos, damaged = {}, list(store.damaged)
     for video_id in store:
-        try:
+        with noting(damaged):
             header, (words,) = store.overview(video_id, "text/word")
-        except DamagedError as error:
-            damaged.append(error.problem)
-            continue
-        facts: dict = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
-        for m in MODALITIES:
-            part = getattr(header, m)
-            facts[m] = {**asdict(part), "status": part.status.value}
-        facts["visual"]["views"] = list(header.views)
-        videos[video_id] = {**facts, "transcript": " ".join(words)}
+            facts: dict = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
+            for m in MODALITIES:
+                part = getattr(header, m)
+                facts[m] = {**asdict(part), "status": part.status.value}
+            facts["visual"]["views"] = list(header.views)
+            videos[video_id] = {**facts, "transcript": " ".join(words)}
     return {
         "settings": provenance.get("settings", {}),
         "settings_hash": provenance.get("settings_hash", ""),

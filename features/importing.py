@@ -142,17 +142,16 @@ def _bring(
     paths = list(parts.values())
     size = sum(path.stat().st_size for path in paths)
     mtime = max(path.stat().st_mtime_ns for path in paths)
-    digest = _digest(paths)
+    digest = hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
     if store.why_remake(video_id, provenance.settings_hash, size, mtime, lambda: digest) is None:
         return "kept", ""
     try:
         tables = {m: read_table(path, layout.time_column, layout.ignore) for m, path in parts.items()}
         for m, table in tables.items():
-            width = provenance.backbones[m].width if m in provenance.backbones else 0
-            if table.embedding.shape[1] not in (0, width):
+            if table.embedding.shape[1] not in (0, provenance.width(m)):
                 raise AffuseError(
                     f"Feature file {table.path} is {table.embedding.shape[1]} wide, where the {m} of other videos is "
-                    f"{width} wide."
+                    f"{provenance.width(m)} wide."
                 )
         names = ", ".join(path.relative_to(root).as_posix() for path in paths)
         record = make_record(video_id, Source(names, size, digest, mtime), tables, layout.rates, provenance)
@@ -160,8 +159,3 @@ def _bring(
         return "failed", str(error)
     store.write(record, provenance)
     return "written", ""
-
-
-def _digest(paths: list[Path]) -> str:
-    """sha256 of the digests of all files."""
-    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()

@@ -49,8 +49,7 @@ class _Part:
     def facts(self) -> str:
         """ "250 × 2048", or why there is nothing: "no_face (no face found in 250 frames)"."""
         rows, width = self.embedding.shape
-        why = f"{self.status.value} ({self.reason})"
-        return f"{rows} × {width}" if self.status == Status.OK else why
+        return f"{rows} × {width}" if self.status == Status.OK else f"{self.status.value} ({self.reason})"
 
 
 @dataclass(frozen=True, repr=False)

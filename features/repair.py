@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,20 +61,14 @@ def _set_aside(path: Path, folder: Path) -> Path:
     """Move a file into `folder`, under its name and the first number that is free there; where it is now."""
     try:
         folder.mkdir(exist_ok=True)
-        names = (folder / f"{path.name}.{number}" for number in itertools.count(1))
-        target = next(name for name in names if not _taken(name))
+        for number in itertools.count(1):
+            target = folder / f"{path.name}.{number}"
+            with suppress(FileExistsError):
+                target.open("x").close()  # taken now, so that no other process takes it
+                break
         os.replace(path, target)
     except OSError as error:
         raise AffuseError(
             f"{path} could not be moved to {folder}: {error.strerror or error}. Check the permissions of both folders."
         ) from None
     return target
-
-
-def _taken(target: Path) -> bool:
-    """Whether the name is taken; if not, it is now, so that no other process takes it."""
-    try:
-        target.open("x").close()
-    except FileExistsError:
-        return True
-    return False

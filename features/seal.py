@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,6 +62,15 @@ class DamagedError(AffuseError):
 
     def __reduce__(self) -> tuple:
         return DamagedError, self.parts
+
+
+@contextmanager
+def noting(problems: list[Problem]) -> Iterator[None]:
+    """What is found damaged ends what is done in this context, and is noted."""
+    try:
+        yield
+    except DamagedError as error:
+        problems.append(error.problem)
 
 
 def room(video_id: str, chunks: int) -> int:
@@ -136,16 +147,10 @@ def _claimed(path: Path, text: bytes) -> str:
 def _structure(file: BinaryIO, start: int, size: int, data: list[list[int]]) -> str:
     """sha256 of all bytes from `start` to `size` but those of `data`."""
     digest = hashlib.sha256()
-    for first, end in _between(start, size, data):
+    edges = [start, *chain.from_iterable(data), size]
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
         file.seek(first)
         while first < end and (block := file.read(min(BLOCK, end - first))):
             digest.update(block)
             first += len(block)
     return digest.hexdigest()
-
-
-def _between(start: int, size: int, data: list[list[int]]) -> Iterator[tuple[int, int]]:
-    for first, end in data:
-        yield start, first
-        start = end
-    yield start, size

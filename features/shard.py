@@ -44,7 +44,7 @@ from affuse.features.layout import (
 )
 from affuse.features.parts import MODALITIES, Status, checked_modalities
 from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, failure_of
-from affuse.features.seal import DamagedError, Problem, Seal, check_seal, room, write_seal
+from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
 
 BLOCK = 2**23  # bytes of a dataset read at once where only its digest is wanted
@@ -101,7 +101,9 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
         with h5py.File(sink, "w", userblock_size=start) as file:
             _fill(file, video, provenance, arrays)
             file.flush()
-            chunks = [extent for name in arrays for extent in _extents(file[name])]
+            chunks: list[tuple[int, int]] = []
+            for name in arrays:
+                file[name].id.chunk_iter(lambda c: chunks.append((c.byte_offset, c.byte_offset + c.size)))
         write_seal(sink, Seal(video.id, provenance.settings_hash), start, chunks)
 
     publish(path, fill, _verify_or_raise)
@@ -145,13 +147,6 @@ def _fill(file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays:
 def _put(node: h5py.HLObject, **attributes: object) -> None:
     for name, value in attributes.items():
         node.attrs[name] = value if isinstance(value, (int, float)) else canonical(value)
-
-
-def _extents(dataset: h5py.Dataset) -> list[tuple[int, int]]:
-    """First byte and end of each chunk in the file."""
-    extents: list[tuple[int, int]] = []
-    dataset.id.chunk_iter(lambda c: extents.append((c.byte_offset, c.byte_offset + c.size)))
-    return extents
 
 
 def _digest(value: object) -> str:
@@ -221,33 +216,20 @@ def verify_shard(path: Path) -> list[Problem]:
     Raises UsageError for a newer format.
     """
     problems: list[Problem] = []
-    with _noting(problems), _open(path) as file:
-        with _noting(problems):
-            _verify_attributes(file)
-        for name in paths(_header(file).views):
-            with _noting(problems):
+    with noting(problems), _open(path) as file:
+        header = _header(file)
+        local, features_digest, digest = (json.loads(file.attrs[name]) for name in DIGESTS)
+        if _digest(_describe(file)) != features_digest or _digest([features_digest, local]) != digest:
+            problems.append(_damage(file, "", "its attributes are not those that were written").problem)
+        for name in paths(header.views):
+            with noting(problems):
                 _verify_dataset(file, name)
     return problems
-
-
-@contextmanager
-def _noting(problems: list[Problem]) -> Iterator[None]:
-    try:
-        yield
-    except DamagedError as error:
-        problems.append(error.problem)
 
 
 def _verify_or_raise(path: Path) -> None:
     for problem in verify_shard(path):
         raise DamagedError(path, problem.reason, problem.video, problem.dataset)
-
-
-def _verify_attributes(file: h5py.File) -> None:
-    _header(file)
-    local, features_digest, digest = (json.loads(file.attrs[name]) for name in DIGESTS)
-    if _digest(_describe(file)) != features_digest or _digest([features_digest, local]) != digest:
-        raise _damage(file, "", "its attributes are not those that were written")
 
 
 def _verify_dataset(file: h5py.File, name: str) -> None:

@@ -21,7 +21,7 @@ from affuse.features.layout import shard_name
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.repair import misnamed, problems_in
-from affuse.features.seal import DamagedError, Problem, Seal, check_seal
+from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting
 from affuse.features.shard import (
     Header,
     read_frame_times,
@@ -274,17 +274,13 @@ class FeatureStore:
         """Every shard's seal, read again once a file has come or gone."""
         changed = self.shards.stat().st_mtime_ns
         if self._scanned is None or self._scanned.changed != changed or not self._scanned.settled:
-            seals, damaged = {}, []
-            settled = time.time() - changed / 1e9 > SETTLED
+            scan = Scan(changed, time.time() - changed / 1e9 > SETTLED, {}, [])
             for path in self._files():
-                try:
+                with noting(scan.damaged):
                     seal = check_seal(path)
-                except DamagedError as error:
-                    damaged.append(error.problem)
-                    continue
-                if wrong := misnamed(path, seal.id):
-                    damaged += wrong
-                else:
-                    seals[seal.id] = seal
-            self._scanned = Scan(changed, settled, seals, damaged)
+                    if wrong := misnamed(path, seal.id):
+                        scan.damaged.extend(wrong)
+                    else:
+                        scan.seals[seal.id] = seal
+            self._scanned = scan
         return self._scanned

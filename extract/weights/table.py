@@ -20,11 +20,8 @@ class FaceInput:
     """How a square RGB face crop becomes a visual network's input, and which network it is.
 
     Resize to `face` × `face` pixels, take the centre `size` × `size`, put the channels in `channels` order,
-    then (pixel − mean) / std with pixel in 0–255 and one mean and std per channel in that order. `caffe`:
-    the stride of a stage sits on the first 1×1 convolution of its bottleneck, not on the 3×3. `ceil_pool`:
-    the first pooling rounds up and has no border, as caffe's does. `keras_stem`: the first convolution pads
-    2 pixels before and 3 after ("same"), and the first pooling rounds down and has no border. `projection`:
-    width of a linear layer after the pooled 2048 values; 0 where there is none.
+    then (pixel − mean) / std with pixel in 0–255 and one mean and std per channel in that order. `caffe`,
+    `ceil_pool`, `keras_stem` and `projection` are those of `affuse.extract.resnet.ResNet50`.
     """
 
     architecture: str  # "resnet50", or "ir50", whose embedding has unit length
@@ -148,15 +145,13 @@ _VISUAL = (
     ),
 )
 
-_AUDIO = (
-    BackboneSource(
-        name="vggish",
-        part="audio",
-        width=128,
-        licence="Apache-2.0",
-        address="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-        sha256="10086976",
-    ),
+_VGGISH = BackboneSource(
+    name="vggish",
+    part="audio",
+    width=128,
+    licence="Apache-2.0",
+    address="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+    sha256="10086976",
 )
 
 _WHISPER_SHA256 = {  # as openai-whisper writes them in its addresses
@@ -229,7 +224,7 @@ _TEXT = (
     ),
 )
 
-BACKBONES: dict[str, BackboneSource] = {entry.name: entry for entry in (*_VISUAL, *_AUDIO, *_SPEECH, *_TEXT)}
+BACKBONES: dict[str, BackboneSource] = {entry.name: entry for entry in (*_VISUAL, _VGGISH, *_SPEECH, *_TEXT)}
 
 LIBRARIES = (  # whose versions are kept with the features they made
     "av",
