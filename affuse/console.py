@@ -108,18 +108,27 @@ def show_progress(line: str, failure: str | None, last: bool) -> None:
         _status.end()
 
 
+class Once(logging.Filter):
+    """Lets a message through the first time only."""
+
+    def __init__(self):
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not (message in self.said or self.said.add(message))
+
+
 class Messages(logging.Handler):
     """What the packages have to say, as sentences on stderr, each once."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
-        self.said: set[str] = set()
+        self.addFilter(Once())
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.levelname.lower()}: {shown(record.getMessage())}"
-        if text not in self.said:
-            self.said.add(text)
-            say(text)
+        say(f"{record.levelname.lower()}: {shown(record.getMessage())}")
 
 
 class Commands(click.Group):

@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import pandas as pd
 import torch
 
 from affuse.config import nearest, resolve
+from affuse.console import Once
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.files import make_folder
@@ -236,10 +236,14 @@ def run_trials(
     data = fingerprint(store, labels, shared.validation, shared.resplit)
     _check_folder(out, data)
     for entry, seed, folder in plan:
+    finally:
+        log.removeFilter(once)
         if not folder.holds(entry.seeded(seed), data):
             folder.check(entry.seeded(seed), data)
     rows, histories, sums = {}, {}, {}
-    with _each_warning_once():
+    once = Once()  # what concerns the data is said by the first training, not by all of them
+    log.addFilter(once)
+    try:
         for number, (entry, seed, folder) in enumerate(plan, 1):
             which = f"[{number}/{len(plan)}] {entry.name}, seed {seed}"
             try:
@@ -298,19 +302,3 @@ def _check_folder(out: Path, data: Fingerprint) -> None:
         raise UsageError(f"{out} is not empty and holds no comparison. Choose another folder for --out.")
     make_folder(out)
     keep(file, data)
-
-
-@contextmanager
-def _each_warning_once() -> Iterator[None]:
-    """What concerns the data is said by the first training, not by all of them."""
-    said: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not (message in said or said.add(message))
-
-    log.addFilter(is_new)
-    try:
-        yield
-    finally:
-        log.removeFilter(is_new)
