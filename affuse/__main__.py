@@ -114,7 +114,7 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
     """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
     from affuse.pipelines.demo.recipe import run_demo
 
-    facts, text = run_demo(out, seeds, data_seed, weights_dir, device, announce=say, progress=show_progress)
+    facts, text = run_demo(out, seeds, data_seed, device, weights_dir=weights_dir, announce=say, progress=show_progress)
     answer(facts, as_json, text)
 
 

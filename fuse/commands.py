@@ -7,16 +7,38 @@ import sys
 import click
 
 from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, STORE, answer, say, show_epoch, shown, together
+from affuse.errors import UsageError
+
+
+def parse_seeds(seeds: str) -> list[int]:
+    """ "0,1,2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
+    try:
+        chosen = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError:
+        chosen = []
+    if not chosen or min(chosen) < 0:
+        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2.")
+    return chosen
+
 
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
 PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
-SEEDS = click.option("--seeds", default="0", show_default=True, help="Training seeds, separated by commas.")
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
+RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
+SEEDS = click.option(
+    "--seeds",
+    type=parse_seeds,
+    metavar="TEXT",
+    default="0",
+    show_default=True,
+    help="Training seeds, separated by commas.",
+)
 TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
-RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
+trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
+showing_options = together(RUN, STORE, VIDEOS_OUT, DEVICE, JSON)
 
 
 @click.group()
@@ -97,11 +119,7 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 
 
 @fuse.command("predict")
-@RUN
-@STORE
-@VIDEOS_OUT
-@DEVICE
-@JSON
+@showing_options
 def fuse_predict(run, store, out, device, as_json) -> None:
     """Predict on the videos of a store: time, targets, valid."""
     from affuse.fuse import predict as run_prediction
@@ -110,11 +128,7 @@ def fuse_predict(run, store, out, device, as_json) -> None:
 
 
 @fuse.command("explain")
-@RUN
-@STORE
-@VIDEOS_OUT
-@DEVICE
-@JSON
+@showing_options
 def fuse_explain(run, store, out, device, as_json) -> None:
     """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""
     from affuse.fuse import explain
@@ -130,40 +144,30 @@ def fuse_explain(run, store, out, device, as_json) -> None:
     help="Separated by commas; each a model, or model:variant, or either with @modalities: "
     "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the whole family.",
 )
-@SEEDS
-@STORE
-@LABELS
-@TRIALS_OUT
+@trials_options
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
 @training_options
 def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
     """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
     intervals from a bootstrap over videos. Runs already made are not made again."""
     from affuse.fuse import compare, train_settings
-    from affuse.fuse.experiments.trials import parse_seeds
 
     settings = train_settings(config, assignments, preset=preset, device=device)
-    result = compare(
-        store, labels, out, models, parse_seeds(seeds), settings, reference, announce=say, on_epoch=show_epoch
-    )
+    result = compare(store, labels, out, models, seeds, settings, reference, announce=say, on_epoch=show_epoch)
     answer(result.facts, as_json, result.text)
 
 
 @fuse.command("ablate")
 @click.option("--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`.")
-@SEEDS
-@STORE
-@LABELS
-@TRIALS_OUT
+@trials_options
 @training_options
 def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
     """What each part of a model is worth: recursions 0 to 4, temporal encoder, modalities, gates, tied weights. A
     table and a figure each. Runs already made are not made again."""
     from affuse.fuse import ablate, train_settings
-    from affuse.fuse.experiments.trials import parse_seeds
 
     settings = train_settings(config, assignments, preset=preset, device=device)
-    result = ablate(store, labels, out, model, parse_seeds(seeds), settings, announce=say, on_epoch=show_epoch)
+    result = ablate(store, labels, out, model, seeds, settings, announce=say, on_epoch=show_epoch)
     answer(result.facts, as_json, result.text)
 
 

@@ -20,7 +20,8 @@ import tiny
 from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
-from affuse.fuse.experiments.trials import make_entries, parse_seeds, run_trials
+from affuse.fuse.commands import parse_seeds
+from affuse.fuse.experiments.trials import make_entries, run_trials
 from affuse.fuse.models.registry import MODELS
 from affuse.fuse.scoring.metrics import ccc, ccc_of_moments, moments, paired_bootstrap
 

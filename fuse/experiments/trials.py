@@ -65,17 +65,6 @@ def folder_name(model: str) -> str:
     return re.sub(r"[^\w+.]+", "-", model)
 
 
-def parse_seeds(seeds: str) -> list[int]:
-    """ "0,1,2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
-    try:
-        chosen = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    except ValueError:
-        chosen = []
-    if not chosen or min(chosen) < 0:
-        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2.")
-    return chosen
-
-
 def parse_name(name: str) -> dict:
     """A name as settings. Raises UsageError naming the nearest for an unknown model or variant."""
     model, variant, modalities = NAME.fullmatch(name).groups()

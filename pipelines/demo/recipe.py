@@ -10,10 +10,11 @@ from __future__ import annotations
 import string
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from affuse.console import Announce, Progress
+from affuse.console import Announce
 from affuse.errors import AffuseError
 from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
 from affuse.extract.videos import find_jobs
@@ -24,7 +25,6 @@ from affuse.files import write_text
 from affuse.fuse import compare, load_run, train_settings
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.experiments.compare import Comparison
-from affuse.fuse.experiments.trials import parse_seeds
 from affuse.fuse.models.registry import MODELS as FAMILY
 from affuse.fuse.reports.tables import write_json
 from affuse.pipelines.demo.data import DemoData, make_dataset
@@ -55,12 +55,11 @@ HEADLINE = "rjcma"
 
 
 def run_demo(
-    out: Path, seeds: str, data_seed: int, weights_dir: Path | None, device: str, announce: Announce, progress: Progress
+    out: Path, seeds: list[int], data_seed: int, device: str, *, announce: Announce, **how: Any
 ) -> tuple[dict, str]:
     """Run the demonstration in `out`: its facts, in plain JSON types (scores by model and seed, word accuracy,
-    seconds), and the same as text. Raises UsageError for seeds that are no numbers, AffuseError where a part of it
-    cannot be had or a video fails."""
-    chosen = parse_seeds(seeds)
+    seconds), and the same as text; how: weights_dir and progress of `extract_jobs`. Raises AffuseError where a part of
+    it cannot be had or a video fails."""
     clock = {}
     start = time.perf_counter()
     announce("Making talking-head videos with known valence and arousal.")
@@ -69,7 +68,7 @@ def run_demo(
     settings = extract_settings("offline", assignments=EXTRACTION)
     summary, provenance = extract_jobs(
         find_jobs(data.videos), out / "store", settings,
-        weights_dir=weights_dir, allow_untrained=True, compute=Compute(device), announce=announce, progress=progress,
+        allow_untrained=True, compute=Compute(device), announce=announce, **how,
     )  # fmt: skip
     announce(describe(summary))
     if summary.failed:
@@ -80,17 +79,17 @@ def run_demo(
     start = time.perf_counter()
     schedule = train_settings(None, (), **SCHEDULE, device=device)
     comparison = compare(
-        store, data.labels, out / "comparison", MODELS, chosen, schedule, reference=HEADLINE, announce=announce
+        store, data.labels, out / "comparison", MODELS, seeds, schedule, reference=HEADLINE, announce=announce
     )
     clock["training"] = time.perf_counter() - start
-    run = load_run(out / "comparison" / "runs" / f"{HEADLINE}-seed{chosen[0]}")
+    run = load_run(out / "comparison" / "runs" / f"{HEADLINE}-seed{seeds[0]}")
     predictions = run.predict(store, data.validation, device)
     predictions.save(out / "predictions")
     first = next(iter(predictions.values()))
     truth = read_track(data.labels / "validation" / f"{first.id}.txt").values
     draw(out / "picture.png", data.videos / f"{first.id}.mp4", store[first.id], first, truth)
     facts = {
-        "seeds": chosen,
+        "seeds": seeds,
         "train": list(data.train),
         "validation": list(data.validation),
         "untrained": provenance.untrained,
