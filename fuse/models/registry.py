@@ -34,13 +34,7 @@ from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSetting
 from affuse.plugins import installed, run_file, said, split
 
 AUDIO_VISUAL = ("visual", "audio")
-TCN_RCMA = {"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)}
-TCN_LFAN = {"visual": (256, 256, 128, 128), "audio": (64, 64, 32, 32), "text": (256, 256, 128, 128)}
-LSTM_512 = dict.fromkeys(TRIMODAL, (512,))
-LINEAR_128 = dict.fromkeys(TRIMODAL, (128,))
-
 HEAD_LINEAR = partial(Head, tanh=True)
-HEAD_RJCA = partial(Head, hidden=128, activation=F.relu, per_target=True)
 HEAD_JCA = partial(Head, hidden=128)
 
 
@@ -62,15 +56,16 @@ def recursive(joint: str, unused_fc: tuple[str, ...] = (), **fields) -> ModelSpe
 gated = partial(
     recursive, "all", paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)", standard=AUDIO_VISUAL, l2="encoded"
 )
+baseline = partial(ModelSpec, paper="baseline", block=None)
 of_lstms = partial(
     recursive,
     "all",
     standard=AUDIO_VISUAL,
     encoder="bilstm",
-    channels=LSTM_512,
+    channels=dict.fromkeys(TRIMODAL, (512,)),
     l2="features",
     fusion=ConcatenationBiLSTM,
-    head=HEAD_RJCA,
+    head=partial(Head, hidden=128, activation=F.relu, per_target=True),
     head_dropout=0.6,
 )
 
@@ -86,7 +81,7 @@ MODELS: dict[str, ModelSpec] = {
         "others",
         title="Recursive Cross-Modal Attention",
         paper="Praveen, Alam, 2024, CVPRW (ABAW6), first release",
-        channels=TCN_RCMA,
+        channels={"visual": (512, 512, 512, 512), "audio": (128, 128, 128, 128), "text": (512, 512, 512, 512)},
         head=HEAD_LINEAR,
     ),
     "grjca": gated(title="Gated Recursive Joint Cross-Attention", gates="grjca"),
@@ -104,7 +99,7 @@ MODELS: dict[str, ModelSpec] = {
         standard=AUDIO_VISUAL,
         joint="all",
         encoder="linear",
-        channels=LINEAR_128,
+        channels=dict.fromkeys(TRIMODAL, (128,)),
         head=HEAD_JCA,
         head_dropout=0.6,
     ),
@@ -125,21 +120,14 @@ MODELS: dict[str, ModelSpec] = {
         title="Leader–Follower Attention Network",
         paper="Zhang et al., 2022, CVPRW (ABAW3)",
         block=None,
-        channels=TCN_LFAN,
+        channels={"visual": (256, 256, 128, 128), "audio": (64, 64, 32, 32), "text": (256, 256, 128, 128)},
         fusion=LeaderFollower,
         fusion_dropout=0.1,
         head=HEAD_LINEAR,
     ),
-    "concat": ModelSpec(
-        title="Concatenation",
-        paper="baseline",
-        block=None,
-        why="there is nothing to concatenate; use 'unimodal' for one",
-    ),
-    "unimodal": ModelSpec(
+    "concat": baseline(title="Concatenation", why="there is nothing to concatenate; use 'unimodal' for one"),
+    "unimodal": baseline(
         title="One modality alone",
-        paper="baseline",
-        block=None,
         standard=("visual",),
         modalities=(1, 1),
         why="it is the baseline of one modality; use 'concat' for several",
@@ -202,7 +190,7 @@ def source(block: type) -> bytes:
 
 def sha256(block: type) -> str | None:
     """That of its text, where it is known."""
-    return hashlib.sha256(source(block)).hexdigest() if source(block) else None
+    return hashlib.sha256(text).hexdigest() if (text := source(block)) else None
 
 
 def _home(block) -> tuple:
