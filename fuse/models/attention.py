@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from affuse.fuse.models.layers import Dropout, Valid, any_valid, dropout, frames, xavier, zero_invalid
+from affuse.fuse.models.layers import Dropout, Valid, any_valid, frames, xavier, zero_invalid
 from affuse.fuse.models.spec import Options
 
 JCA_WIDTH = 32  # k, the inner width of JCA's H
@@ -62,19 +62,18 @@ class JointCrossAttention(nn.Module):
         self.members = {m: [o for o in widths if joint == "all" or o != m] for m in widths}
         self.joint, self.use_fc = joint, options.variant not in unused_fc
         self.equations = equations = EQUATIONS[options.variant]
-        self.dropout = options.dropout["attention"]
+        self.dropout = Dropout(options.dropout["attention"])
         d_J = {m: sum(widths[o] for o in self.members[m]) for m in widths}
         fc = {"all": sum(widths.values())} if joint == "all" else d_J  # one FC per joint
         self.fc = nn.ModuleDict({joint: xavier(nn.Linear(d, d)) for joint, d in fc.items()})
-        L, channel = options.window, options.attention == "channel"
-        self.channel = channel
+        L, self.channel = options.window, options.attention == "channel"
 
         def layers(shape):
             return nn.ModuleDict({m: xavier(nn.Linear(*shape(m), bias=equations.biases)) for m in widths})
 
-        self.W_j = layers(lambda m: (L, L) if channel else (widths[m], d_J[m]))
-        self.W_c = layers(lambda m: (widths[m], widths[m]) if channel else (L, L))
-        self.W_h = layers(lambda m: (d_J[m], widths[m]) if channel else (L, L))
+        self.W_j = layers(lambda m: (L, L) if self.channel else (widths[m], d_J[m]))
+        self.W_c = layers(lambda m: (widths[m], widths[m]) if self.channel else (L, L))
+        self.W_h = layers(lambda m: (d_J[m], widths[m]) if self.channel else (L, L))
 
     def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
         joints = self._joints(x, valid)
@@ -83,7 +82,7 @@ class JointCrossAttention(nn.Module):
         for m in x:
             update = step(m, x[m], joints[m], frames(valid, m))
             if self.equations.rectified_update:
-                update = self._dropout(F.relu(update))
+                update = self.dropout(F.relu(update))
             updated[m] = x[m] + update
         return updated
 
@@ -103,20 +102,17 @@ class JointCrossAttention(nn.Module):
     def _channel(self, m: str, x: Tensor, joint: Tensor, valid: Tensor | None) -> Tensor:
         """Channel × channel: C = tanh(Xᵀ W_j J / √d_J), H = ReLU(X W_c C), update H W_h."""
         K = self.W_j[m](x.mT)  # (batch, d_m, time): W_j mixes time
-        C = self._dropout(torch.tanh(K @ joint / math.sqrt(joint.shape[-1])))  # (batch, d_m, d_J)
+        C = self.dropout(torch.tanh(K @ joint / math.sqrt(joint.shape[-1])))  # (batch, d_m, d_J)
         return self.W_h[m](self._hidden(self.W_c[m](x) @ C))  # (batch, time, d_J) → (batch, time, d_m)
 
     def _frame(self, m: str, x: Tensor, joint: Tensor, valid: Tensor | None) -> Tensor:
         """Frame × frame, X and J read feature-major: the same equations with W_c and W_h over time."""
         K = zero_invalid(self.W_j[m](x), valid)  # (batch, time, d_J); the bias must not revive a masked frame
-        C = self._dropout(torch.tanh(K @ joint.mT / math.sqrt(joint.shape[-1])))  # (batch, time, time)
+        C = self.dropout(torch.tanh(K @ joint.mT / math.sqrt(joint.shape[-1])))  # (batch, time, time)
         return self.W_h[m](self._hidden(self.W_c[m](x.mT) @ C)).mT  # (batch, d_m, time) → (batch, time, d_m)
 
     def _hidden(self, product: Tensor) -> Tensor:
         return F.relu(torch.tanh(product) if self.equations.inner_tanh else product)
-
-    def _dropout(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
 
 
 class OnePassJointAttention(nn.Module):
@@ -128,12 +124,9 @@ class OnePassJointAttention(nn.Module):
 
     def __init__(self, widths: dict[str, int], options: Options):
         super().__init__()
-        window, joint = options.window, sum(widths.values())
-        layers = {"W_j": (window, window), "W_m": (window, JCA_WIDTH), "W_c": (joint, JCA_WIDTH)}
-        layers["W_h"] = (JCA_WIDTH, window)
-        for name, shape in layers.items():
-            modules = {m: xavier(nn.Linear(*shape, bias=False)) for m in widths}
-            self.add_module(name, nn.ModuleDict(modules))
+        L, k, d_J = options.window, JCA_WIDTH, sum(widths.values())
+        for name, shape in {"W_j": (L, L), "W_m": (L, k), "W_c": (d_J, k), "W_h": (k, L)}.items():
+            self.add_module(name, nn.ModuleDict({m: xavier(nn.Linear(*shape, bias=False)) for m in widths}))
 
     def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
         J = torch.cat(list(x.values()), -1)  # [X_v ; X_a], zero wherever its members are

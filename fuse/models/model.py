@@ -120,10 +120,9 @@ class FusionModel(nn.Module):
         steps = [x]  # X^0, X^1 … X^l
         for i in range(self.options.recursions):
             steps.append(self._attend(self.blocks[0 if self.options.tied else i], steps[-1], valid))
-        x, weights = steps[-1], {}
+        x, weights = dict(steps[-1]), {}
         for m, gate in self.gates.items():
-            chosen, weights[m] = gate([step[m] for step in steps])
-            x = {**x, m: chosen}
+            x[m], weights[m] = gate([step[m] for step in steps])
         output = self.head(self.fusion(x, valid), any_valid(valid, self.modalities))
         return output[:, :time], steps, weights, time
 
@@ -138,15 +137,13 @@ class FusionModel(nn.Module):
                 raise
             raise UsageError(f"The block of model {self.options.name!r} failed: {said(error)}.") from error
         expected = {m: tuple(v.shape) for m, v in x.items()}
-        shapes = (
-            {m: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for m, v in y.items()}
-            if isinstance(y, dict)
-            else y
-        )
+        shapes = type(y).__name__
+        if isinstance(y, dict):
+            shapes = {m: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for m, v in y.items()}
         if shapes != expected:
             raise UsageError(
                 f"The block of model {self.options.name!r} was given {expected} and has to give the same shapes, "
-                f"not {shapes if isinstance(y, dict) else type(y).__name__}."
+                f"not {shapes}."
             )
         if self.unproven:  # once only: an accelerator would wait for the answer
             for m, v in y.items():
