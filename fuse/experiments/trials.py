@@ -124,16 +124,9 @@ def make_entries(
 
 
 def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]) -> dict[str, dict]:
-    chosen: dict[str, dict] = {}
-    for name in names:
-        if name != ALL:
-            chosen[name] = parse_name(name)
-            continue
-        alone = settings.modalities if "modalities" in settings.model_fields_set else widths
-        for model in MODELS:
-            for each in [f"unimodal@{m}" for m in alone] if model == "unimodal" else [model]:
-                chosen[each] = parse_name(each)
-    return chosen
+    alone = settings.modalities if "modalities" in settings.model_fields_set else widths
+    family = [*(model for model in MODELS if model != "unimodal"), *(f"unimodal@{m}" for m in alone)]
+    return {each: parse_name(each) for name in names for each in (family if name == ALL else [name])}
 
 
 def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, int]) -> Entry:
@@ -225,8 +218,6 @@ def run_trials(
     data = fingerprint(store, labels, shared.validation, shared.resplit)
     _check_folder(out, data)
     for entry, seed, folder in plan:
-    finally:
-        log.removeFilter(once)
         if not folder.holds(entry.seeded(seed), data):
             folder.check(entry.seeded(seed), data)
     rows, histories, sums = {}, {}, {}
@@ -245,6 +236,8 @@ def run_trials(
             except AffuseError as error:
                 raise type(error)(f"{entry.name}, seed {seed}: {error}") from None
             announce(f"{which}: validation CCC {rows[key]['mean']:.3f}{'' if made else ' (trained before)'}")
+    finally:
+        log.removeFilter(once)
     scores = [{"model": e.name, "seed": seed, **rows[e.identity, seed]} for e in entries for seed in seeds]
     return Trials(
         list(entries[0].targets),
