@@ -51,7 +51,7 @@ def read_csv(path: Path, rate: float | None = None) -> Track:
     names = _csv_header(path, rows[0])
     if len(rows) == 1:
         raise AffuseError(f"Label file {path} has a header but no rows.")
-    table = np.full((len(rows) - 1, len(names)), np.nan)
+    table = []
     for line, row in enumerate(rows[1:], start=2):
         row = row or [""] * (len(names) == 1)  # a blank line is an empty field where there is one column
         if len(row) != len(names):
@@ -59,9 +59,8 @@ def read_csv(path: Path, rate: float | None = None) -> Track:
                 f"Label file {path}, line {line}: {len(row)} fields under {len(names)} column names: "
                 f"{lines[line - 1]!r}."
             )
-        for column, text in enumerate(row):
-            table[line - 2, column] = _number(path, line, names[column], text)
-    columns = {name: table[:, i] for i, name in enumerate(names)}
+        table.append([_number(path, line, name, text) for name, text in zip(names, row, strict=True)])
+    columns = dict(zip(names, np.array(table).T, strict=True))
     time, end = _csv_times(path, columns, rate)
     targets = tuple(name for name in names if name not in TIME)
     values = np.stack([columns[target] for target in targets], axis=1)
@@ -267,15 +266,11 @@ def partition_files(
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in READERS and not path.name.startswith(".") and path.is_file()
-    )
+    files = sorted(path for path in folder.rglob("[!.]*") if path.suffix in READERS and path.is_file())
     if not files:
-        kinds = ", ".join(READERS)
         raise AffuseError(
-            f"Label folder {folder} holds no label files ({kinds}). Expected one <video id>.txt or .csv per video."
+            f"Label folder {folder} holds no label files ({', '.join(READERS)}). Expected one <video id>.txt or .csv "
+            "per video."
         )
     named: dict[str, Path] = {}
     for path in files:
