@@ -113,8 +113,7 @@ def _read_list(path: Path, split: dict[str, list[str]]) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Test list {path} cannot be read: {error}.") from None
     videos: list[str] = []
-    for line, text in enumerate(lines, start=1):
-        video = text.strip()
+    for line, video in enumerate(map(str.strip, lines), start=1):
         if not video:
             continue
         for other, there in (*split.items(), ("the list", videos)):
@@ -209,7 +208,7 @@ def write_submission(sample: Path, predictions: Path, out: Path) -> dict:
     "after_the_end": rows of frames that the video does not have, which get its last frame's}. Raises AffuseError
     naming file and line.
     """
-    text, count, after, seen = [], 0, 0, Counter()
+    text, after, seen = [], 0, Counter()
     held: tuple[str, np.ndarray] = ("", np.zeros((0, 2)))
     for line, fields in _sample_rows(sample):
         if line == 1:
@@ -226,9 +225,8 @@ def write_submission(sample: Path, predictions: Path, out: Path) -> dict:
         valence, arousal = held[1][min(frame, len(held[1]) - 1)]
         text.append(f"{fields[0].strip()},{valence:.6f},{arousal:.6f}")
         seen[video] += 1
-        count += 1
     write_text(out, "\n".join(text) + "\n")
-    return {"file": str(out), "rows": count, "videos": len(seen), "after_the_end": int(after)}
+    return {"file": str(out), "rows": seen.total(), "videos": len(seen), "after_the_end": int(after)}
 
 
 def _sample_rows(sample: Path) -> Iterator[tuple[int, list[str]]]:

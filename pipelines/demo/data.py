@@ -175,8 +175,7 @@ def _make_video(out: Path, split: str, speaker: int, clip: int, wanted: Paramete
 
     frames = int(np.ceil(len(speech.samples) / engine.sample_rate * wanted.fps))
     at = np.minimum(np.round(np.arange(frames) / wanted.fps * GRID).astype(int), steps - 1)
-    valence, arousal = truth(face, voice, said(speech, steps))
-    labels = "".join(f"{v:.4f},{a:.4f}\n" for v, a in zip(valence[at], arousal[at], strict=True))
+    labels = "".join(f"{v:.4f},{a:.4f}\n" for v, a in truth(face, voice, said(speech, steps))[:, at].T)
     write_text(out / "labels" / split / f"{name}.txt", "valence,arousal\n" + labels)
     write_text(out / "words" / f"{name}.txt", "\n".join(speech.sentences) + "\n")
 
@@ -228,11 +227,9 @@ def said(speech: Speech, steps: int) -> np.ndarray:
     return gaussian_filter1d(speech.place[index].T, TRANSITION * GRID, axis=1)
 
 
-def truth(face: np.ndarray, voice: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Valence and arousal from F, S (steps,) and w (2, steps)."""
-    own = np.stack([face, voice])
-    valence, arousal = np.clip(OWN_SHARE * own + TEXT_SHARE * words, -1, 1)
-    return valence, arousal
+def truth(face: np.ndarray, voice: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Valence and arousal (2, steps) from F, S (steps,) and w (2, steps)."""
+    return np.clip(OWN_SHARE * np.stack([face, voice]) + TEXT_SHARE * words, -1, 1)
 
 
 def _speak(
@@ -240,7 +237,7 @@ def _speak(
 ) -> Speech:
     """Sentences one after the other until `seconds` have passed; the last one is spoken to its end."""
     rate = engine.sample_rate
-    sentences, places, starts, ends, blocks, used = [], [], [], [], [], 0
+    spoken, blocks, used = [], [], 0
     while used / rate < seconds:
         pause = np.zeros(round(generator.uniform(*PAUSE) * rate), np.float32)
         used += len(pause)
@@ -248,19 +245,15 @@ def _speak(
         push = float(effort[step : step + round(AHEAD * GRID)].mean())
         sentence, place = write_sentence(generator.uniform(-1, 1, 2), generator)
         sound = engine.speak(sentence, voice, voice.rate + RATE * push, voice.pitch + PITCH * push, 50 + RANGE * push)
-        starts.append(used / rate)
+        spoken.append((sentence, used / rate, (used + len(sound)) / rate, place))
         used += len(sound)
-        ends.append(used / rate)
-        sentences.append(sentence)
-        places.append(place)
         blocks += [pause, sound]
     blocks.append(np.zeros(round(PAUSE[1] * rate), np.float32))
     samples = np.concatenate(blocks)
     gain = np.interp(np.arange(len(samples)) / rate, np.arange(len(effort)) / GRID, LOUDNESS * effort)
     samples = samples * 10 ** (gain / 20) + ROOM * generator.standard_normal(len(samples))
-    return Speech(
-        np.clip(samples, -1, 1).astype(np.float32), sentences, np.array(starts), np.array(ends), np.array(places)
-    )
+    sentences, *times_and_places = zip(*spoken, strict=True)
+    return Speech(np.clip(samples, -1, 1).astype(np.float32), list(sentences), *map(np.array, times_and_places))
 
 
 def _loudness(samples: np.ndarray, rate: int, steps: int) -> np.ndarray:
