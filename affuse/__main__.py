@@ -41,8 +41,7 @@ def main() -> None:
     extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
     cross-attention over them; predict does both for new videos.
     """
-    logger = logging.getLogger("affuse")
-    logger.handlers = [Messages()]
+    logging.getLogger("affuse").handlers = [Messages()]
 
 
 main.add_command(features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,10 +56,8 @@ def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:
 def _number(value: object) -> object:
     """YAML 1.1 reads 1e-4 as text; people mean a number."""
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            return value
     return value
 
 
@@ -89,9 +88,8 @@ def resolve(cls: type[S], *layers: dict) -> S:
 
     Raises UsageError naming the key, and for an unknown key the nearest known one.
     """
-    values = merge({}, *layers)
     try:
-        return cls(**values)
+        return cls(**merge({}, *layers))
     except ValidationError as error:
         raise UsageError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 

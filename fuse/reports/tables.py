@@ -119,8 +119,7 @@ def model_table(rows: list[dict]) -> str:
 
 def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict) -> str:
     """table.md: what was compared and how, the models, and the differences from the reference."""
-    head, rows = model_cells(table)
-    parts = ["# Models compared", _how(facts), markdown(head, rows)]
+    parts = ["# Models compared", _how(facts), markdown(*model_cells(table))]
     if len(differences):
         positive = f"Share above 0: resamples in which {facts['reference']} is ahead."
         parts += [f"## {facts['reference']} less each other model", f"{_what_differs(facts)} {positive}"]
@@ -140,9 +139,8 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
 
 def ablation_card(title: str, question: str, table: pd.DataFrame, facts: dict) -> str:
     """<ablation>.md: the question, and one row per level."""
-    head, rows = ablation_cells(table)
     lost = f"Lost: CCC of {facts['reference']} as it is less that of the row. {_what_differs(facts)}"
-    return "\n\n".join([f"# {title}", question, _how(facts), markdown(head, rows), lost]) + "\n"
+    return "\n\n".join([f"# {title}", question, _how(facts), markdown(*ablation_cells(table)), lost]) + "\n"
 
 
 def model_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -43,9 +43,8 @@ def _flat(explanation: dict) -> dict[str, torch.Tensor]:
     for m, updates in explanation["updates"].items():
         columns |= {f"update_{m}_{i}": norm for i, norm in enumerate(updates.unbind(-1), 1)}
     for m, weights in explanation["gates"].items():
-        names = explanation["candidates"]
         # With one recursion GRJCA's X^{l−1} is X^0 once more: the same candidate, its weights together.
-        for name, weight in zip(names, weights.unbind(-1), strict=True):
+        for name, weight in zip(explanation["candidates"], weights.unbind(-1), strict=True):
             key = f"gate_{m}_{name}"
             columns[key] = columns[key] + weight if key in columns else weight
     for m, gates in explanation["inner_gates"].items():

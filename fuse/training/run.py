@@ -17,12 +17,13 @@ from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
-from affuse.files import as_path, file_name, make_folder, write_text
+from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import partition_files, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model, load_weights
 from affuse.fuse.reports.figures import explanation, save_figure
+from affuse.fuse.reports.tables import write_csv
 from affuse.fuse.scoring.evaluate import fit, judge, pairs
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
@@ -274,7 +275,7 @@ def explain(
         (video,), table = corpus.videos, here.explained(corpus)
         csv, figure = (folder / f"{file_name(video)}{suffix}" for suffix in (".csv", ".png"))
         make_folder(folder)
-        write_text(csv, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        write_csv(csv, table, "%.6f")
         save_figure(explanation(video, table, corpus.targets), figure)
         return {"csv": str(csv), "figure": str(figure), "frames": len(table), "valid": int(table["valid"].sum())}
 
