@@ -116,8 +116,9 @@ class Once(logging.Filter):
         self.said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not (message in self.said or self.said.add(message))
+        before = len(self.said)
+        self.said.add(record.getMessage())
+        return len(self.said) > before
 
 
 class Messages(logging.Handler):

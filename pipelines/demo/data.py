@@ -159,9 +159,8 @@ def _prepare(out: Path, wanted: Parameters) -> None:
         raise UsageError(f"{out} is not empty and holds no demo data. Choose an empty folder for the demo.")
     for folder in ("videos", "labels/train", "labels/validation", "words"):
         make_folder(out / folder)
-    write_text(
-        out / "README.txt", README.format(**asdict(wanted), count=len(wanted.ids()), train=wanted.train_speakers)
-    )
+    readme = README.format(**asdict(wanted), count=len(wanted.ids()), train=wanted.train_speakers)
+    write_text(out / "README.txt", readme)
     write_text(note, json.dumps(asdict(wanted), indent=1) + "\n")
 
 
