@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from affuse.extract.lanes import Gathered
-from affuse.extract.resnet import IR50, ResNet50, damp, for_cpu
 from affuse.extract.strangers import Stranger
 from affuse.extract.weights.checkpoints import load_transformer, load_weights
 from affuse.extract.weights.locate import SEED, Located
@@ -54,6 +53,8 @@ def cut_view(view: str, squares: Mapping[int, Tensor], encoder: FaceEncoder) -> 
 
 def build(located: Located) -> nn.Module:
     """The network of a located backbone, its weights loaded, or seeded where it is untrained."""
+    from affuse.extract.resnet import IR50, ResNet50, damp  # with torchvision, slow to import
+
     face = located.entry.face
     torch.manual_seed(SEED)  # decides the weights of an untrained network, and nothing else
     if face.architecture == "ir50":
@@ -138,6 +139,8 @@ class FaceEncoder:
     def __init__(
         self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32, together: bool = False
     ):
+        from affuse.extract.resnet import ResNet50, for_cpu
+
         network, face = picture_network(located, device, dtype)
         if isinstance(network, nn.Module):
             network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)

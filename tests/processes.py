@@ -18,7 +18,8 @@ from distributed import Client
 ROOT = Path(__file__).resolve().parents[1]
 SEEDED = ["--profile", "offline", "--allow-untrained", "--device", "cpu"]
 SEEDED += ["--set", "modalities=[visual, audio]", "--set", "backbones.visual=ir50-ferplus"]  # small pictures
-TINY_SOUND = ("--set", f"audio={ROOT / 'tests' / 'own_backbone.py'}:Loudness")  # VGGish takes long to make
+OWN_SOUND = f"audio={ROOT / 'tests' / 'own_backbone.py'}:Loudness"
+SOUND_ALONE = ("--set", "modalities=[audio]", "--set", OWN_SOUND)  # such a process is soon there
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}
 
 

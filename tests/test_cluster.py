@@ -12,7 +12,7 @@ from affuse.errors import AffuseError
 from affuse.extract import cluster as tasks
 from affuse.extract.run import Receipt
 from affuse.features.store import FeatureStore
-from processes import Cluster, shards
+from processes import SOUND_ALONE, Cluster, shards
 from whole import NAMES, Whole
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_ever")
@@ -130,7 +130,8 @@ def tls(tmp_path) -> list[str]:
     return [part for name, file in files.items() for part in (f"--tls-{name}", str(tmp_path / file))]
 
 
-def test_a_scheduler_that_speaks_tls_works_with_the_three_files_alone(whole, tls, tmp_path):
+def test_a_scheduler_that_speaks_tls_works_with_the_three_files_alone(tls, tmp_path):
+    whole = Whole(tmp_path / "whole", *SOUND_ALONE)
     files = ["--tls-ca", *tls[1:]]
     with Cluster(tmp_path / "cluster", workers=1, tls=tls) as own:
         assert own.address.startswith("tls://")

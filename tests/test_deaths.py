@@ -9,7 +9,7 @@ import pytest
 
 from affuse.features.store import FeatureStore
 from differences import differences
-from processes import TINY_SOUND, Cluster, Gate, shards, wait_until
+from processes import SOUND_ALONE, Cluster, Gate, shards, wait_until
 from whole import Whole, quiet
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_ever")
@@ -28,7 +28,7 @@ def dask_setup(worker, extract=Extractor.__call__):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Whole:
-    return Whole(tmp_path_factory.mktemp("whole"), *TINY_SOUND)
+    return Whole(tmp_path_factory.mktemp("whole"), *SOUND_ALONE)
 
 
 def test_a_video_that_kills_its_worker_fails_alone(whole, tmp_path):

@@ -12,7 +12,7 @@ from affuse.__main__ import main
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import cut_clip, talking_head
-from processes import ROOT, TINY_SOUND, Cluster, Gate, Started, arguments, shards, wait_until
+from processes import ROOT, SOUND_ALONE, Cluster, Gate, Started, arguments, shards, wait_until
 
 KILLS = int(os.environ.get("AFFUSE_KILLS", 6))
 VIDEOS = 2 * KILLS + 8
@@ -50,7 +50,7 @@ def whole(tmp_path_factory):
         else:
             path.write_bytes((folder / "videos" / f"{i % SOURCES:04d}.mp4").read_bytes())
     result = CliRunner().invoke(
-        main, arguments(folder / "videos", folder / "store", *TINY_SOUND, "--threads", 2)
+        main, arguments(folder / "videos", folder / "store", *SOUND_ALONE, "--threads", 2)
     )
     assert result.exit_code == 0, result.output
     return folder / "videos", FeatureStore(folder / "store")
@@ -70,7 +70,7 @@ class Campaign:
         self.runs += 1
         command = [
             self.gate.SCRIPT,
-            *arguments(self.videos, self.store, *TINY_SOUND, "--threads", 1, *options),
+            *arguments(self.videos, self.store, *SOUND_ALONE, "--threads", 1, *options),
         ]
         return Started(self.folder / f"run{self.runs}.log", command, **self.gate.environment)
 
