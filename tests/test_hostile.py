@@ -24,6 +24,7 @@ from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
 from hostile import CASES, SECRET, build_all, mux
 from media import face_frames, plain_frames, talking_head, tone
+from processes import OWN_SOUND
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 2
@@ -34,7 +35,7 @@ TWO_PEOPLE = ROOT.parent / "shared" / "clips" / "two-faces-12fps.mp4"
 def arguments(videos: Path, store: Path) -> list[str]:
     command = ["extract", "--video-dir", str(videos), "--out", str(store), "--device", "cpu"]
     command += ["--profile", "offline", "--allow-untrained", "--set", "modalities=[visual, audio]"]
-    return [*command, "--set", "backbones.visual=ir50-ferplus"]  # the smallest pictures
+    return [*command, "--set", "backbones.visual=ir50-ferplus", "--set", OWN_SOUND]  # the smallest
 
 
 def extract(videos: Path, store: Path) -> subprocess.CompletedProcess:
