@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from affuse.features.seal import DamagedError, noting
 if TYPE_CHECKING:
     import pandas as pd
 
-    from affuse.features.store import FeatureStore
+Store = Any  # a FeatureStore, which shows itself by these
 
 
-def line_of(store: FeatureStore) -> str:
+def line_of(store: Store) -> str:
     """The store's `repr`; being looked at never fails."""
     seconds = 0.0
     try:
@@ -33,7 +33,7 @@ def line_of(store: FeatureStore) -> str:
     return f"<FeatureStore {store.path}: {len(store)} videos, {seconds:.1f} s; {widths} wide{seeded}>"
 
 
-def info_of(store: FeatureStore) -> dict:
+def info_of(store: Store) -> dict:
     """See `FeatureStore.info`."""
     provenance = store.provenance.as_dict() if len(store) else {}
     videos, damaged = {}, list(store.damaged)
@@ -55,7 +55,7 @@ def info_of(store: FeatureStore) -> dict:
     }
 
 
-def table_of(store: FeatureStore, ids: list[str]) -> pd.DataFrame:
+def table_of(store: Store, ids: list[str]) -> pd.DataFrame:
     """See `FeatureStore.table`."""
     import pandas as pd
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -117,3 +118,17 @@ class TextFeatures(_Part):
         """No rows, and why."""
         rows = (np.zeros((0, width), np.float16), np.zeros(0), np.zeros(0), np.zeros(0, str))
         return cls(*rows, np.zeros(0, np.float32), status, reason)
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """The modalities of one video, as a record has them."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def visual(self) -> VisualFeatures: ...
+    @property
+    def audio(self) -> AudioFeatures: ...
+    @property
+    def text(self) -> TextFeatures: ...

@@ -1,5 +1,4 @@
-"""What is wrong with the shards of a store, and setting them aside, so that the next extraction makes them anew.
-Nothing is deleted."""
+"""Setting damaged shards aside, so that the next extraction makes them anew. Nothing is deleted."""
 
 from __future__ import annotations
 
@@ -8,15 +7,11 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from affuse.errors import AffuseError
-from affuse.features.layout import shard_name
-from affuse.features.seal import Problem, check_seal
-from affuse.features.shard import verify_shard
-
-if TYPE_CHECKING:
-    from affuse.features.store import FeatureStore
+from affuse.features.seal import Problem
+from affuse.features.shard import problems_in
+from affuse.features.store import FeatureStore
 
 QUARANTINE = "quarantine"
 
@@ -27,19 +22,6 @@ class Quarantined:
 
     path: str
     problems: list[Problem]
-
-
-def problems_in(path: Path) -> list[Problem]:
-    """What is wrong with the shard in a file: nothing if all is well. Raises UsageError for a newer format."""
-    return verify_shard(path) or misnamed(path, check_seal(path).id)
-
-
-def misnamed(path: Path, video_id: str) -> list[Problem]:
-    """The problem with the file of a shard that is not named after its video."""
-    right = shard_name(video_id)
-    if path.name == right:
-        return []
-    return [Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")]
 
 
 def quarantine(store: FeatureStore) -> list[Quarantined]:

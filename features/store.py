@@ -20,10 +20,11 @@ from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
-from affuse.features.repair import misnamed, problems_in
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting
 from affuse.features.shard import (
     Header,
+    misnamed,
+    problems_in,
     read_frame_times,
     read_header,
     read_overview,

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from affuse.errors import AffuseError, UsageError
-from affuse.features.parts import MODALITIES, TextFeatures, VisualFeatures, checked_modalities
-
-if TYPE_CHECKING:
-    from affuse.features.record import VideoFeatures
+from affuse.features.parts import MODALITIES, Parts, TextFeatures, checked_modalities
 
 LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
 SLACK = 1e-6  # seconds; times that differ by rounding still meet
 
 
 def align(
-    video: VideoFeatures,
-    time: np.ndarray,
-    modalities: Iterable[str] = MODALITIES,
-    widths: Mapping[str, int] | None = None,
+    video: Parts, time: np.ndarray, modalities: Iterable[str] = MODALITIES, widths: Mapping[str, int] | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Features of `video` at the moments `time` (T,), seconds: by modality, embedding (T, D) float16 and
     valid (T,) bool.
@@ -40,7 +33,7 @@ def align(
     >>> embedding.shape, embedding.dtype.name, int(valid.sum())
     ((16, 8), 'float16', 16)
     """
-    if not isinstance(getattr(video, "visual", None), VisualFeatures):
+    if not isinstance(video, Parts):
         raise UsageError(f'align takes the features of a video, such as store["clip01"], not {video!r}.')
     try:
         time = np.asarray(time, np.float64)
@@ -59,7 +52,7 @@ def align(
     return aligned
 
 
-def rows_at(video: VideoFeatures, modality: str, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rows_at(video: Parts, modality: str, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index (T,) of the modality's row at each moment, as `align` lays it, and whether there is one (T,) bool."""
     part = getattr(video, modality)
     if not len(part.embedding):
@@ -68,7 +61,7 @@ def rows_at(video: VideoFeatures, modality: str, time: np.ndarray) -> tuple[np.n
     return row, valid & part.valid[row] if modality == "visual" else valid
 
 
-def _width(video: VideoFeatures, modality: str, widths: Mapping[str, int] | None) -> int:
+def _width(video: Parts, modality: str, widths: Mapping[str, int] | None) -> int:
     rows, own = getattr(video, modality).embedding.shape
     if widths is None:
         return own

@@ -18,8 +18,6 @@ from affuse.files import write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from affuse.fuse.scoring.predict import Prediction
-
 STROKES = ("-", "--", ":", "-.")
 COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
 
@@ -41,20 +39,26 @@ def learning_curve(history: list[dict]) -> Figure:
     return figure
 
 
-def traces(prediction: Prediction, truth: np.ndarray | None = None) -> Figure:
-    """Each target of a prediction over time, and the truth (T, targets) where it is known (NaN elsewhere).
+def traces(
+    video: str,
+    targets: Sequence[str],
+    time: np.ndarray,
+    values: np.ndarray,
+    valid: np.ndarray,
+    truth: np.ndarray | None = None,
+) -> Figure:
+    """Predicted values (T, targets) over time (T,), and the truth (T, targets) where it is known (NaN elsewhere).
 
     Frames without any modality are shaded.
     """
-    targets, time = prediction.targets, prediction.time
     figure, axes = new_figure(len(targets), 1.2 + 2.2 * len(targets))
     for i, (axis, target) in enumerate(zip(axes, targets, strict=True)):
         if truth is not None:
             axis.plot(time, truth[:, i], color="0.45", label="annotated")
-        axis.plot(time, prediction.values[:, i], color=colour(target, i), label="predicted")
-        _ground(axis, time, prediction.valid, f"{target} (−1 to 1)")
+        axis.plot(time, values[:, i], color=colour(target, i), label="predicted")
+        _ground(axis, time, valid, f"{target} (−1 to 1)")
         axis.legend(loc="upper right", ncols=3, fontsize="small")
-    axes[0].set_title(prediction.id)
+    axes[0].set_title(video)
     axes[-1].set_xlabel("time (s)")
     return figure
 

@@ -89,7 +89,7 @@ class Prediction:
 
     def plot(self, truth: np.ndarray | None = None) -> Figure:
         """Each target over time, and the truth (T, targets) where it is known (NaN elsewhere)."""
-        return traces(self, truth)
+        return traces(self.id, self.targets, self.time, self.values, self.valid, truth)
 
     def write_csv(self, path: Path) -> None:
         """One row per frame: time in seconds, each target, and valid, 1 where some modality was present."""

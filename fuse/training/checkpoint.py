@@ -14,7 +14,6 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -25,14 +24,14 @@ from torch import Tensor
 
 from affuse.config import read_yaml
 from affuse.errors import AffuseError, UsageError
+from affuse.features.record import Provenance
 from affuse.files import make_folder, sweep, write_bytes, write_text
 from affuse.fuse.data.corpus import Fingerprint, changes, keep
+from affuse.fuse.data.windows import Normalisation
+from affuse.fuse.models.model import FusionModel
 from affuse.fuse.models.registry import code, located
 from affuse.fuse.training.settings import TrainSettings
 from affuse.version import VERSION
-
-if TYPE_CHECKING:
-    from affuse.fuse.training.run import Run
 
 FORMAT = 1  # of everything written by `write_tensors`
 
@@ -135,18 +134,24 @@ class RunFolder:
         """One row per epoch, numbers in full precision."""
         write_text(self.metrics, pd.DataFrame(history).to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
-    def write_model(self, run: Run) -> None:
-        """The run's weights with everything that is needed to use them."""
-        config, normalisation = run.model.config, run.normalisation
+    def write_model(
+        self,
+        model: FusionModel,
+        normalisation: Normalisation,
+        settings: TrainSettings,
+        provenance: Provenance,
+        best: dict,
+    ) -> None:
+        """The weights with everything that is needed to use them."""
         facts = {
             "version": VERSION,
             "git": git_revision(),
-            "model": {**config, "name": located(config["name"], self.path)},
-            "settings": run.settings.model_dump(),
-            "provenance": run.provenance.as_dict(),
-            "best": run.best,
+            "model": {**model.config, "name": located(model.config["name"], self.path)},
+            "settings": settings.model_dump(),
+            "provenance": provenance.as_dict(),
+            "best": best,
         }
-        tensors = prefixed(model=run.model.state_dict(), mean=normalisation.mean, std=normalisation.std)
+        tensors = prefixed(model=model.state_dict(), mean=normalisation.mean, std=normalisation.std)
         write_tensors(self.model, tensors, facts)
 
 

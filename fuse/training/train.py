@@ -38,7 +38,7 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
-from affuse.fuse.training.run import Run, labelled_corpus
+from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import TrainSettings, as_settings
 
@@ -237,7 +237,7 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        folder.write_model(Run(folder.path, self.model, self.normalisation, settings, provenance, progress.best))
+        folder.write_model(self.model, self.normalisation, settings, provenance, progress.best)
         folder.checkpoint.unlink(missing_ok=True)
 
 
