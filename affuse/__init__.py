@@ -28,7 +28,7 @@ OFFERED = {  # the imports below say the same to editors and type checkers
     "features.timeline": ("align",),
     "fuse.experiments.ablate": ("ablate",),
     "fuse.experiments.compare": ("compare",),
-    "fuse.experiments.crossval": ("crossval",),
+    "fuse.experiments.crossval": ("choose_folds", "crossval"),
     "fuse.models.model": ("build_model",),
     "fuse.models.registry": ("register",),
     "fuse.scoring.predict": ("Prediction", "Predictions"),
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from affuse.features.timeline import align as align
     from affuse.fuse.experiments.ablate import ablate as ablate
     from affuse.fuse.experiments.compare import compare as compare
+    from affuse.fuse.experiments.crossval import choose_folds as choose_folds
     from affuse.fuse.experiments.crossval import crossval as crossval
     from affuse.fuse.models.model import build_model as build_model
     from affuse.fuse.models.registry import register as register
