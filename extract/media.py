@@ -31,6 +31,7 @@ LOUDEST = 100.0  # times full scale; samples beyond are not sound
 AT_ONCE = 2**20  # samples looked through at once
 GAP = 0.1  # s by which sound must be late to be preceded by silence; less is rounding of its clock
 LONGEST_GAP = 3600.0  # s; more is a broken clock
+OBLONG = 4.0  # times a pixel may be as wide as high, or as high as wide; more is not believed
 BEYOND = f"what lies beyond {LONGEST / 3600:.0f} hours was not read"
 
 
@@ -52,7 +53,7 @@ class Media:
 
 @dataclass(frozen=True)
 class Frames:
-    """Consecutive frames: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB;
+    """Consecutive frames in square pixels: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB;
     size (n, 2) float64, each frame's width and height before it was scaled down."""
 
     time: np.ndarray
@@ -149,15 +150,15 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
         damage.append(_reason(error))
 
 
-def _upright(frame, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """RGB pixels (H, W, 3), scaled down to `short_side`, turned as the rotation metadata says, and the width and
-    height they had before scaling."""
-    scale = min(1.0, short_side / min(frame.width, frame.height)) if short_side else 1.0
-    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+def _upright(frame, aspect: float, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """RGB pixels (H, W, 3), made square by widening or heightening, scaled down to `short_side`, turned as the rotation
+    metadata says, and the width and height they had before scaling. aspect: a coded pixel's width by its height."""
+    full = round(frame.width * max(1.0, aspect)), round(frame.height * max(1.0, 1 / aspect))
+    scale = min(1.0, short_side / min(full)) if short_side else 1.0
+    size = max(1, round(full[0] * scale)), max(1, round(full[1] * scale))
     pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="AREA")
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    full = (frame.height, frame.width) if quarter_turns % 2 else (frame.width, frame.height)
-    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels, full
+    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels, full[:: -1 if quarter_turns % 2 else 1]
 
 
 def read_frames(
@@ -180,7 +181,8 @@ def read_frames(
         stream = _picture_stream(container)
         if stream.codec_context:
             stream.thread_type = "AUTO"
-        origin = _origin(container)
+        origin, aspect = _origin(container), float(stream.sample_aspect_ratio or 1)
+        aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         times, pixels, sizes, last = [], [], [], -step
         for index, frame in enumerate(_decoded(container, stream, damage)):
@@ -191,7 +193,7 @@ def read_frames(
                 break
             if wanted is not None and (index >= len(wanted) or not wanted[index]):
                 continue
-            picture, size = _upright(frame, short_side)
+            picture, size = _upright(frame, aspect, short_side)
             most = min(chunk, max(1, CHUNK_BYTES // picture.nbytes))
             if pixels and (len(pixels) == most or picture.shape != pixels[0].shape):
                 yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
