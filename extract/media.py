@@ -132,10 +132,12 @@ def frame_count(path: Path) -> int:
 
 
 def _decoded(container, stream, damage: list[str]) -> Iterator:
-    """Frames of a stream. A packet that cannot be decoded is noted in `damage` and passed over."""
+    """Frames of a stream, decoded by one thread: with more, a damaged stream differs from run to run. In `damage` are
+    noted packets that cannot be decoded, which are passed over, and damaged frames, which are handed out."""
     if stream.codec_context is None:
         damage.append(f"there is no decoder for the codec of its {stream.type}")
         return
+    stream.codec_context.thread_count = 1
     if stream.type == "video":
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     try:
@@ -145,6 +147,7 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
             except av.error.FFmpegError as error:
                 damage.append(_reason(error))
             else:
+                damage += [f"the frame at {frame.time or 0:.2f} s is damaged" for frame in frames if frame.is_corrupt]
                 yield from frames
     except av.error.FFmpegError as error:  # no packet can be read any more
         damage.append(_reason(error))
@@ -174,13 +177,11 @@ def read_frames(
     A clock that stands still, jumps back, or leaps by more than LONGEST_GAP is continued at the mean rate.
     short_side: scale frames down (never up) until the shorter side has this many pixels.
     wanted: (T,) bool, frames to hand out; the others are decoded but not converted.
-    damage: collects a reason for every packet that could not be decoded.
+    damage: collects a reason for every packet that could not be decoded, and every frame that is damaged.
     """
     damage = damage if damage is not None else []
     with _opened(path) as container:
         stream = _picture_stream(container)
-        if stream.codec_context:
-            stream.thread_type = "AUTO"
         origin, aspect = _origin(container), float(stream.sample_aspect_ratio or 1)
         aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
