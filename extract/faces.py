@@ -75,8 +75,8 @@ class Sightings:
 
 @dataclass(frozen=True)
 class Person:
-    """One person throughout a video: time (T,) of each frame, seconds; box (T, 4) float32 in pixels of that frame, and
-    confidence (T,) float32; NaN and 0 where unseen."""
+    """One person throughout a video: time (T,) of each frame, seconds; box (T, 4) float32 in square pixels of that
+    frame, and confidence (T,) float32; NaN and 0 where unseen."""
 
     time: np.ndarray
     box: np.ndarray

@@ -29,8 +29,11 @@ LONGEST = 4 * 3600.0  # s; embeddings and sound are held in memory, and take 0.7
 CHUNK_BYTES = 2**28  # of frames handed out at once
 LOUDEST = 100.0  # times full scale; samples beyond are not sound
 AT_ONCE = 2**20  # samples looked through at once
-GAP = 0.1  # s by which sound must be late to be preceded by silence; less is rounding of its clock
-LONGEST_GAP = 3600.0  # s; more is a broken clock
+SLACK = 0.005  # s by which sound may miss its clock: containers round their times to whole ms, each way
+MOMENT = 1e-6  # s from a frame to the next one where the clock does not go on
+LONGEST_GAP, LONGEST_RETURN = 3600.0, 10.0  # s ahead and back; more is no gap or overlap but a clock set anew
+WRAP = 2**33 / 90_000  # s after which the clock of MPEG streams begins anew; a time just below it is before zero
+OBLONG = 4.0  # times a pixel may be as wide as high, or as high as wide; more is not believed
 BEYOND = f"what lies beyond {LONGEST / 3600:.0f} hours was not read"
 
 
@@ -52,7 +55,7 @@ class Media:
 
 @dataclass(frozen=True)
 class Frames:
-    """Consecutive frames: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB;
+    """Consecutive frames in square pixels: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB;
     size (n, 2) float64, each frame's width and height before it was scaled down."""
 
     time: np.ndarray
@@ -86,9 +89,22 @@ def _picture_stream(container):
     return next((stream for stream in container.streams.video if not stream.disposition & art), None)
 
 
-def _origin(container) -> float:
-    """The container's zero on the streams' clock, in seconds."""
-    return container.start_time / av.time_base if container.start_time is not None else 0.0
+class _Clock:
+    """A stream's clock. One that is set anew midway goes on from where it was, and returns when it is set right."""
+
+    def __init__(self, container):
+        self.origin = container.start_time / av.time_base if container.start_time is not None else 0.0
+        self.offset = 0.0  # s by which it was set anew
+
+    def time(self, frame, due: float) -> float:
+        """When a frame begins, in seconds; `due` is when the one before it ends."""
+        if frame.time is None:
+            return due
+        own = frame.time - self.origin
+        time = min(own, own - WRAP, own + self.offset, key=lambda time: abs(time - due))
+        if not -LONGEST_RETURN < time - due < LONGEST_GAP:
+            self.offset, time = due - own, due
+        return time
 
 
 def probe(path: Path) -> Media:
@@ -131,10 +147,12 @@ def frame_count(path: Path) -> int:
 
 
 def _decoded(container, stream, damage: list[str]) -> Iterator:
-    """Frames of a stream. A packet that cannot be decoded is noted in `damage` and passed over."""
+    """Frames of a stream, decoded by one thread: with more, a damaged stream differs from run to run. In `damage` are
+    noted packets that cannot be decoded, which are passed over, and damaged frames, which are handed out."""
     if stream.codec_context is None:
         damage.append(f"there is no decoder for the codec of its {stream.type}")
         return
+    stream.codec_context.thread_count = 1
     if stream.type == "video":
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     try:
@@ -144,20 +162,21 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
             except av.error.FFmpegError as error:
                 damage.append(_reason(error))
             else:
+                damage += [f"the frame at {frame.time or 0:.2f} s is damaged" for frame in frames if frame.is_corrupt]
                 yield from frames
     except av.error.FFmpegError as error:  # no packet can be read any more
         damage.append(_reason(error))
 
 
-def _upright(frame, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """RGB pixels (H, W, 3), scaled down to `short_side`, turned as the rotation metadata says, and the width and
-    height they had before scaling."""
-    scale = min(1.0, short_side / min(frame.width, frame.height)) if short_side else 1.0
-    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+def _upright(frame, aspect: float, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """RGB pixels (H, W, 3), made square by widening or heightening, scaled down to `short_side`, turned as the rotation
+    metadata says, and the width and height they had before scaling. aspect: a coded pixel's width by its height."""
+    full = round(frame.width * max(1.0, aspect)), round(frame.height * max(1.0, 1 / aspect))
+    scale = min(1.0, short_side / min(full)) if short_side else 1.0
+    size = max(1, round(full[0] * scale)), max(1, round(full[1] * scale))
     pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="AREA")
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    full = (frame.height, frame.width) if quarter_turns % 2 else (frame.width, frame.height)
-    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels, full
+    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels, full[:: -1 if quarter_turns % 2 else 1]
 
 
 def read_frames(
@@ -170,28 +189,28 @@ def read_frames(
 ) -> Iterator[Frames]:
     """Decode the frames of a video in chunks, so that memory does not grow with its length or their size.
 
-    A clock that stands still, jumps back, or leaps by more than LONGEST_GAP is continued at the mean rate.
+    Times rise strictly: frames that stand still or go back follow within moments until the clock has caught up. A clock
+    set anew, ahead by more than LONGEST_GAP or back by more than LONGEST_RETURN, goes on at the mean rate from there.
     short_side: scale frames down (never up) until the shorter side has this many pixels.
     wanted: (T,) bool, frames to hand out; the others are decoded but not converted.
-    damage: collects a reason for every packet that could not be decoded.
+    damage: collects a reason for every packet that could not be decoded, and every frame that is damaged.
     """
     damage = damage if damage is not None else []
     with _opened(path) as container:
         stream = _picture_stream(container)
-        if stream.codec_context:
-            stream.thread_type = "AUTO"
-        origin = _origin(container)
+        clock, aspect = _Clock(container), float(stream.sample_aspect_ratio or 1)
+        aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        times, pixels, sizes, last = [], [], [], -step
+        times, pixels, sizes, last, due = [], [], [], -MOMENT, 0.0
         for index, frame in enumerate(_decoded(container, stream, damage)):
-            time = frame.time - origin if frame.time is not None else last + step
-            last = time if 0 < time - last < LONGEST_GAP else last + step
+            last = max(clock.time(frame, due), last + MOMENT)
+            due = last + step
             if last > LONGEST:
                 damage.append(BEYOND)
                 break
             if wanted is not None and (index >= len(wanted) or not wanted[index]):
                 continue
-            picture, size = _upright(frame, short_side)
+            picture, size = _upright(frame, aspect, short_side)
             most = min(chunk, max(1, CHUNK_BYTES // picture.nbytes))
             if pixels and (len(pixels) == most or picture.shape != pixels[0].shape):
                 yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
@@ -206,43 +225,49 @@ def read_frames(
 def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
     """The first sound stream as mono float32 at 16 kHz, shape (samples,), in [-1, 1]; sample 0 is time 0.
 
-    Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut.
+    Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut, and so
+    is what overlaps. Its clock is followed wherever the two are more than SLACK apart.
     """
     damage = damage if damage is not None else []
-    sound, begin, clock, late = io.BytesIO(), None, 0.0, 0
+    sound, resampler, kind, covered, early, due = io.BytesIO(), None, None, 0, 0, None
     with _opened(path) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        for frame in _decoded(container, stream, damage):
-            time = frame.time if frame.time is not None else clock
-            if begin is None:
-                begin = clock = time
-                start = begin - _origin(container)
-                late = round(start * SAMPLE_RATE) if abs(start) < LONGEST_GAP else 0
-                empty = sound.write(bytes(4 * max(0, late)))
-            if GAP < time - clock < LONGEST_GAP:
-                sound.write(bytes(4 * round((time - clock) * SAMPLE_RATE)))
-                clock = time
-            if clock - begin > LONGEST:
+        clock = _Clock(container)
+        for frame in _decoded(container, container.streams.audio[0], damage):
+            time = clock.time(frame, due or 0.0)
+            early = max(0, -round(time * SAMPLE_RATE)) if due is None else early
+            apart = due is None or abs(time - due) > SLACK
+            due = time if apart else due
+            if due > LONGEST:
                 damage.append(BEYOND)
                 break
             try:
-                _write(sound, resampler.resample(frame))
-                clock += frame.samples / frame.sample_rate
+                given = frame.format.name, frame.layout.name, frame.sample_rate
+                if apart or given != kind:
+                    covered = _write(sound, resampler, None, covered)
+                    resampler, kind = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), given
+                if apart:
+                    place = round(time * SAMPLE_RATE) + early
+                    covered = max(0, sound.tell() // 4 - place)
+                    sound.seek(4 * (place + covered))
+                covered = _write(sound, resampler, frame, covered)
+                due += frame.samples / frame.sample_rate
             except (av.error.FFmpegError, ValueError) as error:
                 damage.append(_reason(error))
-        if begin is None or sound.tell() == empty:
-            return np.zeros(0, np.float32)
-        _write(sound, resampler.resample(None))
+                resampler = kind = None
+        _write(sound, resampler, None, covered)
     samples = np.frombuffer(sound.getbuffer(), np.float32)
     if count := sum(_mend(samples[i : i + AT_ONCE]) for i in range(0, len(samples), AT_ONCE)):
         damage.append(f"{count} samples of sound are no numbers, or beyond {LOUDEST:g} times full scale")
-    return samples[max(0, -late) :]
+    return samples[early:]
 
 
-def _write(sound: io.BytesIO, frames: list) -> None:
-    for frame in frames:
-        sound.write(frame.to_ndarray()[0])
+def _write(sound: io.BytesIO, resampler, frame, covered: int) -> int:
+    """Append a frame, or what the resampler still holds, past `covered` samples; how many of these are left."""
+    for piece in resampler.resample(frame) if resampler else []:
+        samples = piece.to_ndarray()[0]
+        sound.write(samples[covered:])
+        covered = max(0, covered - len(samples))
+    return covered
 
 
 def _mend(samples: np.ndarray) -> int:

@@ -58,7 +58,7 @@ class VisualFeatures(_Part):
     """Face embeddings, one row per video frame. A frame without a face is a row of zeros with valid False.
 
     embedding (T, D) float16; time (T,) float64, seconds; valid (T,) bool;
-    box (T, 4) float32, left, top, right, bottom in pixels, NaN without a face;
+    box (T, 4) float32, left, top, right, bottom in square pixels of the frame, NaN without a face;
     confidence (T,) float32 in [0, 1]; views {name: (T, D) float16}, the embeddings of other views of the same faces,
     such as the mirrored one, which training may draw instead of `embedding`.
     """
