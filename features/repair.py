@@ -10,7 +10,7 @@ from pathlib import Path
 
 from affuse.errors import AffuseError
 from affuse.features.seal import Problem
-from affuse.features.shard import problems_in
+from affuse.features.shard import verify_shard
 from affuse.features.store import FeatureStore
 
 QUARANTINE = "quarantine"
@@ -34,7 +34,7 @@ def quarantine(store: FeatureStore) -> list[Quarantined]:
     moved = []
     for path in (store.shards / name for name in suspects):
         # What was remade or moved meanwhile is left alone.
-        if path.is_file() and (problems := problems_in(path)):
+        if path.is_file() and (problems := verify_shard(path)):
             moved.append(Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems))
     return moved
 

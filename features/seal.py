@@ -98,15 +98,20 @@ def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[in
 
 
 def check_seal(path: Path) -> Seal:
-    """The seal of a shard whose structure is as it was written.
+    """The seal of a shard whose structure is as it was written, under the name of its video; one that is being written
+    has a hidden name.
 
     Raises UsageError for a newer format, DamagedError for any other file.
     """
     try:
         with path.open("rb") as file:
-            return _check(path, file)
+            seal = _check(path, file)
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
+    right = shard_name(seal.id)
+    if path.name != right and not path.name.startswith("."):
+        raise DamagedError(path, f"it is named as no shard of this video is, which would be {right}", seal.id)
+    return seal
 
 
 def _check(path: Path, file: BinaryIO) -> Seal:

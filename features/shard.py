@@ -40,7 +40,6 @@ from affuse.features.layout import (
     kind,
     names,
     paths,
-    shard_name,
     well_laid,
 )
 from affuse.features.parts import MODALITIES, Status, checked_modalities
@@ -226,19 +225,6 @@ def verify_shard(path: Path) -> list[Problem]:
             with noting(problems):
                 _verify_dataset(file, name)
     return problems
-
-
-def problems_in(path: Path) -> list[Problem]:
-    """What is wrong with the shard in a file: nothing if all is well. Raises UsageError for a newer format."""
-    return verify_shard(path) or misnamed(path, check_seal(path).id)
-
-
-def misnamed(path: Path, video_id: str) -> list[Problem]:
-    """The problem with the file of a shard that is not named after its video."""
-    right = shard_name(video_id)
-    if path.name == right:
-        return []
-    return [Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")]
 
 
 def _verify_or_raise(path: Path) -> None:

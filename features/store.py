@@ -23,8 +23,6 @@ from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting
 from affuse.features.shard import (
     Header,
-    misnamed,
-    problems_in,
     read_frame_times,
     read_header,
     read_overview,
@@ -211,7 +209,7 @@ class FeatureStore:
         """Read every shard from end to end and compare it with its digests; `on_shard` hears of each done."""
         files, problems = self._files(), []
         for path in files:
-            problems += problems_in(path)
+            problems += verify_shard(path)
             on_shard(path)
         return Verification(len(files), problems)
 
@@ -279,9 +277,6 @@ class FeatureStore:
             for path in self._files():
                 with noting(scan.damaged):
                     seal = check_seal(path)
-                    if wrong := misnamed(path, seal.id):
-                        scan.damaged.extend(wrong)
-                    else:
-                        scan.seals[seal.id] = seal
+                    scan.seals[seal.id] = seal
             self._scanned = scan
         return self._scanned
