@@ -12,7 +12,8 @@ class AffuseError(Exception):
 
 
 class RecordError(AffuseError):
-    """A video's features break the record's contract, such as NaN in an embedding; they are not kept."""
+    """A video's features cannot be kept: they break the record's contract, such as NaN in an embedding, or their place
+    is taken."""
 
 
 class UsageError(AffuseError):

@@ -104,6 +104,8 @@ def check_seal(path: Path) -> Seal:
     Raises UsageError for a newer format, DamagedError for any other file.
     """
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise DamagedError(path, "it cannot be read (Not a file)")
         with path.open("rb") as file:
             seal = _check(path, file)
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, RecordError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
 from affuse.features.parts import MODALITIES
@@ -222,7 +222,7 @@ class FeatureStore:
         Raises UsageError where the shard is of a newer format, so that nothing newer is ever overwritten.
         """
         path = self.shards / shard_name(video_id)
-        if not path.exists():
+        if not os.path.lexists(path):
             return "new"
         try:
             header = read_header(path)
@@ -243,9 +243,15 @@ class FeatureStore:
     def write(self, video: VideoFeatures, provenance: Provenance) -> None:
         """Put a video in the store, or in the place of an older one, whole or not at all.
 
-        Raises AffuseError where it cannot be written, such as on a full disk; the store stays as it was.
+        Raises AffuseError where it cannot be written, such as on a full disk, RecordError where only this video cannot;
+        the store stays as it was.
         """
         path = self.shards / shard_name(video.id)
+        if path.is_dir():
+            raise RecordError(
+                f"{path} is a folder, in the place of the features of {video.id!r}. Move it elsewhere, or set it aside "
+                f"with affuse features repair {self.path}; then run the same command again."
+            )
         if path.exists():
             with suppress(DamagedError):  # it is about to be replaced
                 self._refuse_collision(check_seal(path).id, video.id)
@@ -266,8 +272,7 @@ class FeatureStore:
     # ---- the folder
 
     def _files(self) -> list[Path]:
-        files = (path for path in self.shards.glob("*.h5") if not path.name.startswith("."))
-        return sorted(path for path in files if path.is_file())
+        return sorted(path for path in self.shards.glob("*.h5") if not path.name.startswith("."))
 
     def _scan(self) -> Scan:
         """Every shard's seal, read again once a file has come or gone."""

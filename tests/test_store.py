@@ -193,7 +193,7 @@ def test_foreign_files_are_named_and_stop_nothing(store):
     problems = {p.file: p for p in opened.verify().problems}
     assert (
         set(problems)
-        == {"foreign.h5", "other.h5", "copy.h5"}
+        == {"foreign.h5", "other.h5", "copy.h5", "folder.h5", "loop.h5"}
         == {d["file"] for d in opened.info()["damaged"]}
     )
     assert "not a shard of affuse" in problems["foreign.h5"].reason
