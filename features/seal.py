@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -130,14 +130,17 @@ def _check(path: Path, file: BinaryIO) -> Seal:
                 f"{path} has format version {seal['format']}, made by a newer affuse; this one reads up to "
                 f"{FORMAT_VERSION}. Update affuse (pip install --upgrade affuse), or give another store."
             )
-        size, start = file.seek(0, 2), seal["start"]
+        size, start, data = file.seek(0, 2), seal["start"], seal["data"]
         if size != seal["size"]:
             raise DamagedError(path, f"it has {size} bytes where {seal['size']} were written", video_id)
-        lines = file.seek(len(magic + text + digest))
-        blank = not file.read(max(0, start - lines)).strip(b"\0")
-        if not blank or _structure(file, start, size, seal["data"]) != seal["structure"]:
+        lines, said = len(magic + text + digest), Seal(seal["id"], seal["settings_hash"])
+        edges = [lines, start, *chain.from_iterable(data), size]
+        if edges != sorted(edges) or start > 2 * LONGEST or not all(isinstance(value, str) for value in astuple(said)):
+            raise ValueError("its seal cannot be")
+        file.seek(lines)
+        if file.read(start - lines).strip(b"\0") or _structure(file, start, size, data) != seal["structure"]:
             raise DamagedError(path, "its structure is not the one that was written", video_id)
-        return Seal(seal["id"], seal["settings_hash"])
+        return said
     except (KeyError, RecursionError, TypeError, ValueError) as error:  # sealed, but not by us
         raise DamagedError(path, f"it is not a shard of affuse ({error!r})", video_id) from None
 

@@ -26,6 +26,7 @@ from affuse.features.shard import (
     read_frame_times,
     read_header,
     read_overview,
+    read_seal,
     read_shard,
     verify_shard,
     write_shard,
@@ -248,10 +249,7 @@ class FeatureStore:
         """
         path = self.shards / shard_name(video.id)
         if path.is_dir():
-            raise RecordError(
-                f"{path} is a folder, in the place of the features of {video.id!r}. Move it elsewhere, or set it aside "
-                f"with affuse features repair {self.path}; then run the same command again."
-            )
+            raise RecordError(f"{path} is a folder, in the place of the features of {video.id!r}. Move it elsewhere.")
         if path.exists():
             with suppress(DamagedError):  # it is about to be replaced
                 self._refuse_collision(check_seal(path).id, video.id)
@@ -281,7 +279,7 @@ class FeatureStore:
             scan = Scan(changed, time.time() - changed / 1e9 > SETTLED, {}, [])
             for path in self._files():
                 with noting(scan.damaged):
-                    seal = check_seal(path)
+                    seal = read_seal(path)
                     scan.seals[seal.id] = seal
             self._scanned = scan
         return self._scanned
