@@ -12,8 +12,7 @@ class AffuseError(Exception):
 
 
 class RecordError(AffuseError):
-    """A video's features cannot be kept: they break the record's contract, such as NaN in an embedding, or their place
-    is taken."""
+    """A video's features cannot be kept, such as for NaN in an embedding, which breaks the record's contract."""
 
 
 class UsageError(AffuseError):

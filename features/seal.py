@@ -98,8 +98,7 @@ def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[in
 
 
 def check_seal(path: Path) -> Seal:
-    """The seal of a shard whose structure is as it was written, under the name of its video; one that is being written
-    has a hidden name.
+    """The seal of a shard whose structure is as it was written and whose name is its video's, or hidden as yet.
 
     Raises UsageError for a newer format, DamagedError for any other file.
     """

@@ -244,8 +244,7 @@ class FeatureStore:
     def write(self, video: VideoFeatures, provenance: Provenance) -> None:
         """Put a video in the store, or in the place of an older one, whole or not at all.
 
-        Raises AffuseError where it cannot be written, such as on a full disk, RecordError where only this video cannot;
-        the store stays as it was.
+        Raises AffuseError where it cannot be written, such as on a full disk; the store stays as it was.
         """
         path = self.shards / shard_name(video.id)
         if path.is_dir():

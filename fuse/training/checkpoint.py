@@ -171,8 +171,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors (on the CPU) and facts as `write_tensors` left them, to the bit. Raises AffuseError for any other
-    file."""
+    """Tensors (on the CPU) and facts as `write_tensors` left them. Raises AffuseError for any other file."""
     with blaming(path):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
