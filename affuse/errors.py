@@ -12,7 +12,7 @@ class AffuseError(Exception):
 
 
 class RecordError(AffuseError):
-    """A video's features break the record's contract, such as NaN in an embedding; they are not kept."""
+    """A video's features cannot be kept, such as for NaN in an embedding, which breaks the record's contract."""
 
 
 class UsageError(AffuseError):

@@ -61,7 +61,7 @@ def publish(
     new one; a folder that is replaced is gone for a moment. Raises AffuseError, which ends with `advice`, if it cannot
     be written.
     """
-    partial = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name[-40:]}.{HOST}.{os.getpid()}.partial")
     try:
         _discard(partial)
         if folder:

@@ -3,6 +3,7 @@ of the ABAW3 and RJCMA code. What `npz` writes, `features import` takes back."""
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,10 +42,13 @@ def export_features(
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty. Choose another folder for --out.")
-    files = 0
-    for done, video_id in enumerate(store.ids, start=1):
+    files, suffix = 0, "" if kind == "abaw3" else f".{kind}"
+    for video_id in store.ids:
+        if len(os.fsencode(PurePosixPath(video_id + suffix).name)) > 255:
+            raise AffuseError(f"Video {video_id!r} is longer than a file's name may be; it cannot be exported.")
         if video_id.startswith("/") or ".." in PurePosixPath(video_id).parts or "\0" in video_id:
             raise AffuseError(f"Video {video_id!r} has a name that leads out of the folder; it cannot be exported.")
+    for done, video_id in enumerate(store.ids, start=1):
         for name, fill in KINDS[kind](store, video_id):
             publish(make_folder((out / name).parent) / Path(name).name, fill)
             files += 1

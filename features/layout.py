@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import fields
@@ -99,11 +98,11 @@ def well_laid(dataset: h5py.Dataset, path: str) -> bool:
     """Whether a stored dataset may be read: a shard from elsewhere must not make us read other files, or fill the
     memory with rows it has not."""
     own, group = kind(path), dataset.file[path.partition("/")[0]]
-    clock = group[names(path.partition("/")[0])[1]]  # time or start: always on disk, with 8 bytes a row
+    clock = group[names(path.partition("/")[0])[1]]  # time or start: always stored, with 8 bytes a row
     return (
         dataset.dtype.str.startswith(DTYPES[own])
         and dataset.ndim == (2 if own in ("embedding", "box") else 1)
-        and dataset.shape[0] == clock.shape[0] <= os.path.getsize(dataset.file.filename) // 8
+        and dataset.shape[0] == clock.shape[0] <= clock.id.get_storage_size() // 8
         and dataset.dtype.itemsize * math.prod(dataset.shape[1:]) <= WIDEST
         and (own != "embedding" or dataset.shape == group["embedding"].shape)
         and dataset.chunks is not None

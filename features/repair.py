@@ -10,7 +10,7 @@ from pathlib import Path
 
 from affuse.errors import AffuseError
 from affuse.features.seal import Problem
-from affuse.features.shard import problems_in
+from affuse.features.shard import verify_shard
 from affuse.features.store import FeatureStore
 
 QUARANTINE = "quarantine"
@@ -34,19 +34,20 @@ def quarantine(store: FeatureStore) -> list[Quarantined]:
     moved = []
     for path in (store.shards / name for name in suspects):
         # What was remade or moved meanwhile is left alone.
-        if path.is_file() and (problems := problems_in(path)):
+        if os.path.lexists(path) and (problems := verify_shard(path)):
             moved.append(Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems))
     return moved
 
 
 def _set_aside(path: Path, folder: Path) -> Path:
-    """Move a file into `folder`, under its name and the first number that is free there; where it is now."""
+    """Move what is at a path into `folder`, under its name and the first number that is free there; where it is now."""
     try:
         folder.mkdir(exist_ok=True)
         for number in itertools.count(1):
             target = folder / f"{path.name}.{number}"
             with suppress(FileExistsError):
-                target.open("x").close()  # taken now, so that no other process takes it
+                taking = target.mkdir if path.is_dir() and not path.is_symlink() else target.touch
+                taking(exist_ok=False)  # now, so that no other process takes it
                 break
         os.replace(path, target)
     except OSError as error:

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -98,15 +98,21 @@ def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[in
 
 
 def check_seal(path: Path) -> Seal:
-    """The seal of a shard whose structure is as it was written.
+    """The seal of a shard whose structure is as it was written and whose name is its video's, or hidden as yet.
 
     Raises UsageError for a newer format, DamagedError for any other file.
     """
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise DamagedError(path, "it cannot be read (Not a file)")
         with path.open("rb") as file:
-            return _check(path, file)
+            seal = _check(path, file)
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
+    right = shard_name(seal.id)
+    if path.name != right and not path.name.startswith("."):
+        raise DamagedError(path, f"it is named as no shard of this video is, which would be {right}", seal.id)
+    return seal
 
 
 def _check(path: Path, file: BinaryIO) -> Seal:
@@ -123,14 +129,17 @@ def _check(path: Path, file: BinaryIO) -> Seal:
                 f"{path} has format version {seal['format']}, made by a newer affuse; this one reads up to "
                 f"{FORMAT_VERSION}. Update affuse (pip install --upgrade affuse), or give another store."
             )
-        size, start = file.seek(0, 2), seal["start"]
+        size, start, data = file.seek(0, 2), seal["start"], seal["data"]
         if size != seal["size"]:
             raise DamagedError(path, f"it has {size} bytes where {seal['size']} were written", video_id)
-        lines = file.seek(len(magic + text + digest))
-        blank = not file.read(max(0, start - lines)).strip(b"\0")
-        if not blank or _structure(file, start, size, seal["data"]) != seal["structure"]:
+        lines, said = len(magic + text + digest), Seal(seal["id"], seal["settings_hash"])
+        edges = [lines, start, *chain.from_iterable(data), size]
+        if edges != sorted(edges) or start > 2 * LONGEST or not all(isinstance(value, str) for value in astuple(said)):
+            raise ValueError("its seal cannot be")
+        file.seek(lines)
+        if file.read(start - lines).strip(b"\0") or _structure(file, start, size, data) != seal["structure"]:
             raise DamagedError(path, "its structure is not the one that was written", video_id)
-        return Seal(seal["id"], seal["settings_hash"])
+        return said
     except (KeyError, RecursionError, TypeError, ValueError) as error:  # sealed, but not by us
         raise DamagedError(path, f"it is not a shard of affuse ({error!r})", video_id) from None
 

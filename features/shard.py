@@ -40,7 +40,6 @@ from affuse.features.layout import (
     kind,
     names,
     paths,
-    shard_name,
     well_laid,
 )
 from affuse.features.parts import MODALITIES, Status, checked_modalities
@@ -48,6 +47,7 @@ from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeat
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
 
+OTHER_ATTRIBUTES = "its attributes are not those that were written"
 BLOCK = 2**23  # bytes of a dataset read at once where only its digest is wanted
 DIGESTS = ("local", "features_digest", "digest")  # not part of what the features digest covers
 
@@ -199,6 +199,12 @@ def read_header(path: Path) -> Header:
     return read_overview(path)[0]
 
 
+def read_seal(path: Path) -> Seal:
+    """The seal, where the attributes say the same. Raises like `read_shard`."""
+    with _open(path):
+        return check_seal(path)
+
+
 def read_overview(path: Path, *datasets: str) -> tuple[Header, list[np.ndarray]]:
     """The header and these datasets, such as "visual/valid". Raises like `read_shard`."""
     with _open(path) as file:
@@ -221,24 +227,11 @@ def verify_shard(path: Path) -> list[Problem]:
         header = _header(file)
         local, features_digest, digest = (json.loads(file.attrs[name]) for name in DIGESTS)
         if _digest(_describe(file)) != features_digest or _digest([features_digest, local]) != digest:
-            problems.append(_damage(file, "", "its attributes are not those that were written").problem)
+            problems.append(_damage(file, "", OTHER_ATTRIBUTES).problem)
         for name in paths(header.views):
             with noting(problems):
                 _verify_dataset(file, name)
     return problems
-
-
-def problems_in(path: Path) -> list[Problem]:
-    """What is wrong with the shard in a file: nothing if all is well. Raises UsageError for a newer format."""
-    return verify_shard(path) or misnamed(path, check_seal(path).id)
-
-
-def misnamed(path: Path, video_id: str) -> list[Problem]:
-    """The problem with the file of a shard that is not named after its video."""
-    right = shard_name(video_id)
-    if path.name == right:
-        return []
-    return [Problem(video_id, "", path.name, f"it is named as no shard of this video is; rename it to {right}")]
 
 
 def _verify_or_raise(path: Path) -> None:
@@ -261,6 +254,9 @@ def _open(path: Path) -> Iterator[h5py.File]:
     try:
         # Published shards never change, so there is nothing to lock, which some network file systems cannot.
         with h5py.File(path, "r", locking=False) as file:
+            video_id, made = (json.loads(file.attrs[name]) for name in ("id", "provenance"))
+            if seal != Seal(video_id, made["settings_hash"]):
+                raise DamagedError(path, OTHER_ATTRIBUTES, seal.id)
             yield file
     except (AffuseError, MemoryError):
         raise

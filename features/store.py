@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, RecordError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
 from affuse.features.parts import MODALITIES
@@ -23,11 +23,10 @@ from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting
 from affuse.features.shard import (
     Header,
-    misnamed,
-    problems_in,
     read_frame_times,
     read_header,
     read_overview,
+    read_seal,
     read_shard,
     verify_shard,
     write_shard,
@@ -211,7 +210,7 @@ class FeatureStore:
         """Read every shard from end to end and compare it with its digests; `on_shard` hears of each done."""
         files, problems = self._files(), []
         for path in files:
-            problems += problems_in(path)
+            problems += verify_shard(path)
             on_shard(path)
         return Verification(len(files), problems)
 
@@ -224,7 +223,7 @@ class FeatureStore:
         Raises UsageError where the shard is of a newer format, so that nothing newer is ever overwritten.
         """
         path = self.shards / shard_name(video_id)
-        if not path.exists():
+        if not os.path.lexists(path):
             return "new"
         try:
             header = read_header(path)
@@ -248,6 +247,8 @@ class FeatureStore:
         Raises AffuseError where it cannot be written, such as on a full disk; the store stays as it was.
         """
         path = self.shards / shard_name(video.id)
+        if path.is_dir():
+            raise RecordError(f"{path} is a folder, in the place of the features of {video.id!r}. Move it elsewhere.")
         if path.exists():
             with suppress(DamagedError):  # it is about to be replaced
                 self._refuse_collision(check_seal(path).id, video.id)
@@ -268,8 +269,7 @@ class FeatureStore:
     # ---- the folder
 
     def _files(self) -> list[Path]:
-        files = (path for path in self.shards.glob("*.h5") if not path.name.startswith("."))
-        return sorted(path for path in files if path.is_file())
+        return sorted(path for path in self.shards.glob("*.h5") if not path.name.startswith("."))
 
     def _scan(self) -> Scan:
         """Every shard's seal, read again once a file has come or gone."""
@@ -278,10 +278,7 @@ class FeatureStore:
             scan = Scan(changed, time.time() - changed / 1e9 > SETTLED, {}, [])
             for path in self._files():
                 with noting(scan.damaged):
-                    seal = check_seal(path)
-                    if wrong := misnamed(path, seal.id):
-                        scan.damaged.extend(wrong)
-                    else:
-                        scan.seals[seal.id] = seal
+                    seal = read_seal(path)
+                    scan.seals[seal.id] = seal
             self._scanned = scan
         return self._scanned

@@ -91,6 +91,15 @@ def test_ccc_centring_by_hand():
         combine(y, "median")
 
 
+@pytest.mark.parametrize("name", ["predictions", "Ensemble", ".", "..", "", "folds.csv", "results.json"])
+def test_a_fold_is_not_named_as_what_lies_beside_it(tmp_path, name):
+    store, labels = tiny.make_data(tmp_path, 2, 2, frames=20)
+    folds = [Fold(name, ("t0",)), Fold("b", ("t1", "set/v0", "set/v1"))]
+    with pytest.raises(UsageError, match=f"fold cannot be named '{name}'"):
+        fuse.crossval(store, labels, tmp_path / "out", folds, tiny.small(epochs=1), on_epoch=pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
 # ---- the whole of it
 
 

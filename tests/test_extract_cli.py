@@ -18,10 +18,11 @@ from affuse.errors import UsageError
 from affuse.extract.audio import SoundEncoder
 from affuse.extract.extraction import visible_gpus
 from affuse.extract.videos import find_jobs
+from affuse.features.layout import shard_name
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import plain_frames, talking_head, write_media
-from processes import SEEDED
+from processes import SEEDED, SOUND_ALONE
 
 
 def affuse(*arguments):
@@ -105,6 +106,27 @@ def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
     assert "b: audio/embedding" in result.stdout
     assert "1 extracted, 2 already there" in extract(videos, store).stdout
     assert differences(FeatureStore(whole), FeatureStore(store)) == []
+
+
+def test_what_is_no_file_in_a_shards_place_is_named_and_replaced_where_it_can_be(videos, tmp_path):
+    names = {name: tmp_path / "store" / "shards" / shard_name(name) for name in "abc"}
+    names["a"].parent.mkdir(parents=True)
+    os.mkfifo(names["a"])
+    names["b"].mkdir()
+    names["c"].symlink_to(tmp_path / "nowhere")
+    for command in ("verify", "info"):
+        result = affuse("features", command, tmp_path / "store")
+        assert result.exit_code == 1
+        for path in names.values():
+            assert f"in {path.name}: it cannot be read (" in result.stdout
+    result = extract(videos, tmp_path / "store", *SOUND_ALONE)
+    assert result.exit_code == 1
+    assert "3 to extract (2 damaged: it cannot be read (Not a file); 1 damaged: it" in result.stderr
+    assert f"failed: b: {names['b']} is a folder, in the place of the features of" in result.stderr
+    assert FeatureStore(tmp_path / "store").ids == ["a", "c"]
+    assert not names["c"].is_symlink()
+    assert "moved to" in affuse("features", "repair", tmp_path / "store").stdout
+    assert extract(videos, tmp_path / "store", *SOUND_ALONE).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,21 @@ def test_parquet_has_a_column_for_every_feature_or_says_what_is_missing(store, t
     assert list(table.columns[:3]) == ["time", "valid", "confidence"]
 
 
+@pytest.mark.parametrize("video_id", ["x" * 251, "\N{GRINNING FACE}" * 62, "y" * 251 + "/" + "x" * 251])
+def test_a_name_as_long_as_any_file_system_takes_is_exported(tmp_path, video_id):
+    store = FeatureStore(tmp_path / "made", create=True)
+    store.write(random_video(video_id, 5), made())
+    assert export_features(store, tmp_path / "out", "npz")["files"] == 3
+    assert (tmp_path / "out" / "audio" / f"{video_id}.npz").stat().st_size
+
+
+def test_a_name_that_is_too_long_stops_the_export_before_anything_is_written(store, tmp_path):
+    store.write(random_video("zz" + "x" * 251, 5), made())
+    with pytest.raises(AffuseError, match="is longer than a file's name may be"):
+        export_features(store, tmp_path / "out", "npz")
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_refuses_a_full_folder_an_unknown_format_and_a_name_that_leads_out(store, tmp_path):
     with pytest.raises(UsageError, match="Unknown format 'hdf'"):
         export_features(store, tmp_path / "out", "hdf")

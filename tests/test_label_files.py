@@ -1,5 +1,7 @@
 """CSV labels: what is read, laid on frames, scored at their own rate; a folder's new split; closed gaps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import find_labels, read_track
 from affuse.fuse.data.track import Track, lay, on_rows, resample
 from affuse.fuse.scoring.metrics import ccc
+from affuse.fuse.training.settings import train_settings
 
 
 def write(path, *lines):
@@ -52,6 +55,13 @@ def test_columns_are_known_by_their_names_in_any_order(tmp_path):
         ([""], "is empty"),
         (["valence", "0"], "--rate 25"),
         (["start,valence", "0,0"], "line 1: the columns start do not say"),
+        (
+            ["time,valence", "0,0", "1e300,0"],
+            "line 3: the row is at 1e+300 s; labels go on for 24 hours at most",
+        ),
+        (["start,end,valence", "0,1,0", "1,1e5,0"], "line 3: the row is at 100000 s; labels go on"),
+        (["time,valence", "-1e300,0"], "line 2: the row is at 1e+300 s"),
+        (["time,valence", f"0,{'9' * 200_000}"], "field larger than field limit"),
         (["start,end,valence", "0,0,0"], "line 2: the row ends at 0, not after"),
         (["start,end,valence", "0,2,0", "1,3,0"], "line 3: the row starts at 1, before the line above ends"),
     ],
@@ -69,6 +79,23 @@ def test_two_files_for_one_video_are_refused(tmp_path):
     write(tmp_path / "a.txt", "valence,arousal", "0,0")
     with pytest.raises(AffuseError, match=r"a\.csv and .*a\.txt both label video 'a'"):
         find_labels(tmp_path)
+
+
+def test_suffixes_count_whatever_their_case_and_what_is_no_file_is_named(tmp_path):
+    path = write(tmp_path / "train" / "v0.CSV", "time,valence", "0,0")
+    assert find_labels(tmp_path) == {"train": {"v0": path}}
+    assert read_track(path).targets == ("valence",)
+    for name, make in (("x.csv", Path.mkdir), ("y.TXT", lambda link: link.symlink_to(tmp_path / "nowhere"))):
+        make(tmp_path / "train" / name)
+        with pytest.raises(AffuseError, match=rf"{name} has the name of a label file, but is no file"):
+            find_labels(tmp_path)
+        (tmp_path / "train" / name).rename(tmp_path / f"{name}.elsewhere")
+
+
+@pytest.mark.parametrize("rate", [float("inf"), 1e300, float("nan")])
+def test_a_rate_that_cannot_be_is_refused(rate):
+    with pytest.raises(UsageError, match="Setting label_rate"):
+        train_settings(label_rate=rate)
 
 
 # ---- from one clock to another

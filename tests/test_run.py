@@ -1,6 +1,7 @@
 """The run folder: what is in it, that it stands alone, and what is said when it is not what was asked for."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import tiny
 from affuse import fuse
@@ -125,13 +127,71 @@ def test_damaged_foreign_and_newer_model_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(AffuseError, match="cannot be read"):
         read_tensors(path)
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(AffuseError, match="not one of affuse's"):
         read_tensors(path)
     write_tensors(path, {"a": torch.zeros(1)}, {"format": 99})
     with pytest.raises(AffuseError, match="newer affuse"):
+        read_tensors(path)
+
+
+def flip(path, tensor):
+    """Flip a bit in the middle of a tensor's bytes."""
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    begin, end = json.loads(content[8 : 8 + length])[tensor]["data_offsets"]
+    content[8 + length + (begin + end) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_a_model_or_checkpoint_is_seen(trained, tmp_path):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    flip(run / "model.safetensors", next(iter(read_tensors(run / "model.safetensors")[0])))
+    with pytest.raises(
+        AffuseError, match=r"model\.safetensors .* not what was written.*, or delete it and run"
+    ):
+        fuse.load_run(run)
+    path = tmp_path / "checkpoint.safetensors"
+    write_tensors(
+        path, {"half": torch.ones(3, dtype=torch.bfloat16), "step": torch.tensor(3.0)}, {"epoch": 2}
+    )
+    assert read_tensors(path)[1]["epoch"] == 2
+    whole = path.read_bytes()
+    for damaged in (whole.replace(b'epoch\\": 2', b'epoch\\": 3'), whole[:-1] + b"\0"):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        with pytest.raises(AffuseError, match="not what was written"):
+            read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("model"),
+        lambda facts: facts.update(best=3),
+        lambda facts: facts.update(settings=[1]),
+        lambda facts: facts["settings"].update(own=1),
+        lambda facts: facts["settings"].update(batch="many"),
+        lambda facts: facts["model"].update(own=1),
+        lambda facts: facts["model"].update(window=10**9),
+        lambda facts: facts["provenance"].update(own=1),
+        lambda facts: facts["provenance"].pop("backbones"),
+    ],
+)
+def test_a_model_file_that_says_what_cannot_be_is_refused(trained, tmp_path, change):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    tensors, facts = read_tensors(run / "model.safetensors")
+    change(facts)
+    write_tensors(run / "model.safetensors", tensors, facts)
+    with pytest.raises(AffuseError, match=r"model\.safetensors"):
+        repr(fuse.load_run(run))
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[" * 10**5, "[1]", "{}", '{"format": "x"}', '{"format": 1}'])
+def test_metadata_that_is_none_of_ours_is_refused(tmp_path, text):
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"affuse": text})
+    with pytest.raises(AffuseError, match=r"m\.safetensors"):
         read_tensors(path)
 
 

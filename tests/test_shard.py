@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from affuse.features import MODALITIES, AffuseError, FeatureStore, Status, UsageError
 from affuse.features.layout import ROWS, _finite, chunk_shape, paths, shard_name
-from affuse.features.seal import DamagedError
+from affuse.features.seal import DamagedError, Seal
 from affuse.features.shard import (
     describe_shard,
     read_frame_times,
@@ -398,6 +398,66 @@ def test_a_sealed_file_without_our_layout_is_refused(tmp_path, monkeypatch):
     reseal(path, text)
     with pytest.raises(DamagedError, match="not the layout of a shard"):
         read_shard(path)
+
+
+def sealed(path: Path, **changes) -> None:
+    """Give a shard a whole seal that says something else."""
+    seal = json.loads(path.read_bytes().split(b"\n")[1])
+    lines = b"affuse features\n" + json.dumps(seal | changes).encode() + b"\n"
+    lines += sha256(lines).hexdigest().encode() + b"\n"
+    with path.open("r+b") as file:
+        file.write(lines.ljust(seal["start"], b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": 5}, "not a shard of affuse"),
+        ({"settings_hash": ["x"]}, "not a shard of affuse"),
+        ({"settings_hash": "x"}, "its attributes are not those that were written"),
+        ({"start": 10**13}, "not a shard of affuse"),
+        ({"start": 10**12, "data": [], "size": 10**12 + 1}, "not a shard of affuse"),
+        ({"start": 2**70}, "not a shard of affuse"),
+        ({"start": -(2**70)}, "not a shard of affuse"),
+        ({"data": [[10**13, 10**14]]}, "not a shard of affuse"),
+        ({"data": [[5000, 4000]] * 9}, "not a shard of affuse"),
+    ],
+)
+def test_a_seal_that_cannot_be_is_damage_and_the_others_go_on(tmp_path, changes, reason):
+    store = FeatureStore(tmp_path, create=True)
+    for name in ("clip01", "other"):
+        store.write(random_video(name), provenance())
+    path = store.shard("clip01")
+    sealed(path, **changes)
+    os.truncate(path, changes.get("size", path.stat().st_size))
+    (problem,) = store.verify().problems
+    assert reason in problem.reason
+    info = FeatureStore(tmp_path).info()
+    assert [damaged["file"] for damaged in info["damaged"]] == [path.name]
+    assert "other" in info["videos"]
+
+
+def test_a_seal_of_another_video_is_damage(tmp_path):
+    path = put(tmp_path)
+    sealed(path, id="other")
+    path = path.rename(tmp_path / shard_name("other"))
+    with pytest.raises(DamagedError, match="its attributes are not those that were written"):
+        read_header(path)
+
+
+def test_rows_that_are_not_stored_are_refused_whatever_the_size_of_the_file(tmp_path, monkeypatch):
+    path = put(tmp_path)
+    with h5py.File(path, "r+") as file:
+        for name in ("time", "valid", "embedding", "box", "confidence"):
+            file[f"visual/{name}"].resize(10**12, axis=0)
+    os.truncate(path, 10**13)  # of which next to nothing is on the disk
+    monkeypatch.setattr(
+        "affuse.features.shard.check_seal", lambda path: Seal("clip01", provenance().settings_hash)
+    )
+    for read in (read_shard, read_frame_times):
+        with pytest.raises(DamagedError, match="not the layout of a shard"):
+            read(path)
+    assert "not the layout of a shard" in verify_shard(path)[1].reason
 
 
 def test_a_newer_format_says_so(tmp_path, monkeypatch):

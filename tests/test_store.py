@@ -193,7 +193,7 @@ def test_foreign_files_are_named_and_stop_nothing(store):
     problems = {p.file: p for p in opened.verify().problems}
     assert (
         set(problems)
-        == {"foreign.h5", "other.h5", "copy.h5"}
+        == {"foreign.h5", "other.h5", "copy.h5", "folder.h5", "loop.h5"}
         == {d["file"] for d in opened.info()["damaged"]}
     )
     assert "not a shard of affuse" in problems["foreign.h5"].reason
@@ -252,6 +252,23 @@ def test_two_ids_never_share_a_file(store, monkeypatch):
         store.write(random_video("clip02"), provenance())
     with pytest.raises(AffuseError, match="would share"):
         store.why_remake("clip02", "", 0, 0, forbidden)
+
+
+def test_shards_under_each_others_names_are_made_anew(store):
+    one, other = store.shard("clip01"), store.shard("faceless")
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    reason = f"it is named as no shard of this video is, which would be {other.name}"
+    assert store.why_remake("clip01", provenance().settings_hash, 0, 0, forbidden) == f"damaged: {reason}"
+    with pytest.raises(
+        AffuseError, match=f"'faceless' in the feature store is damaged: .*{one.name}: {reason}"
+    ):
+        store["clip01"]
+    for seed, video_id in enumerate(("clip01", "faceless"), start=1):
+        store.write(random_video(video_id, seed=seed), provenance())
+    assert store.verify().problems == []
+    assert_same(store["clip01"], random_video("clip01", seed=1))
 
 
 def test_sweep_is_the_shards(store):

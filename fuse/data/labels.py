@@ -17,6 +17,7 @@ from affuse.fuse.data.track import SLACK, Track
 PARTITIONS = {name: (name, f"{name.title()}_Set") for name in ("train", "validation", "test")}  # ours, ABAW's
 NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
 ABAW = ("valence", "arousal")
+LONGEST = 24 * 3600  # seconds
 TIME = ("time", "start", "end")  # columns that are no targets; seconds
 
 
@@ -47,7 +48,10 @@ def read_csv(path: Path, rate: float | None = None) -> Track:
     if not lines:
         raise AffuseError(f"Label file {path} is empty. Its first line must name the columns.")
     separator = max(",;\t", key=lines[0].count)
-    rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    try:
+        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise AffuseError(f"Label file {path} is no table: {error}. Check the file.") from None
     names = _csv_header(path, rows[0])
     if len(rows) == 1:
         raise AffuseError(f"Label file {path} has a header but no rows.")
@@ -179,6 +183,10 @@ def _track(path: Path, targets: Sequence[str], values, absent, needed: Callable,
             f"Label file {path}, line {row + 2}: {targets[column]} is {values[row, column]:g}, but labels "
             "lie in [-1, 1], or are -5 where a frame is not annotated."
         )
+    last = np.zeros(1) if time is None else np.maximum(np.abs(time), time if end is None else end)
+    if (late := last > LONGEST).any():
+        what = f"the row is at {last[late][0]:g} s; labels go on for {LONGEST // 3600} hours at most"
+        raise AffuseError(f"Label file {path}, line {late.argmax() + 2}: {what}. Check times, in seconds, and rate.")
     kept = np.where(absent, np.nan, values).astype(np.float32)
     return Track(path, tuple(targets), kept, needed(~absent, axis=1), time, end)
 
@@ -188,7 +196,7 @@ READERS: dict[str, Callable[[Path, float | None], Track]] = {".txt": read_abaw, 
 
 def read_track(path: Path, rate: float | None = None) -> Track:
     """Read a label file with the reader of its suffix. rate: rows per second of files that do not say."""
-    return READERS[path.suffix](path, rate)
+    return READERS[path.suffix.lower()](path, rate)
 
 
 def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = False) -> dict[str, dict[str, Path]]:
@@ -266,7 +274,7 @@ def partition_files(
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
-    files = sorted(path for path in folder.rglob("[!.]*") if path.suffix in READERS and path.is_file())
+    files = sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in READERS)
     if not files:
         raise AffuseError(
             f"Label folder {folder} holds no label files ({', '.join(READERS)}). Expected one <video id>.txt or .csv "
@@ -274,6 +282,8 @@ def _label_files(folder: Path) -> dict[str, Path]:
         )
     named: dict[str, Path] = {}
     for path in files:
+        if not path.is_file():
+            raise AffuseError(f"{path} has the name of a label file, but is no file. Remove or rename it.")
         video = path.relative_to(folder).as_posix().removesuffix(path.suffix)
         if video in named:
             raise AffuseError(f"{named[video]} and {path} both label video {video!r}. Remove one of them.")

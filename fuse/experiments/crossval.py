@@ -27,6 +27,7 @@ from affuse.fuse.training.train import train
 log = logging.getLogger("affuse")
 
 METHODS = ("mean", "ccc")
+TAKEN = ("", ".", "..", "predictions", "ensemble", "folds.csv", "results.json")  # beside the folders of the folds
 
 
 def combine(predictions: np.ndarray, method: str = "mean") -> np.ndarray:
@@ -104,6 +105,8 @@ def crossval(
         raise UsageError("The setting `validation` names one split; cross-validation makes its own. Leave it out.")
     if ensemble not in METHODS:
         raise UsageError(f"Unknown ensemble {ensemble!r}. Known: {', '.join(METHODS)}.")
+    if taken := [fold.name for fold in folds if fold.name.lower() in TAKEN]:
+        raise UsageError(f"A fold cannot be named {taken[0]!r}: {out / taken[0]} holds something else. Rename it.")
     make_folder(out)
     held = sorted((video, fold.name) for fold in folds for video in fold.validation)
     write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))

@@ -49,7 +49,7 @@ def read_videos(path: Path, labelled: Iterable[str], test: Iterable[str] = ()) -
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head, *lines = csv.reader(file)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"Table of videos {path} cannot be read: {error}.") from None
     except ValueError:
         raise UsageError(f"Table of videos {path} is empty. Its first line must name the columns.") from None

@@ -25,6 +25,7 @@ VARIANTS = ("released", "paper")
 ATTENTIONS = ("channel", "frame")
 DROPOUTS = ("encoder", "attention", "fusion", "head")
 TARGETS = {"both": ("valence", "arousal"), "valence": ("valence",), "arousal": ("arousal",)}
+LONGEST = 10**5  # frames of a window: the weights that mix them may take their square
 TRIMODAL = ("visual", "audio", "text")
 
 TCN_RJCMA = {"visual": (512, 512, 256, 256), "audio": (128, 128, 128, 128), "text": (256, 256, 128, 128)}
@@ -49,8 +50,8 @@ class ModelSettings(Settings):
     @field_validator("window")
     @classmethod
     def _has_a_ccc(cls, window: int) -> int:
-        if window < 2:
-            raise ValueError("a window has at least 2 frames (one has no CCC)")
+        if not 2 <= window <= LONGEST:
+            raise ValueError(f"a window has at least 2 frames (one has no CCC) and at most {LONGEST}")
         return window
 
 

@@ -13,6 +13,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from affuse.config import read_yaml
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, first_line
 from affuse.features.record import Provenance
 from affuse.files import make_folder, sweep, write_bytes, write_text
 from affuse.fuse.data.corpus import Fingerprint, changes, keep
@@ -163,26 +166,43 @@ def taken(path: Path) -> bool:
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     """Write tensors (from any device) and JSON-able facts as one file."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One key only: safetensors writes several in an order that changes from run to run.
-    write_bytes(path, save(on_cpu, {"affuse": json.dumps({"format": FORMAT, **facts})}))
+    said = {"format": FORMAT, **facts}
+    write_bytes(path, _packed(on_cpu, {**said, "digest": sha256(_packed(on_cpu, said)).hexdigest()}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors (on the CPU) and facts as `write_tensors` left them. Raises AffuseError for any other file."""
-    try:
+    with blaming(path):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError) as error:
-        raise AffuseError(f"{path} cannot be read: {error}. Restore it from a copy, or train again.") from None
-    if "affuse" not in metadata:
-        raise AffuseError(f"{path} is a safetensors file, but not one of affuse's.")
-    facts = json.loads(metadata["affuse"])
-    if facts["format"] > FORMAT:
-        raise AffuseError(
-            f"{path} was written by a newer affuse (format {facts['format']}; this one knows {FORMAT}). Update affuse."
-        )
+        if "affuse" not in metadata:
+            raise AffuseError(f"{path} is a safetensors file, but not one of affuse's.")
+        facts = json.loads(metadata["affuse"])
+        if (there := facts["format"]) > FORMAT:
+            raise AffuseError(
+                f"{path} was written by a newer affuse (format {there}; this one knows {FORMAT}). Update affuse."
+            )
+        if facts.pop("digest") != sha256(_packed(tensors, facts)).hexdigest():
+            raise ValueError("it is not what was written")
     return tensors, facts
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with what a file says is told as an error of that file."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except (LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError, AttributeError) as error:
+        why, advice = f"{type(error).__name__}: {first_line(error)}", "or delete it and run the same training again"
+        raise AffuseError(f"{path} cannot be read ({why}). Restore it from a copy, {advice}.") from error
+
+
+def _packed(tensors: dict[str, Tensor], facts: dict) -> bytes:
+    # One key only: safetensors writes several in an order that changes from run to run.
+    return save(tensors, {"affuse": json.dumps(facts)})
 
 
 def prefixed(**groups: dict[str, Tensor]) -> dict[str, Tensor]:

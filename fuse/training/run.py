@@ -28,7 +28,7 @@ from affuse.fuse.scoring.evaluate import fit, judge, pairs
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
 from affuse.fuse.scoring.predict import Prediction, Predictions, by_video, predict_frames
-from affuse.fuse.training.checkpoint import RunFolder, read_tensors, unprefixed
+from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
 from affuse.fuse.training.settings import TrainSettings
 
 log = logging.getLogger("affuse")
@@ -204,17 +204,14 @@ def load_run(path: Path | str) -> Run:
             raise AffuseError(f"The run in {folder.path} is not finished. Go on with the same train command and --out.")
         raise AffuseError(f"{folder.path} is not a run folder: it has no {folder.model.name}. Check --run.")
     tensors, facts = read_tensors(folder.model)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
-        model = build_model(**facts["model"])
+    with blaming(folder.model):
+        with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
+            model = build_model(**facts["model"])
+        settings, provenance = resolve(TrainSettings, facts["settings"]), Provenance.from_dict(facts["provenance"])
+        best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
     load_weights(model, unprefixed("model", tensors), str(folder.model))
-    return Run(
-        folder.path,
-        model.eval(),
-        Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors)),
-        TrainSettings(**facts["settings"]),
-        Provenance.from_dict(facts["provenance"]),
-        facts["best"],
-    )
+    normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
+    return Run(folder.path, model.eval(), normalisation, settings, provenance, best)
 
 
 def as_run(run: Run | Path | str) -> Run:

@@ -64,7 +64,7 @@ class TrainSettings(ModelSettings):
     # Video ids, where the label folder has no train/ and validation/ of its own.
     validation: list[str] = Field(default_factory=list)
     resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
-    label_rate: float | None = Field(None, gt=0)  # rows per second of label files that do not say
+    label_rate: float | None = Field(None, gt=0, le=1e6)  # rows per second of label files that do not say
     allow_missing: bool = False  # leave out labelled videos that the store lacks
 
     seed: int = Field(0, ge=0, lt=2**31)

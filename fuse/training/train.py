@@ -31,6 +31,7 @@ from affuse.fuse.scoring.metrics import ccc_loss
 from affuse.fuse.scoring.predict import by_video, predict_frames
 from affuse.fuse.training.checkpoint import (
     RunFolder,
+    blaming,
     optimiser_tensors,
     prefixed,
     read_tensors,
@@ -205,10 +206,12 @@ class _Training:
             return 0
         tensors, facts = read_tensors(self.folder.checkpoint)
         device = self.training.corpus.device
-        self.model.load_state_dict(unprefixed("model", tensors))
-        restore_optimiser(self.optimiser, unprefixed("optimiser", tensors))
         best = {name: tensor.to(device) for name, tensor in unprefixed("best", tensors).items()}
-        self.progress = Progress(Schedule(**facts["schedule"]), facts["epoch"], facts["best"], best, facts["history"])
+        with blaming(self.folder.checkpoint):
+            self.model.load_state_dict(unprefixed("model", tensors))
+            restore_optimiser(self.optimiser, unprefixed("optimiser", tensors))
+            schedule = Schedule(**facts["schedule"])
+            self.progress = Progress(schedule, facts["epoch"], facts["best"], best, facts["history"])
         self.folder.write_metrics(self.progress.history)
         return self.progress.epoch
 
