@@ -1,0 +1,37 @@
+"""Shards as tests write and spoil them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from affuse.features.layout import shard_name
+from affuse.features.shard import write_shard
+from builders import provenance, random_video
+
+VIEWS = ("flip", "top-left")
+
+
+def put(folder: Path, video=None, made=None) -> Path:
+    video = video or random_video()
+    path = folder / shard_name(video.id)
+    write_shard(path, video, made or provenance())
+    return path
+
+
+def chunks(path: Path, name: str) -> list[tuple[int, int]]:
+    """First byte and length of each chunk of a dataset."""
+    with h5py.File(path) as file:
+        identifier = file[name].id
+        infos = [identifier.get_chunk_info(i) for i in range(identifier.get_num_chunks())]
+        return [(info.byte_offset, info.size) for info in infos]
+
+
+def flip(path: Path, bit: int) -> None:
+    """Flip one bit of a file, in place."""
+    with path.open("r+b") as file:
+        file.seek(bit // 8)
+        (byte,) = file.read(1)
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))

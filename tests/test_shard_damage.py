@@ -1,0 +1,218 @@
+"""Shards that were damaged or made up: none passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+from hashlib import sha256
+from pathlib import Path
+
+import h5py
+import pytest
+
+from affuse.features import MODALITIES, FeatureStore, UsageError
+from affuse.features.layout import paths, shard_name
+from affuse.features.seal import DamagedError, Seal
+from affuse.features.shard import describe_shard, read_frame_times, read_header, read_shard, verify_shard
+from builders import provenance, random_video
+from shards import VIEWS, chunks, flip, put
+
+
+@pytest.mark.parametrize("name", paths(VIEWS))
+def test_a_flipped_bit_in_a_dataset_names_video_and_dataset(tmp_path, name):
+    path = put(tmp_path, random_video(frames=300, widths={"visual": 1024}, views=VIEWS))
+    whole = path.read_bytes()
+    rng = random.Random(name)
+    modality = name.partition("/")[0]
+    for first, size in chunks(path, name):
+        flip(path, 8 * first + rng.randrange(8 * size))
+        (problem,) = verify_shard(path)
+        assert (problem.video, problem.dataset, problem.file) == ("clip01", name, path.name)
+        with pytest.raises(DamagedError, match=f"'clip01' .* dataset {name}") as caught:
+            read_shard(path, views=True)
+        assert pickle.loads(pickle.dumps(caught.value)).problem == caught.value.problem
+        read_shard(path, [m for m in MODALITIES if m != modality])  # the others still serve
+        path.write_bytes(whole)
+    assert verify_shard(path) == []
+
+
+def test_any_flipped_bit_is_seen(tmp_path):
+    path = put(tmp_path, random_video(frames=20, views=VIEWS))
+    size = path.stat().st_size
+    rng = random.Random(1)
+    nameless = 0
+    for bit in [0, 8 * size - 1, *(rng.randrange(8 * size) for _ in range(400))]:
+        flip(path, bit)
+        problems = verify_shard(path)
+        assert problems, f"bit {bit} passed"
+        assert all(p.file == path.name for p in problems)
+        nameless += not problems[0].video
+        flip(path, bit)
+    assert nameless < 20  # only a damaged seal hides whose shard it is
+    assert verify_shard(path) == []
+
+
+def test_a_damaged_structure_is_seen_at_every_read(tmp_path):
+    path = put(tmp_path)
+    flip(path, 8 * (path.read_bytes().index(b"\x89HDF") + 50))
+    for read in (read_shard, read_header, read_frame_times, describe_shard):
+        with pytest.raises(DamagedError, match=r"'clip01' .* structure .* Run affuse extract again"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "attribute", ["fps", "source_sha256", "provenance", "local", "features_digest", "digest"]
+)
+def test_an_edited_attribute_is_seen(tmp_path, attribute, monkeypatch):
+    """Even one that was sealed after the edit: the digests inside are a second net."""
+    path = put(tmp_path)
+    before = path.read_bytes()
+    with h5py.File(path, "r+") as file:
+        value = file.attrs[attribute]
+        file.attrs[attribute] = value + 1 if attribute == "fps" else value.replace("1", "2")
+    assert path.read_bytes() != before
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    text = path.read_bytes().split(b"\n")[1]
+    reseal(path, text)
+    assert [p.reason for p in verify_shard(path)] == ["its attributes are not those that were written"]
+
+
+def reseal(path: Path, text: bytes) -> None:
+    """Put a seal on an edited file, as one who means harm would."""
+    seal = json.loads(text) | {"structure": "sealed anew", "size": path.stat().st_size}
+    lines = b"affuse features\n" + json.dumps(seal).encode() + b"\n"
+    lines += sha256(lines).hexdigest().encode() + b"\n"
+    with path.open("r+b") as file:
+        file.write(lines.ljust(seal["start"], b"\0"))
+
+
+def test_a_view_that_is_not_there_is_damage(tmp_path, monkeypatch):
+    path = put(tmp_path, random_video(views=VIEWS))
+    text = path.read_bytes().split(b"\n")[1]
+    with h5py.File(path, "r+") as file:
+        del file["visual/views/flip"]
+    assert [p.reason for p in verify_shard(path)] == ["its structure is not the one that was written"]
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    reseal(path, text)
+    assert "visual/views/flip" in [p.dataset for p in verify_shard(path)]
+    with pytest.raises(DamagedError, match="visual/views/flip"):
+        read_shard(path)
+
+
+def test_a_view_of_another_shape_is_refused(tmp_path, monkeypatch):
+    path = put(tmp_path, random_video(views=VIEWS))
+    text = path.read_bytes().split(b"\n")[1]
+    with h5py.File(path, "r+") as file:
+        file["visual/views/flip"].resize(23, axis=1)
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    reseal(path, text)
+    with pytest.raises(DamagedError, match=r"visual/views/flip: \(40, 23\) .* not the layout"):
+        read_shard(path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 600, 5000, -1])
+def test_a_truncated_shard_is_seen(tmp_path, keep):
+    path = put(tmp_path)
+    path.write_bytes(path.read_bytes()[:keep])
+    (problem,) = verify_shard(path)
+    if keep in (5000, -1):
+        assert "bytes where" in problem.reason
+    with pytest.raises(DamagedError):
+        read_shard(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"notes\n", b"\x89HDF\r\n\x1a\n" + bytes(5000), b"affuse features\n" + b"[" * 10**5 + b"\n"],
+)
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "a.h5"
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"not a shard of affuse|first lines"):
+        read_shard(path)
+
+
+def test_a_sealed_file_without_our_layout_is_refused(tmp_path, monkeypatch):
+    """What claims more rows than the file has bytes must not fill the memory."""
+    path = put(tmp_path)
+    text = path.read_bytes().split(b"\n")[1]
+    with h5py.File(path, "r+") as file:
+        for name in ("time", "valid", "embedding", "box", "confidence"):
+            file[f"visual/{name}"].resize(2**40, axis=0)
+    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    reseal(path, text)
+    with pytest.raises(DamagedError, match="not the layout of a shard"):
+        read_shard(path)
+
+
+def sealed(path: Path, **changes) -> None:
+    """Give a shard a whole seal that says something else."""
+    seal = json.loads(path.read_bytes().split(b"\n")[1])
+    lines = b"affuse features\n" + json.dumps(seal | changes).encode() + b"\n"
+    lines += sha256(lines).hexdigest().encode() + b"\n"
+    with path.open("r+b") as file:
+        file.write(lines.ljust(seal["start"], b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": 5}, "not a shard of affuse"),
+        ({"settings_hash": ["x"]}, "not a shard of affuse"),
+        ({"settings_hash": "x"}, "its attributes are not those that were written"),
+        ({"start": 10**13}, "not a shard of affuse"),
+        ({"start": 10**12, "data": [], "size": 10**12 + 1}, "not a shard of affuse"),
+        ({"start": 2**70}, "not a shard of affuse"),
+        ({"start": -(2**70)}, "not a shard of affuse"),
+        ({"data": [[10**13, 10**14]]}, "not a shard of affuse"),
+        ({"data": [[5000, 4000]] * 9}, "not a shard of affuse"),
+    ],
+)
+def test_a_seal_that_cannot_be_is_damage_and_the_others_go_on(tmp_path, changes, reason):
+    store = FeatureStore(tmp_path, create=True)
+    for name in ("clip01", "other"):
+        store.write(random_video(name), provenance())
+    path = store.shard("clip01")
+    sealed(path, **changes)
+    os.truncate(path, changes.get("size", path.stat().st_size))
+    (problem,) = store.verify().problems
+    assert reason in problem.reason
+    info = FeatureStore(tmp_path).info()
+    assert [damaged["file"] for damaged in info["damaged"]] == [path.name]
+    assert "other" in info["videos"]
+
+
+def test_a_seal_of_another_video_is_damage(tmp_path):
+    path = put(tmp_path)
+    sealed(path, id="other")
+    path = path.rename(tmp_path / shard_name("other"))
+    with pytest.raises(DamagedError, match="its attributes are not those that were written"):
+        read_header(path)
+
+
+def test_rows_that_are_not_stored_are_refused_whatever_the_size_of_the_file(tmp_path, monkeypatch):
+    path = put(tmp_path)
+    with h5py.File(path, "r+") as file:
+        for name in ("time", "valid", "embedding", "box", "confidence"):
+            file[f"visual/{name}"].resize(10**12, axis=0)
+    os.truncate(path, 10**13)  # of which next to nothing is on the disk
+    monkeypatch.setattr(
+        "affuse.features.shard.check_seal", lambda path: Seal("clip01", provenance().settings_hash)
+    )
+    for read in (read_shard, read_frame_times):
+        with pytest.raises(DamagedError, match="not the layout of a shard"):
+            read(path)
+    assert "not the layout of a shard" in verify_shard(path)[1].reason
+
+
+def test_a_newer_format_says_so(tmp_path, monkeypatch):
+    with monkeypatch.context() as future:
+        future.setattr("affuse.features.seal.FORMAT_VERSION", 2)
+        path = put(tmp_path)
+    for read in (read_shard, read_header, verify_shard):
+        with pytest.raises(
+            UsageError, match=r"clip01-.*\.h5 has format version 2, .* up to 1\. Update affuse"
+        ):
+            read(path)
