@@ -16,6 +16,8 @@ from affuse.errors import UsageError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+LISTED = 60  # known names that a message lists
+
 
 class Settings(BaseModel):
     """Base of every settings class: unknown keys are errors, values do not change once resolved."""
@@ -30,7 +32,8 @@ def nearest(name: object, known: Iterable) -> str:
     """'; did you mean X? Known: …' for an unknown name, to end an error message with."""
     known = [str(k) for k in known]
     match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    return (f"; did you mean {match[0]!r}?" if match else ".") + f" Known: {', '.join(known)}."
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return (f"; did you mean {match[0]!r}?" if match else ".") + f" Known: {', '.join(known[:LISTED])}{more}."
 
 
 def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from affuse.console import FOLDER, JSON, answer, show_progress, shown
+from affuse.console import FOLDER, JSON, answer, say, show_progress, shown
+from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES, Status
 from affuse.features.record import failure_of
 
@@ -61,16 +62,22 @@ def repair(store, as_json) -> None:
 @click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
 @click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
 @click.option("--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time.")
-@click.option("--time-column", default="time", show_default=True, help="The column of seconds.")
+@click.option(
+    "--time-column", "clocks", multiple=True, default=["time"], show_default=True, metavar="COLUMN",
+    help="The column of seconds; more than one where files differ.",
+)  # fmt: skip
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated.")
+@click.option("--feature", multiple=True, metavar="COLUMN", help="One that is, whatever its name; may be repeated.")
 @JSON
-def import_(store, source, folders, rates, time_column, ignore, as_json) -> None:
+def import_(store, source, folders, rates, clocks, ignore, feature, as_json) -> None:
     """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
     from affuse.features.importing import import_features, parse_layout
 
-    layout = parse_layout(folders, rates, time_column, ignore)
+    layout = parse_layout(folders, rates, Columns(clocks, ignore, feature))
     result = import_features(source, store, layout, show_progress)
     answer(result, as_json, describe_import(result))
+    for why, ids in result["causes"].items():
+        say(f"failed: {_names(ids)}: {shown(why)}")
     sys.exit(bool(result["failed"]))
 
 
@@ -152,10 +159,13 @@ def describe_repair(facts: dict) -> str:
 
 
 def describe_import(result: dict) -> str:
-    """What came into the store, in a line."""
-    widths = ", ".join(f"{m} {width} wide" for m, width in result["widths"].items())
+    """What came into the store, and of which columns."""
     counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
-    return f"{counts}: {widths}."
+    lines = [f"{counts}."]
+    for m, width in result["widths"].items():
+        names = f", {shown(listed(result['columns'][m]))}" if m in result["columns"] else ""
+        lines.append(f"  {m}: {width} column{'s' * (width > 1)}{names}")
+    return "\n".join(lines)
 
 
 def _names(ids: list[str]) -> str:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 from affuse.config import nearest
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.features.assembly import make_record
+from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Backbone, Provenance, Source, settings_hash
 from affuse.features.store import FeatureStore
-from affuse.features.table import SUFFIXES, read_table, width_of
+from affuse.features.table import SUFFIXES, features_of, names_in, read_table
 from affuse.files import sha256_of
 from affuse.version import VERSION
 
@@ -30,12 +32,11 @@ WORKERS = min(4, os.cpu_count() or 1)  # videos in memory at a time
 @dataclass(frozen=True)
 class Layout:
     """How the files are to be read. folders {modality: folder below the source}; rates {modality: rows per second of
-    files without a time column}; `ignore` names columns that are neither time nor feature."""
+    files without a time column}; columns: what those of each file are."""
 
     folders: Mapping[str, str] = field(default_factory=lambda: {m: m for m in MODALITIES})
     rates: Mapping[str, float] = field(default_factory=dict)
-    time_column: str = "time"
-    ignore: Collection[str] = ()
+    columns: Columns = field(default_factory=Columns)
 
 
 def import_features(
@@ -43,11 +44,14 @@ def import_features(
 ) -> dict:
     """Bring every video below `source` into the store at `out`; what is there already and unchanged is kept.
 
-    Gives {"written": [id], "kept": [id], "failed": {id: why}, "widths": {modality: width}}. Raises UsageError where
-    the folder has no such files, AffuseError where the store cannot be written.
+    Gives {"written": [id], "kept": [id], "failed": {id: why}, "causes": {why: [id]}, which names a cause that several
+    share by the first of them, "widths": {modality: width}, "columns": {modality: the features' names in .csv files}}.
+    Raises UsageError where the folder has no such files or no file has a column that the layout names, AffuseError
+    where no file can be read or the store cannot be written. A store in which nothing is kept is not left.
     """
-    layout = layout or Layout()
+    layout, new = layout or Layout(), not Path(out).exists()
     files = find_files(Path(source), layout)
+    _check_names(files, layout.columns)
     provenance = _provenance(files, layout)
     store = FeatureStore(out, create=True)
     outcomes: dict[str, tuple[str, str]] = {}
@@ -58,21 +62,36 @@ def import_features(
         }
         try:
             for done, (video_id, task) in enumerate(tasks.items(), start=1):
-                outcomes[video_id] = _, why = task.result()
-                progress(f"{done} of {len(files)} videos", f"{video_id}: {why}" if why else None, done == len(files))
+                outcomes[video_id] = task.result()
+                progress(f"{done} of {len(files)} videos", None, done == len(files))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if not len(store) and not store.damaged:
+        store.shards.rmdir()
+        if new:
+            store.path.rmdir()
+    failed = {video_id: why for video_id, (_, why) in outcomes.items() if why}
     return {
         **{key: [v for v, (outcome, _) in outcomes.items() if outcome == key] for key in ("written", "kept")},
-        "failed": {v: why for v, (_, why) in outcomes.items() if why},
+        "failed": failed,
+        "causes": _causes(failed, files),
         "widths": {m: backbone.width for m, backbone in provenance.backbones.items()},
+        "columns": provenance.settings["columns"],
     }
 
 
-def parse_layout(
-    folders: Iterable[str], rates: Iterable[str], time_column: str = "time", ignore: Collection[str] = ()
-) -> Layout:
+def _causes(failed: dict[str, str], files: dict[str, dict[str, Path]]) -> dict[str, list[str]]:
+    """Videos by why they failed, as the first of them says it: reasons that differ only in the file are one."""
+    first: dict[str, str] = {}
+    causes: dict[str, list[str]] = {}
+    for video_id, why in failed.items():
+        bare = reduce(lambda text, path: text.replace(str(path), ""), files[video_id].values(), why)
+        causes.setdefault(first.setdefault(bare, why), []).append(video_id)
+    return causes
+
+
+def parse_layout(folders: Iterable[str], rates: Iterable[str], columns: Columns | None = None) -> Layout:
     """A layout from `modality=name` and `[modality=]rate`. Where folders are named, only those are imported.
 
     Raises UsageError for what is neither.
@@ -91,7 +110,7 @@ def parse_layout(
     for modality in (*named, *speeds):
         if modality not in MODALITIES:
             raise UsageError(f"{modality!r} is no modality{nearest(modality, MODALITIES)}")
-    return Layout(named or Layout().folders, speeds, time_column, tuple(ignore))
+    return Layout(named or Layout().folders, speeds, columns or Columns())
 
 
 def _pair(option: str, text: str) -> tuple[str, str]:
@@ -107,6 +126,9 @@ def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
         raise UsageError(f"Folder {source} does not exist. Give the folder that holds a folder for each modality.")
     files: dict[str, dict[str, Path]] = {}
     for modality, name in layout.folders.items():
+        if name != modality and not (source / name).is_dir():
+            there = [path.name for path in sorted(source.iterdir()) if path.is_dir()]
+            raise UsageError(f"--folder {modality}={name}: there is no folder {source / name}{nearest(name, there)}")
         for path in sorted((source / name).rglob("*")):
             if path.suffix not in SUFFIXES or path.name.startswith(".") or not path.is_file():
                 continue
@@ -121,16 +143,36 @@ def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
     return dict(sorted(files.items()))
 
 
+def _check_names(files: dict[str, dict[str, Path]], columns: Columns) -> None:
+    """See that every column that is named by hand is in some file."""
+    clocks = set(columns.time) - set(Columns().time)  # the usual one need not be there
+    asked = {"--time-column": clocks, "--ignore": columns.ignored, "--feature": columns.wanted}
+    if any(asked.values()):
+        known = {name for parts in files.values() for path in parts.values() for name in names_in(path)}
+        for option, names in asked.items():
+            for name in names:
+                if name not in known:
+                    raise UsageError(f"{option} {name}: no file has such a column{nearest(name, sorted(known))}")
+
+
 def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance:
     widths: dict[str, int] = {}
+    columns: dict[str, list[str]] = {}
+    unreadable: list[AffuseError] = []
     for parts in files.values():
         for modality, path in parts.items():
             if not widths.get(modality):  # a clock alone has width 0
-                widths[modality] = width_of(path, layout.time_column, layout.ignore)
+                try:
+                    widths[modality], names = features_of(path, layout.columns)
+                    columns |= {modality: names} if names else {}
+                except AffuseError as error:
+                    unreadable.append(error)
     backbones = {m: Backbone("imported", layout.folders[m], "", True, widths[m]) for m in MODALITIES if widths.get(m)}
     if not backbones:
+        if unreadable:
+            raise unreadable[0]
         raise UsageError("The files have times but no features. Check the folders.")
-    settings = {"imported": {m: layout.folders[m] for m in backbones}}
+    settings = {"imported": {m: layout.folders[m] for m in backbones}, "columns": columns}
     return Provenance(settings, settings_hash(settings, backbones), backbones, {"affuse": VERSION})
 
 
@@ -146,12 +188,18 @@ def _bring(
     if store.why_remake(video_id, provenance.settings_hash, size, mtime, lambda: digest) is None:
         return "kept", ""
     try:
-        tables = {m: read_table(path, layout.time_column, layout.ignore) for m, path in parts.items()}
+        tables = {m: read_table(path, layout.columns) for m, path in parts.items()}
         for m, table in tables.items():
             if table.embedding.shape[1] not in (0, provenance.width(m)):
                 raise AffuseError(
                     f"Feature file {table.path} is {table.embedding.shape[1]} wide, where the {m} of other videos is "
                     f"{provenance.width(m)} wide."
+                )
+            usual = provenance.settings["columns"].get(m)
+            if usual and table.names and list(table.names) != usual:
+                raise AffuseError(
+                    f"Feature file {table.path} has the features {listed(table.names)}, where other videos have "
+                    f"{listed(usual)}. Every file needs the same columns in the same order."
                 )
         names = ", ".join(path.relative_to(root).as_posix() for path in paths)
         record = make_record(video_id, Source(names, size, digest, mtime), tables, layout.rates, provenance)

@@ -5,14 +5,16 @@ A row with NaN in it is a missing row. Rows are read in blocks and kept as float
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterator
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from affuse.errors import AffuseError
+from affuse.features.columns import Columns, header_of, is_number, rows_of
 
 SUFFIXES = (".npy", ".npz", ".csv")
 BLOCK = 4096  # rows converted at once: pandas takes its time per column and block
@@ -24,57 +26,73 @@ OTHERS = ("valid", "box", "confidence", "word")  # arrays of an .npz that are no
 @dataclass(frozen=True)
 class Table:
     """embedding (N, D) float16, zeros where a row is missing; valid (N,) bool. `columns` holds what else the file
-    has: time, start, end (N,) float64, and of an .npz box (N, 4), confidence (N,), or word (N,)."""
+    has: time, start, end (N,) float64, and of an .npz box (N, 4), confidence (N,), or word (N,). `names` are those of
+    the D features of a .csv."""
 
     path: Path
     embedding: np.ndarray
     valid: np.ndarray
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.embedding)
 
 
-def read_table(path: Path, time_column: str = "time", ignore: Collection[str] = ()) -> Table:
+def read_table(path: Path, wanted: Columns | None = None) -> Table:
     """Read a file by its suffix. A .npy is (N, D); an .npz has `embedding` or one array only, and may have time, or
-    start and end; a .csv has a header, and every column that is no time and not in `ignore` is a feature.
+    start and end; a .csv has a header, and commas, semicolons or tabs between its columns.
 
     Raises AffuseError naming file and row for what is no table of numbers.
     """
     reader = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}[path.suffix]
     try:
-        table = reader(path, time_column, ignore)
-    except (OSError, ValueError, EOFError, KeyError, UnicodeDecodeError) as error:
+        table = reader(path, wanted or Columns())
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise AffuseError(f"Feature file {path} cannot be read: {error}. Check the file.") from None
     _check_times(table)
     return table
 
 
-def width_of(path: Path, time_column: str = "time", ignore: Collection[str] = ()) -> int:
-    """How wide the rows of a file are; a .csv is not read beyond its header."""
+def features_of(path: Path, wanted: Columns) -> tuple[int, list[str]]:
+    """How wide the rows of a file are, and the names of the features of a .csv, which is not read beyond its header."""
     if path.suffix == ".csv":
-        return len(_feature_columns(path, _header(path), time_column, ignore))
-    return read_table(path, time_column, ignore).embedding.shape[1]
+        names = wanted.features(path, header_of(path)[0])
+        return len(names), names
+    return read_table(path, wanted).embedding.shape[1], []
 
 
-def _read_npy(path: Path, time_column: str, ignore: Collection[str]) -> Table:
+def names_in(path: Path) -> list[str]:
+    """The columns of a .csv, the arrays of an .npz; none of a .npy, or where the file cannot be read."""
+    with suppress(AffuseError, OSError, ValueError, BadZipFile):
+        if path.suffix == ".csv":
+            return header_of(path)[0]
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return list(file.files)
+    return []
+
+
+def _read_npy(path: Path, wanted: Columns) -> Table:
     return Table(path, *_rows(path, np.load(path, mmap_mode="r", allow_pickle=False)))
 
 
-def _read_npz(path: Path, time_column: str, ignore: Collection[str]) -> Table:
+def _read_npz(path: Path, wanted: Columns) -> Table:
     with np.load(path, allow_pickle=False) as file:
-        names = [name for name in file.files if name not in (*TIMES, *OTHERS, time_column, *ignore)]
+        besides = {**wanted.times(path, file.files), **{name: name for name in OTHERS if name not in wanted.ignored}}
+        names = [name for name in file.files if name not in besides and name not in wanted.ignored]
         name = "embedding" if "embedding" in names else names[0] if len(names) == 1 else ""
         if not name:
             raise AffuseError(
                 f"Feature file {path} has the arrays {', '.join(file.files)}: which holds the features? Call it "
                 "`embedding`."
             )
+        wanted.refuse(path, [name], timed=True)
         embedding, valid = _rows(path, file[name])
         columns = {}
         for own in file.files:
-            if own in (*TIMES, *OTHERS, time_column) and own not in ignore:
-                array = columns["time" if own == time_column else own] = file[own]
+            if own in besides:
+                array = columns[besides[own]] = file[own]
                 if len(array) != len(embedding):
                     raise AffuseError(f"Feature file {path}: {name} has {len(embedding)} rows, {own} {len(array)}.")
         given = columns.pop("valid", valid).astype(bool)
@@ -82,23 +100,22 @@ def _read_npz(path: Path, time_column: str, ignore: Collection[str]) -> Table:
     return Table(path, embedding, valid & given, columns)
 
 
-def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
+def _read_csv(path: Path, wanted: Columns) -> Table:
     import pandas as pd  # slow to import
 
-    header = _header(path)
-    features = _feature_columns(path, header, time_column, ignore)
-    times = {time_column: "time", "start": "start", "end": "end"}
-    given = [name for name in header if name in times and name not in ignore]
+    header, separator = header_of(path)
+    features = wanted.features(path, header)
+    given = wanted.times(path, header)
     types = dict.fromkeys([*given, *features], np.float64)  # by way of float32, some would be rounded twice
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in given}
     done = 0
-    _check_fields(path, len(header), np.zeros(1, int))  # where the first line is too long pandas shifts the columns
+    _check_fields(path, header, separator, np.zeros(1, int))  # where it is too long pandas shifts the columns
     try:
         # Every column is read: with `usecols`, pandas takes lines with too many fields.
         with pd.read_csv(
-            path, dtype=types, chunksize=BLOCK, skip_blank_lines=False, encoding="utf-8-sig", skipinitialspace=True,
-            index_col=False,
+            path, sep=separator, names=header, header=0, dtype=types, chunksize=BLOCK, skip_blank_lines=False,
+            encoding="utf-8-sig", skipinitialspace=True, index_col=False,
         ) as blocks:  # fmt: skip
             for block in blocks:
                 parts.append(_half(path, block[features].to_numpy(), done))
@@ -106,72 +123,33 @@ def _read_csv(path: Path, time_column: str, ignore: Collection[str]) -> Table:
                     columns[name].append(block[name].to_numpy())
                 done += len(block)
     except ValueError as error:  # a field that is no number, or too many fields
-        raise _blame_line(path, header, types, str(error)) from None
+        raise _blame_line(path, header, separator, types, str(error)) from None
     embedding, valid = _joined(parts, len(features))
     if not valid.all():  # pandas fills a line cut short with NaN, and that is damage, not a missing row
-        _check_fields(path, len(header), np.flatnonzero(~valid))
-    return Table(path, embedding, valid, {times[name]: np.concatenate(columns[name]) for name in given if done})
+        _check_fields(path, header, separator, np.flatnonzero(~valid))
+    times = {own: np.concatenate(columns[name]) for name, own in given.items() if done}
+    return Table(path, embedding, valid, times, tuple(features))
 
 
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = [name.strip() for name in next(csv.reader(file), [])]
-    except (OSError, UnicodeDecodeError) as error:
-        raise AffuseError(f"Feature file {path} cannot be read: {error}. Check the file.") from None
-    for name in header:
-        if header.count(name) > 1:
-            raise AffuseError(f"Feature file {path}, line 1: the column {name!r} is there twice.")
-    return header
-
-
-def _feature_columns(path: Path, header: list[str], time_column: str, ignore: Collection[str]) -> list[str]:
-    features = [name for name in header if name not in (time_column, "start", "end", *ignore)]
-    fractions = [name for name in header if is_number(name) and not name.isdigit()]
-    if not features or fractions or "" in header:
-        what = "a column has no name" if "" in header else "it names no features"
-        what = f"{fractions[0]!r} is no name" if fractions else what
-        raise AffuseError(
-            f"Feature file {path}, line 1: expected a header that names every column, its time and its features; "
-            f"{what}."
-        )
-    return features
-
-
-def is_number(text: str) -> bool:
-    """Whether it reads as a number, NaN and infinity included."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _blame_line(path: Path, header: list[str], types: dict, reason: str) -> AffuseError:
+def _blame_line(path: Path, header: list[str], separator: str, types: dict, reason: str) -> AffuseError:
     """The same problem with the number of its line, which pandas does not always tell."""
-    for line, row in _lines(path):
+    for line, row in rows_of(path, separator):
         if len(row) != len(header):
             return AffuseError(f"Feature file {path}, line {line}: {len(row)} fields under {len(header)} names.")
         for name, text in zip(header, row, strict=True):
             if name in types and text.strip() and not is_number(text):
-                return AffuseError(f"Feature file {path}, line {line}: {name} is {text!r}, not a number.")
+                advice = f" If the column holds text, leave it out: --ignore {shlex.quote(name)}." * (line == 2)
+                return AffuseError(f"Feature file {path}, line {line}: {name} is {text!r}, not a number.{advice}")
     return AffuseError(f"Feature file {path} cannot be read: {reason}.")
 
 
-def _check_fields(path: Path, fields: int, rows: np.ndarray) -> None:
+def _check_fields(path: Path, header: list[str], separator: str, rows: np.ndarray) -> None:
     suspects = set(rows.tolist())
-    for line, row in _lines(path):
+    for line, row in rows_of(path, separator):
         if line - 2 > rows[-1]:
             return
-        if line - 2 in suspects and len(row) != fields:
-            raise AffuseError(f"Feature file {path}, line {line}: {len(row)} fields under {fields} names.")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        yield from enumerate(rows, start=2)
+        if line - 2 in suspects and len(row) != len(header):
+            raise AffuseError(f"Feature file {path}, line {line}: {len(row)} fields under {len(header)} names.")
 
 
 def _rows(path: Path, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from affuse import __main__ as cli
 from affuse.features import AffuseError, FeatureStore, Status, UsageError, align
+from affuse.features.columns import Columns
 from affuse.features.exporting import export_features
 from affuse.features.importing import Layout, import_features, parse_layout
 from affuse.features.table import BLOCK, read_table
@@ -54,7 +55,14 @@ def test_every_format_becomes_the_same_record(tmp_path):
     )
     write(tmp_path / "in/visual/deep/c.csv", f"time,f0,f1,f2\n{rows}\n")
     result, path = bring(tmp_path, rates={"visual": 25})
-    assert result == {"written": ["a", "b", "deep/c"], "kept": [], "failed": {}, "widths": {"visual": 3}}
+    assert result == {
+        "written": ["a", "b", "deep/c"],
+        "kept": [],
+        "failed": {},
+        "causes": {},
+        "widths": {"visual": 3},
+        "columns": {},
+    }
     store = FeatureStore(path)
     for video_id in store.ids:
         video = store[video_id]
@@ -187,14 +195,14 @@ def test_wrong_usage(tmp_path):
     ):
         with pytest.raises(UsageError):
             parse_layout(folders, rates)
-    layout = parse_layout(["visual=openface"], ["30", "audio=10"], "timestamp", ["frame"])
+    layout = parse_layout(["visual=openface"], ["30", "audio=10"])
     assert layout.folders == {"visual": "openface"}
     assert (layout.rates["visual"], layout.rates["audio"]) == (30, 10)
 
 
 def test_columns_that_are_no_features_are_left_out(tmp_path):
     path = write(tmp_path / "a.csv", "frame,timestamp,f\n1,0.0,0.5\n2,0.1,0.25\n")
-    table = read_table(path, "timestamp", ["frame"])
+    table = read_table(path, Columns(["timestamp"], ["frame"]))
     np.testing.assert_array_equal(table.embedding[:, 0], [0.5, 0.25])
     np.testing.assert_array_equal(table.columns["time"], [0, 0.1])
 

@@ -42,7 +42,7 @@ def test_two_csv_files_per_video_end_in_a_trained_and_evaluated_model(tmp_path):
         return result.stdout
 
     store, labels, run = tmp_path / "store", tmp_path / "labels", tmp_path / "run"
-    assert "6 written, 0 kept, 0 failed: visual 4 wide." in affuse(
+    assert "6 written, 0 kept, 0 failed.\n  visual: 4 columns, f0, f1, f2, f3" in affuse(
         "features", "import", store, "--from", tmp_path / "mine"
     )
     assert "clip3: 150 frames" in affuse("features", "info", store)

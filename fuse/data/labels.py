@@ -10,7 +10,7 @@ import numpy as np
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
-from affuse.features.table import is_number
+from affuse.features.columns import is_number
 from affuse.files import as_path
 from affuse.fuse.data.track import SLACK, Track
 
