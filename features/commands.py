@@ -114,17 +114,18 @@ def account(info: dict) -> dict:
 
 
 def describe(facts: dict) -> str:
-    """`account` as lines: backbones, a line a video with its statuses, then what is missing, failed or damaged."""
+    """`account` as lines: backbones, a line a video with what it has, then what is missing, failed or damaged."""
     lines = [f"Settings {facts['settings_hash'][:12]}."]
     for part, b in facts["backbones"].items():
-        trained = f"sha256 {b['sha256'][:12]}" if b["trained"] else "UNTRAINED, seeded"
+        weights = f"sha256 {b['sha256'][:12]}" if b["sha256"] else "weights not known"
+        trained = weights if b["trained"] else "UNTRAINED, seeded"
         lines.append(f"  {part:<7} {b['name']}, {b['width']} wide, {shown(b['source'])}, {trained}")
     if views := dict.fromkeys(view for video in facts["videos"].values() for view in video["visual"]["views"]):
         lines.append(f"  views   of each face: centre, {', '.join(map(shown, views))}")
     lines.append(f"{len(facts['videos'])} videos.")
     for video_id, video in facts["videos"].items():
-        statuses = "  ".join(f"{m} {video[m]['status']} ({video[m]['rows']})" for m in MODALITIES)
-        lines.append(f"  {shown(video_id)}: {video['frames']} frames, {video['duration']:.1f} s: {statuses}")
+        parts = ", ".join(_part(video, m) for m in MODALITIES)
+        lines.append(f"  {shown(video_id)}: {video['frames']} frames, {video['duration']:.1f} s: {parts}")
         noted = [m for m in MODALITIES if video[m]["status"] == Status.OK and video[m]["reason"]]
         lines += [f"    {m}: {shown(video[m]['reason'])}" for m in noted]
     for modality, groups in facts["missing"].items():
@@ -166,6 +167,18 @@ def describe_import(result: dict) -> str:
         names = f", {shown(listed(result['columns'][m]))}" if m in result["columns"] else ""
         lines.append(f"  {m}: {width} column{'s' * (width > 1)}{names}")
     return "\n".join(lines)
+
+
+def _part(video: dict, modality: str) -> str:
+    """What a video has of a modality, or the status that says why it has nothing."""
+    rows = video[modality]["rows"]
+    has = {
+        "visual": f"face in {video['faces']} of {rows} frames",
+        "audio": f"sound in {rows} rows",
+        "text": f"{rows} word{'s' * (rows != 1)}",
+    }
+    status = video[modality]["status"]
+    return has[modality] if status == Status.OK else f"{modality} {status}"
 
 
 def _names(ids: list[str]) -> str:

@@ -39,8 +39,9 @@ def info_of(store: Store) -> dict:
     videos, damaged = {}, list(store.damaged)
     for video_id in store:
         with noting(damaged):
-            header, (words,) = store.overview(video_id, "text/word")
-            facts: dict = {"fps": header.fps, "duration": header.duration, "frames": header.frames}
+            header, (face, words) = store.overview(video_id, "visual/valid", "text/word")
+            facts: dict = {name: getattr(header, name) for name in ("fps", "duration", "frames")}
+            facts["faces"] = int(face.sum())
             for m in MODALITIES:
                 part = getattr(header, m)
                 facts[m] = {**asdict(part), "status": part.status.value}

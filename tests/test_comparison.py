@@ -256,6 +256,11 @@ def test_differences_are_from_the_best_to_every_other(compared):
     facts = json.loads((out / "results.json").read_text(), parse_constant=no_constants)
     assert facts == result.facts
     assert facts["protocol"]["epochs"] == 2
+    said = (out / "table.md").read_text()
+    for setting in ("preset grjca", "window 32", "channels {'visual': [8, 8]"):
+        assert setting in said  # those that a reader expects, and whatever else is not the preset's
+    assert "checkpoint_seconds" not in said
+    assert "plateau" not in said
 
 
 def test_runs_already_made_are_not_made_again_and_others_are_added(compared, data):

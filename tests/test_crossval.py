@@ -12,7 +12,7 @@ from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
-from affuse.fuse.data.labels import read_abaw
+from affuse.fuse.data.labels import find_labels, partition_files, read_abaw
 from affuse.fuse.experiments.crossval import combine
 from affuse.fuse.experiments.folds import Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.scoring.metrics import ccc
@@ -98,6 +98,19 @@ def test_a_fold_is_not_named_as_what_lies_beside_it(tmp_path, name):
     with pytest.raises(UsageError, match=f"fold cannot be named '{name}'"):
         fuse.crossval(store, labels, tmp_path / "out", folds, tiny.small(epochs=1), on_epoch=pytest.fail)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("partition", ["validation", "test"])
+def test_an_empty_partition_does_not_matter(tmp_path, partition):
+    for name in "abcd":
+        tiny.write_labels(tmp_path / "labels/train" / f"{name}.txt", np.zeros((3, 2)))
+    (tmp_path / "labels" / partition).mkdir()
+    path = table(tmp_path / "t.csv", "video,fold", "a,1", "b,0", "c,1", "d,2")
+    assert len(fuse.choose_folds(tmp_path / "labels", path)) == 3
+    split = find_labels(tmp_path / "labels", ["a"], resplit=True)
+    assert (list(split["train"]), list(split["validation"])) == (["b", "c", "d"], ["a"])
+    with pytest.raises(AffuseError, match=f"partition '{partition}' holds no label files"):
+        partition_files(tmp_path / "labels", partition)
 
 
 # ---- the whole of it

@@ -54,8 +54,13 @@ def test_evaluate_prints_what_training_recorded(trained):
     assert scored["videos"] == 3
     assert f"{scored['ccc']['mean']:.4f}" in score_table(scored)
     assert fuse.evaluate(run, store, labels, "train")["videos"] == 3
-    with pytest.raises(UsageError, match="no 'test' partition"):
-        fuse.evaluate(run, store, labels, "test")
+    for partition, advice in (
+        ("test", r"into a subfolder test/ \(or Test_Set/\)"),
+        ("tset", "--partition train"),
+    ):
+        with pytest.raises(UsageError, match=f"no '{partition}' partition .*{advice}") as raised:
+            fuse.evaluate(run, store, labels, partition)
+        assert "--set" not in str(raised.value)
 
 
 def test_the_score_is_that_of_a_slow_obvious_implementation(trained):

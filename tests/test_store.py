@@ -140,14 +140,36 @@ def test_info_is_plain_json_of_the_promised_form(store):
     assert {"name", "source", "sha256", "trained", "width"} <= set(info["backbones"]["visual"])
     assert list(info["videos"]) == store.ids
     video = info["videos"]["clip01"]
-    assert set(video) == {"fps", "duration", "frames", *MODALITIES, "transcript"}
+    assert set(video) == {"fps", "duration", "frames", "faces", *MODALITIES, "transcript"}
     assert (video["fps"], video["frames"]) == (25.0, 40)
+    assert video["faces"] == store["clip01"].visual.valid.sum()
     assert video["text"] == {"status": "ok", "reason": "", "rows": 6, "width": 12}
     assert video["transcript"] == random_video("clip01", seed=1).transcript
     assert info["videos"]["faceless"]["visual"]["status"] == "no_face"
     assert info["videos"]["faceless"]["visual"]["reason"] == "no face found in 40 frames"
     assert info["videos"]["batch1/mute"]["transcript"] == ""
     assert info["damaged"] == []
+
+
+def test_info_says_how_much_a_video_has_of_each_modality(store):
+    store.write(random_video("one", words=1), provenance())
+    said = describe(account(store.info()))
+    faces = store["clip01"].visual.valid.sum()
+    assert 0 < faces < 40
+    assert f"  clip01: 40 frames, 1.6 s: face in {faces} of 40 frames, sound in 40 rows, 6 words\n" in said
+    assert "  faceless: 40 frames, 1.6 s: visual no_face, sound in 40 rows, 6 words\n" in said
+    assert "sound in 40 rows, 1 word\n" in said
+    assert "sound in 40 rows, text no_speech\n" in said
+
+
+def test_info_has_no_digest_where_none_is_known(store):
+    backbones = {"visual": Backbone("imported", "mine", "", True, 24)}
+    other = FeatureStore(store.path / "imported", create=True)
+    other.write(store["clip01"], provenance(backbones=backbones))
+    said = describe(account(other.info()))
+    assert "visual  imported, 24 wide, mine, weights not known\n" in said
+    assert "sha256" not in said
+    assert "sha256 " in describe(account(store.info()))
 
 
 def test_info_survives_damage(store):

@@ -205,8 +205,8 @@ def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = Fa
     The subfolders `train` and `validation` (or ABAW's `Train_Set` and `Validation_Set`; a test folder
     likewise) are the split. A folder without them is one partition, "all", which the ids in `validation`
     divide into train and validation. With `resplit` they divide the videos of a folder's train and validation
-    anew; those of its test partition can be in neither. Raises UsageError for a folder that gives no split or no
-    labels, AffuseError for an id in two partitions.
+    anew; those of its test partition can be in neither. A partition may be empty. Raises UsageError for a folder that
+    gives no split or no labels, AffuseError for an id in two partitions.
     """
     folder, validation = as_path("a folder of labels", folder), list(validation)
     if not folder.is_dir():
@@ -234,6 +234,11 @@ def find_labels(folder: Path, validation: Iterable[str] = (), resplit: bool = Fa
             )
     if not split:
         split = {"all": _label_files(folder)}
+    if not any(split.values()):
+        raise AffuseError(
+            f"Label folder {folder} holds no label files ({', '.join(READERS)}). Expected one <video id>.txt or .csv "
+            "per video."
+        )
     if validation:
         split |= _divide(folder, split, set(validation))
     return split
@@ -262,9 +267,8 @@ def partition_files(
     split = find_labels(folder, validation, resplit)
     if partition not in split:
         raise UsageError(
-            f"Label folder {folder} has no {partition!r} partition (it has: {', '.join(split)}). Put the "
-            "files into subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or name the "
-            "videos to validate on: --set validation=[clip07,clip12]."
+            f"Label folder {folder} has no {partition!r} partition (it has: {', '.join(split)}). "
+            f"{_how_to_have(partition, split)}"
         )
     if not split[partition]:
         raise AffuseError(
@@ -273,13 +277,21 @@ def partition_files(
     return split[partition]
 
 
+def _how_to_have(partition: str, split: Iterable[str]) -> str:
+    if partition not in PARTITIONS:
+        return f"Score one that it has: --partition {next(iter(split))}."
+    if partition == "test":
+        return (
+            "Put the label files of the test videos into a subfolder test/ (or Test_Set/), or score another partition."
+        )
+    return (
+        "Put the files into subfolders train/ and validation/ (or Train_Set/ and Validation_Set/), or name the videos "
+        "to validate on: --set validation=[clip07,clip12]."
+    )
+
+
 def _label_files(folder: Path) -> dict[str, Path]:
     files = sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in READERS)
-    if not files:
-        raise AffuseError(
-            f"Label folder {folder} holds no label files ({', '.join(READERS)}). Expected one <video id>.txt or .csv "
-            "per video."
-        )
     named: dict[str, Path] = {}
     for path in files:
         if not path.is_file():

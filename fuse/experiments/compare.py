@@ -23,12 +23,14 @@ from affuse.fuse.experiments.trials import Entry, Trials, make_entries, run_tria
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import learning_curves, save_figure
 from affuse.fuse.scoring.metrics import OF_DIFFERENCES
-from affuse.fuse.training.settings import TrainSettings, as_settings
+from affuse.fuse.training.checkpoint import FREE_TO_CHANGE
+from affuse.fuse.training.settings import TrainSettings, as_settings, train_settings
 from affuse.version import VERSION
 
 SHARED = (  # settings of the schedule that a table's reader wants to know
     "preset", "window", "hop", "batch", "epochs", "learning_rate", "weight_decay", "warmup", "stop_patience",
 )  # fmt: skip
+ELSEWHERE = {*FREE_TO_CHANGE, "model", "variant", "seed"}  # in the rows' names, beside the table, or without effect
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,11 @@ def compare(
 
 
 def surroundings(trials: Trials, entries: list[Entry], reference: str) -> dict:
-    """What stands around every table, JSON-able: the settings that all entries share, date, versions and hardware."""
-    settings = [entry.settings.model_dump(include=set(SHARED)) for entry in entries]
+    """What stands around every table, JSON-able: of the settings that all entries share those of `SHARED` and those
+    that are not the preset's, date, versions and hardware."""
+    settings = [entry.settings.model_dump(exclude=ELSEWHERE) for entry in entries]
+    usual = train_settings(preset=settings[0]["preset"]).model_dump()
+    told = dict.fromkeys([*SHARED, *(key for key, value in settings[0].items() if value != usual[key])])
     device = pick_device(entries[0].settings.device)
     cores = f"{os.cpu_count()} CPU cores"
     return {
@@ -105,6 +110,6 @@ def surroundings(trials: Trials, entries: list[Entry], reference: str) -> dict:
             "torch": torch.__version__,
             "hardware": cores if device.type == "cpu" else torch.cuda.get_device_name(device),
         },
-        "protocol": {k: settings[0][k] for k in SHARED if all(s[k] == settings[0][k] for s in settings)},
+        "protocol": {k: settings[0][k] for k in told if all(s[k] == settings[0][k] for s in settings)},
         "interval_method": OF_DIFFERENCES,
     }
