@@ -5,6 +5,11 @@ Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from affuse import start
+
+    start.main()
+
 import logging
 import sys
 
@@ -167,7 +172,3 @@ def doctor(weights_dir, as_json) -> None:
 
     surroundings, backbones = environment(), report(weights_dir)
     answer({"environment": surroundings, "backbones": backbones}, as_json, table(surroundings, backbones))
-
-
-if __name__ == "__main__":
-    main()

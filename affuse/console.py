@@ -5,13 +5,14 @@ Results go to stdout, messages to stderr.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from affuse.errors import AffuseError
 
 Announce = Callable[[str], None]  # a sentence on what is about to happen
 Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -133,13 +136,24 @@ class Messages(logging.Handler):
 
 
 class Commands(click.Group):
-    """Turns our errors, and Ctrl-C, into a sentence and an exit status."""
+    """Turns our errors, a full disk, and Ctrl-C into a sentence and an exit status."""
+
+    def main(self, *arguments, **options):
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python tries the rest again
+            say(
+                "Error: the disk is full, and not all could be written. Free some space and run the same command again."
+            )
+            sys.exit(1)
 
     def invoke(self, context: click.Context):
-        with suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end a job so: it is Ctrl-C
         try:
-            return super().invoke(context)
+            with interruptible():
+                return super().invoke(context)
         except AffuseError as error:
             say(f"Error: {error}")
             context.exit(error.exit_code)
@@ -148,3 +162,19 @@ class Commands(click.Group):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)  # what threads still compute would be waited for, and nobody wants it any more
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt here unless it is ignored, and so does SIGTERM, by which batch systems end a job;
+    afterwards all is as before."""
+    before = {}
+    try:
+        with suppress(ValueError):  # not the main thread
+            for name in (signal.SIGINT, signal.SIGTERM):
+                if name == signal.SIGTERM or signal.getsignal(name) is not signal.SIG_IGN:
+                    before[name] = signal.signal(name, signal.default_int_handler)
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
