@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -155,6 +157,30 @@ class Provenance:
     @classmethod
     def from_dict(cls, data: dict) -> Provenance:
         return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
+
+
+def check_types(value: object, kind: Any, name: str = "it") -> None:
+    """Raise ValueError, saying what, unless a value and all in it are of the types that their dataclasses say and
+    numbers are finite."""
+    plain, inner = get_origin(kind) or kind, get_args(kind)
+    right = isinstance(value, (int, float) if plain is float else plain) and isinstance(value, bool) == (plain is bool)
+    if not right or (plain is float and not math.isfinite(value)):
+        raise ValueError(f"{name} cannot be {value!r:.80}")
+    if is_dataclass(kind):
+        for part, own in types_of(kind).items():
+            check_types(getattr(value, part), own, part)
+    elif isinstance(value, dict) and inner:
+        for item in value.values():
+            check_types(item, inner[1], name)
+    elif isinstance(value, tuple):
+        for item in value:
+            check_types(item, inner[0], name)
+
+
+@cache
+def types_of(record: type) -> dict[str, Any]:
+    """{field: type} of a dataclass."""
+    return get_type_hints(record)
 
 
 def canonical(value: object) -> str:

@@ -43,7 +43,7 @@ from affuse.features.layout import (
     well_laid,
 )
 from affuse.features.parts import MODALITIES, Status, checked_modalities
-from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, failure_of
+from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, check_types, failure_of
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
 
@@ -285,14 +285,16 @@ def _header(file: h5py.File) -> Header:
         said = {k: json.loads(v) for k, v in file[modality].attrs.items()}
         parts[modality] = Part(Status(said["status"]), said["reason"], *file[modality]["embedding"].shape)
     name, size, digest = (value[f"source_{fact}"] for fact in ("name", "size", "sha256"))
-    return Header(
+    header = Header(
         **{fact: value[fact] for fact in ("id", "fps", "duration", "frames", "features_digest")},
         source=Source(name, size, digest, value["local"]["mtime_ns"]),
-        views=tuple(value["views"]),
+        views=tuple(value["views"]) if isinstance(value["views"], list) else value["views"],
         seconds=value["local"]["seconds"],
         provenance=Provenance.from_dict(value["provenance"]),
         **parts,
     )
+    check_types(header, Header)
+    return header
 
 
 def _describe(file: h5py.File) -> dict[str, dict]:

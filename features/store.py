@@ -170,21 +170,31 @@ class FeatureStore:
             damaged = self._scan().damaged
             why = f" {len(damaged)} are damaged; {damaged[0].file}: {damaged[0].reason}." if damaged else ""
             raise AffuseError(f"No video in {self.path} can be read.{why} Extract again: what is damaged is made anew.")
-        example = {seal.settings_hash: video_id for video_id, seal in seals.items()}
         (most, many), *rest = counts.most_common()
-        provenance = self.header(example[most]).provenance
+        provenance = self._example(most).provenance
         if rest:
             others = []
             for other, few in rest:
-                differing = how_they_differ(provenance, self.header(example[other]).provenance)
-                place = self.shard(example[other]).relative_to(self.path)
-                others.append(f"{few} otherwise ({'; '.join(differing)}), for example {example[other]} in {place}")
+                example = self._example(other)
+                differing = how_they_differ(provenance, example.provenance)
+                place = self.shard(example.id).relative_to(self.path)
+                others.append(f"{few} otherwise ({'; '.join(differing)}), for example {example.id} in {place}")
             raise UsageError(
                 f"The {len(seals)} videos in {self.path} were made by different settings: {many} one way, "
                 f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
                 "others. Where their videos are gone, delete those files."
             )
         return provenance
+
+    def _example(self, settings_hash: str) -> Header:
+        """The header of a video made so, of the first that is not damaged. Raises DamagedError where all are."""
+        *others, last = (
+            video_id for video_id, seal in self._scan().seals.items() if seal.settings_hash == settings_hash
+        )
+        for video_id in others:
+            with suppress(DamagedError):
+                return self.header(video_id)
+        return self.header(last)
 
     @property
     def widths(self) -> dict[str, int]:

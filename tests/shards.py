@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from affuse.features.layout import shard_name
+from affuse.features.seal import Seal, write_seal
 from affuse.features.shard import write_shard
 from builders import provenance, random_video
 
@@ -18,6 +21,16 @@ def put(folder: Path, video=None, made=None) -> Path:
     path = folder / shard_name(video.id)
     write_shard(path, video, made or provenance())
     return path
+
+
+def edit(path: Path, node: str = "/", **attributes: object) -> None:
+    """Give a shard other attributes, as text of JSON or as they are, under a seal that is true again."""
+    seal = json.loads(path.read_bytes().split(b"\n")[1])
+    with h5py.File(path, "r+") as file:
+        for name, value in attributes.items():
+            file[node].attrs[name] = value if isinstance(value, float | np.ndarray) else json.dumps(value)
+    with path.open("r+b") as file:
+        write_seal(file, Seal(seal["id"], seal["settings_hash"]), seal["start"], seal["data"])
 
 
 def chunks(path: Path, name: str) -> list[tuple[int, int]]:

@@ -10,14 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from affuse.__main__ import main
 from affuse.features import MODALITIES, FeatureStore, UsageError
 from affuse.features.layout import paths, shard_name
 from affuse.features.seal import DamagedError, Seal
 from affuse.features.shard import describe_shard, read_frame_times, read_header, read_shard, verify_shard
 from builders import provenance, random_video
-from shards import VIEWS, chunks, flip, put
+from shards import VIEWS, chunks, edit, flip, put
 
 
 @pytest.mark.parametrize("name", paths(VIEWS))
@@ -182,6 +185,60 @@ def test_a_seal_that_cannot_be_is_damage_and_the_others_go_on(tmp_path, changes,
     info = FeatureStore(tmp_path).info()
     assert [damaged["file"] for damaged in info["damaged"]] == [path.name]
     assert "other" in info["videos"]
+
+
+MADE = provenance().as_dict()
+
+
+@pytest.mark.parametrize(
+    ("node", "attributes", "said"),
+    [
+        ("/", {"frames": "many"}, "frames cannot be 'many'"),
+        ("/", {"frames": True}, "frames cannot be True"),
+        ("/", {"frames": 1.5}, "frames cannot be 1.5"),
+        ("/", {"fps": [25]}, r"fps cannot be \[25\]"),
+        ("/", {"fps": np.arange(3.0)}, "cannot be read"),
+        ("/", {"duration": float("nan")}, "duration cannot be nan"),
+        ("/", {"duration": 10**400}, "cannot be read"),
+        ("/", {"id": 7}, "its attributes are not those that were written"),
+        ("/", {"views": "flip"}, "views cannot be 'flip'"),
+        ("/", {"views": {"flip": 1}}, "views cannot be {'flip': 1}"),
+        ("/", {"views": [1]}, "views cannot be 1"),
+        ("/", {"source_size": "1"}, "size cannot be '1'"),
+        ("/", {"source_name": None}, "name cannot be None"),
+        ("/", {"local": {"mtime_ns": 1, "seconds": [1]}}, r"seconds cannot be \[1\]"),
+        ("/", {"local": {"mtime_ns": 1, "seconds": {"decode": "x"}}}, "seconds cannot be 'x'"),
+        ("/", {"local": {"seconds": {}}}, "mtime_ns"),
+        ("/", {"local": 3}, "cannot be read"),
+        ("/", {"features_digest": 3}, "features_digest cannot be 3"),
+        ("/", {"provenance": {**MADE, "settings": 3}}, "settings cannot be 3"),
+        ("/", {"provenance": {**MADE, "backbones": []}}, "cannot be read"),
+        ("/", {"provenance": {**MADE, "versions": {"torch": 2}}}, "versions cannot be 2"),
+        ("visual", {"status": "fine"}, "'fine' is not a valid Status"),
+        ("text", {"reason": 5}, "reason cannot be 5"),
+    ],
+)
+def test_a_header_that_cannot_be_is_damage_and_the_others_go_on(tmp_path, node, attributes, said):
+    store = FeatureStore(tmp_path, create=True)
+    for name in ("clip01", "other", "third"):
+        store.write(random_video(name), provenance())
+    path = store.shard("third")  # the last one, of which a store might ask how all were made
+    edit(path, node, **attributes)
+    with pytest.raises(DamagedError, match=said):
+        read_header(path)
+    for command in ("info", "verify"):
+        done = CliRunner().invoke(main, ["features", command, str(tmp_path)])
+        assert done.exit_code == 1
+        assert isinstance(done.exception, SystemExit)
+        assert path.name in done.output
+        assert "other: 40 frames" in done.output or "3 videos checked" in done.output
+    store = FeatureStore(tmp_path)
+    assert store.why_remake("third", provenance().settings_hash, 1, 1, lambda: "").startswith("damaged: ")
+    assert store.provenance == provenance()
+    assert "third" not in store or store.table().failure["third"].startswith("damaged: ")
+    assert store["other"].frames == 40
+    store.write(random_video("third"), provenance())
+    assert not store.verify().problems
 
 
 def test_a_seal_of_another_video_is_damage(tmp_path):

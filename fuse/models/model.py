@@ -26,7 +26,13 @@ NAMED = 4  # differences spelled out; the rest are counted
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dictionary into `model`, all of it or nothing.
+    """Load a state dictionary into `model`, all of it or nothing. Raises as `check_weights` does."""
+    check_weights(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """See that a state dictionary fits `model`, which may be one of torch's device "meta".
 
     source names the file in the message. Raises UsageError saying how the weights differ: tensors that are
     missing, tensors the model has no place for, tensors of another shape.
@@ -43,7 +49,6 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
             f"The weights in {source} belong to another model, other widths or another window: "
             f"{'; '.join(differences[:NAMED])}{rest}. Build the model from the settings saved with them."
         )
-    model.load_state_dict(state)
 
 
 class FusionModel(nn.Module):

@@ -21,7 +21,7 @@ from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import partition_files, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
-from affuse.fuse.models.model import FusionModel, build_model, load_weights
+from affuse.fuse.models.model import FusionModel, build_model, check_weights, load_weights
 from affuse.fuse.reports.figures import explanation, save_figure
 from affuse.fuse.reports.tables import write_csv
 from affuse.fuse.scoring.evaluate import fit, judge, pairs
@@ -204,12 +204,16 @@ def load_run(path: Path | str) -> Run:
             raise AffuseError(f"The run in {folder.path} is not finished. Go on with the same train command and --out.")
         raise AffuseError(f"{folder.path} is not a run folder: it has no {folder.model.name}. Check --run.")
     tensors, facts = read_tensors(folder.model)
+    weights = unprefixed("model", tensors)
     with blaming(folder.model):
+        if not facts["model"].get("sha256"):  # one of ours, which takes no memory until its weights are seen to fit
+            with torch.device("meta"):
+                check_weights(build_model(**facts["model"]), weights, "it")
         with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
             model = build_model(**facts["model"])
         settings, provenance = resolve(TrainSettings, facts["settings"]), Provenance.from_dict(facts["provenance"])
         best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
-    load_weights(model, unprefixed("model", tensors), str(folder.model))
+    load_weights(model, weights, str(folder.model))
     normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
     return Run(folder.path, model.eval(), normalisation, settings, provenance, best)
 
