@@ -1,10 +1,18 @@
 """Windows cover every frame; the overlap mean is what a slow, obvious implementation says."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import psutil
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
+from affuse import fuse
+from affuse.errors import UsageError
 from affuse.fuse.data.windows import cut, overlap_mean
+from affuse.fuse.experiments.trials import parse_name
 
 
 def spans(frames, length=300, hop=200):
@@ -45,3 +53,31 @@ def test_overlap_mean_is_the_mean_over_covering_windows(frames, length, data):
     for frame in range(frames):
         covering = [w[frame - s] for s, w in zip(starts, values, strict=True) if s <= frame < s + length]
         np.testing.assert_allclose(got[frame], np.mean(covering, axis=0), atol=1e-12)
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Sets how many bytes are free."""
+    return lambda free: monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+
+
+@pytest.mark.parametrize("model", ["rjcma", "ca@visual+audio", "jca@visual+audio", "concat"])
+def test_windows_that_no_memory_holds_are_refused_before_any_is_taken(tmp_path, memory, model):
+    store, labels = tiny.make_data(tmp_path, 2, 1, frames=40)
+    memory(30 * 2**20 if model == "concat" else 64 * 2**30)
+    settings = tiny.small(window=100_000, hop=100, **parse_name(model))
+    with pytest.raises(
+        UsageError, match=r"100000 frames, 2 at once, takes at least [\d.]+ GiB .* --set window=300"
+    ):
+        fuse.train(store, labels, tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prediction_is_refused_where_no_batch_fits(tmp_path, memory):
+    store, labels = tiny.make_data(tmp_path, 2, 1, frames=40)
+    fuse.train(store, labels, tmp_path / "run", tiny.small(epochs=1, warmup_epochs=0))
+    memory(3 * 32 * (26 + 22) * 4 - 1)  # three windows of features and what the encoders make of them
+    with pytest.raises(UsageError, match="Predicting with a window of 32 frames, 3 at once"):
+        fuse.load_run(tmp_path / "run").predict(store)
+    memory(3 * 32 * (26 + 22) * 4)
+    assert len(fuse.load_run(tmp_path / "run").predict(store)) == 3

@@ -29,6 +29,7 @@ from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
 from affuse.fuse.scoring.predict import Prediction, Predictions, by_video, predict_frames
 from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
+from affuse.fuse.training.memory import SHORT, check_prediction, measured
 from affuse.fuse.training.settings import TrainSettings
 
 log = logging.getLogger("affuse")
@@ -128,7 +129,9 @@ class Run:
         return next(iter(self.normalisation.mean.values())).device
 
     def windows(self, corpus: Corpus) -> Windows:
-        return Windows(corpus, self.settings.window, self.settings.hop, self.normalisation)
+        windows = Windows(corpus, self.settings.window, self.settings.hop, self.normalisation)
+        check_prediction(self.model, min(self.settings.batch, len(windows)), self.device)
+        return windows
 
     def frames_of(self, corpus: Corpus) -> np.ndarray:
         """The prediction (F, targets) for a corpus on the run's device."""
@@ -206,9 +209,8 @@ def load_run(path: Path | str) -> Run:
     tensors, facts = read_tensors(folder.model)
     weights = unprefixed("model", tensors)
     with blaming(folder.model):
-        if not facts["model"].get("sha256"):  # one of ours, which takes no memory until its weights are seen to fit
-            with torch.device("meta"):
-                check_weights(build_model(**facts["model"]), weights, "it")
+        if facts["model"]["window"] > SHORT:  # no memory is taken for weights that are not in the file
+            check_weights(measured(facts["model"]), weights, "it")
         with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
             model = build_model(**facts["model"])
         settings, provenance = resolve(TrainSettings, facts["settings"]), Provenance.from_dict(facts["provenance"])

@@ -39,6 +39,7 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
+from affuse.fuse.training.memory import check_training
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import TrainSettings, as_settings
@@ -76,6 +77,7 @@ def train(
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.validation, settings.resplit)
     folder.check(settings, data)
+    check_training(settings, store.widths, len(data.get("train", ())), device)
     devices = [device] if device.type == "cuda" else []
     # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile.
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
