@@ -2,19 +2,21 @@
 
 Whisper takes the spectrum of all it is given at once. So that memory does not grow with a video's length, long sound
 is given to it in pieces, cut where it is quiet: one after the other as openai-whisper's own `transcribe` does it, or
-in windows of at most 30 s, many at once, of one video or of several, that know nothing of each other.
+in windows of at most 30 s, many at once, of one video or of several, that know nothing of each other but the video's
+one language.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import whisper
 from whisper.audio import log_mel_spectrogram, pad_or_trim
-from whisper.decoding import DecodingOptions, decode
+from whisper.decoding import DecodingOptions, DecodingResult, decode, detect_language
 from whisper.model import ModelDimensions, Whisper
 from whisper.timing import add_word_timestamps
 from whisper.tokenizer import get_tokenizer
@@ -33,6 +35,7 @@ PIECE_CUT = 60  # s at a piece's end, in which it is cut
 WINDOW = 30  # s that Whisper hears at once
 WINDOW_CUT = 10  # s at a window's end, in which it is cut, where many windows are decoded at once
 BATCH = {"cpu": 4, "cuda": 16}  # windows
+LISTENED = 5  # windows at most in which the language is looked for
 FRAMES = 100  # spectrum frames per second
 SHORTEST = 1600  # samples in which a word can be
 HUSH = 16  # blocks, half a second, quietest together where sound is cut; a stop in a word is one to three
@@ -44,7 +47,15 @@ FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
 SLACK = 0.3  # s by which a word's times may be off
 PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
 
-Window = tuple[torch.Tensor, int]  # log-mel spectrum (mels, 3000), and how many of its frames are sound
+
+class Window(NamedTuple):
+    """mel (mels, 3000), log-mel spectrum; frames, how many of it are sound; the language spoken; encoded (1500, width),
+    what the encoder makes of it, where that is known."""
+
+    mel: torch.Tensor
+    frames: int
+    language: str | None = None
+    encoded: torch.Tensor | None = None
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
@@ -61,6 +72,22 @@ def _power(samples: np.ndarray) -> np.ndarray:
 def sounding(samples: np.ndarray) -> bool:
     """Whether anything in them is louder than SILENCE."""
     return bool(len(samples)) and loudness(samples).max() >= SILENCE
+
+
+def windows_of(samples: np.ndarray) -> list[slice]:
+    """The windows of at most 30 s, cut where it is quiet, in which there is something to hear."""
+    spans = pieces(samples, WINDOW, WINDOW_CUT)
+    return [slice(*span) for span in spans if span[1] - span[0] >= SHORTEST and sounding(samples[slice(*span)])]
+
+
+def listened_to(count: int) -> list[int]:
+    """Which of so many windows the language is looked for in: LISTENED at most, spread evenly."""
+    return np.linspace(0, count - 1, min(count, LISTENED)).round().astype(int).tolist()
+
+
+def likeliest(heard: Sequence[dict[str, float]]) -> str:
+    """The language whose mean probability over windows is highest."""
+    return max(heard[0], key=lambda language: sum(each[language] for each in heard))
 
 
 def pieces(samples: np.ndarray, longest: int, cut_within: int) -> Iterator[tuple[int, int]]:
@@ -107,24 +134,43 @@ class Transcriber:
         self.model.encoder = EncodedOnce(self.model.encoder)
         if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)
-        self.language = "en" if located.name.endswith(".en") else language
+        self.language = language if self.model.is_multilingual else "en"
         self.device, self.half = device, half
         self._turn = Lock()  # decoding hangs hooks into the network: one sound at a time
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> list[Word]:
-        """Sound (samples,) at 16 kHz → words in order; none where there is no speech.
-
-        The language, where it is not set, is that of the first piece that is not silent.
-        """
-        words, language = [], self.language
+        """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
+        windows = [] if self.language else windows_of(samples)
+        language = self._listen(samples, windows)[0] if windows else self.language
+        words = []
         for begin, end in pieces(samples, PIECE, PIECE_CUT):
             piece = samples[begin:end]
             if sounding(piece):
-                result = self.transcribe(piece, language)
-                language = result["language"]
-                words += spoken_words(result["segments"], piece, begin / SAMPLE_RATE)
+                words += spoken_words(self.transcribe(piece, language)["segments"], piece, begin / SAMPLE_RATE)
         return words
+
+    def _listen(self, samples: np.ndarray, windows: list[slice]) -> tuple[str, dict[int, torch.Tensor]]:
+        """The language spoken most probably, by the mean over some windows, and what these are encoded, by number."""
+        chosen = listened_to(len(windows))
+        with self._turn:
+            encoded = self._encoded([self._window(samples[windows[i]]) for i in chosen])
+            heard = detect_language(self.model, encoded)[1]
+        return likeliest(heard), dict(zip(chosen, encoded, strict=True))
+
+    def _window(self, samples: np.ndarray, *known) -> Window:
+        mel = log_mel_spectrogram(pad_or_trim(samples), self.model.dims.n_mels)
+        return Window(mel, round(len(samples) / SAMPLE_RATE * FRAMES), *known)
+
+    def _encoded(self, windows: Sequence[Window]) -> torch.Tensor:
+        """(windows, 1500, width); what is known already is not computed again."""
+        new = [window.mel for window in windows if window.encoded is None]
+        made = iter(self.model.encoder.encoder(torch.stack(new).to(self.device, self.dtype)) if new else ())
+        return torch.stack([next(made) if window.encoded is None else window.encoded for window in windows])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float16 if self.half else torch.float32
 
     def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
@@ -161,7 +207,7 @@ def _audible(samples: np.ndarray, start: float, end: float) -> bool:
 
 
 class ChunkedTranscriber(Transcriber):
-    """openai-whisper's decoder and word times, over windows. The language, where not set, is each window's own."""
+    """openai-whisper's decoder and word times, over windows."""
 
     def __init__(
         self, located: Located, language: str | None, device: torch.device, half: bool = False, together: bool = False
@@ -170,39 +216,32 @@ class ChunkedTranscriber(Transcriber):
         self.batch = BATCH[device.type]
         self.hear = Gathered(self.decode, self.batch) if together else self.decode
 
+    @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> list[Word]:
         """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
-        spans = [
-            (begin, end)
-            for begin, end in pieces(samples, WINDOW, WINDOW_CUT)
-            if end - begin >= SHORTEST and sounding(samples[begin:end])
-        ]
-        words = []
+        spans, words = windows_of(samples), []
+        language, encoded = self._listen(samples, spans) if spans and not self.language else (self.language, {})
         for first in range(0, len(spans), self.batch):
-            batch = spans[first : first + self.batch]
-            windows = [self._window(samples[slice(*span)]) for span in batch]
-            for (begin, end), segment in zip(batch, self.hear(windows), strict=True):
-                words += spoken_words([segment], samples[begin:end], begin / SAMPLE_RATE)
+            batch = range(first, min(first + self.batch, len(spans)))
+            windows = [self._window(samples[spans[i]], language, encoded.get(i)) for i in batch]
+            for i, segment in zip(batch, self.hear(windows), strict=True):
+                words += spoken_words([segment], samples[spans[i]], spans[i].start / SAMPLE_RATE)
         return words
-
-    def _window(self, samples: np.ndarray) -> Window:
-        mel = log_mel_spectrogram(pad_or_trim(samples), self.model.dims.n_mels)
-        return mel, round(len(samples) / SAMPLE_RATE * FRAMES)
 
     @torch.inference_mode()
     def decode(self, windows: Sequence[Window]) -> list[dict]:
         """A segment per window, as openai-whisper's `transcribe` makes them, with its words; times in seconds from
         the window's start."""
-        mels = torch.stack([mel for mel, _ in windows]).to(self.device, torch.float16 if self.half else torch.float32)
-        encoded = self.model.encoder.encoder(mels)
-        return [
-            self._segment(self._settled(result, features), mel, frames)
-            for result, features, mel, (_, frames) in zip(
-                self._decoded(encoded, 0.0), encoded, mels, windows, strict=True
-            )
-        ]
+        with self._turn:
+            encoded, segments = self._encoded(windows), {}
+            for language in dict.fromkeys(window.language for window in windows):
+                which = [i for i, window in enumerate(windows) if window.language == language]
+                for i, result in zip(which, self._decoded(encoded[which], 0.0, language), strict=True):
+                    mel = windows[i].mel.to(self.device, self.dtype)
+                    segments[i] = self._segment(self._settled(result, encoded[i]), mel, windows[i].frames)
+        return [segments[i] for i in range(len(windows))]
 
-    def _settled(self, result, features: torch.Tensor):
+    def _settled(self, result: DecodingResult, features: torch.Tensor) -> DecodingResult:
         """The result, or where it failed that of the first temperature that does better: of this window alone, so
         that it does not depend on the others."""
         with torch.random.fork_rng(devices=[]):
@@ -210,11 +249,11 @@ class ChunkedTranscriber(Transcriber):
             for temperature in FALLBACK:
                 if not _failed(result):
                     break
-                result = self._decoded(features[None], temperature)[0]
+                result = self._decoded(features[None], temperature, result.language)[0]
         return result
 
-    def _decoded(self, encoded: torch.Tensor, temperature: float) -> list:
-        options = DecodingOptions(language=self.language, temperature=temperature, fp16=self.half)
+    def _decoded(self, encoded: torch.Tensor, temperature: float, language: str | None) -> list[DecodingResult]:
+        options = DecodingOptions(language=language, temperature=temperature, fp16=self.half)
         return decode(self.model, encoded, options)
 
     def _segment(self, result, mel: torch.Tensor, frames: int) -> dict:

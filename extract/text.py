@@ -78,7 +78,7 @@ class WordEncoder:
             return_tensors="pt",
         )
         hidden = self.network(**tokens.to(self.device), output_hidden_states=True).hidden_states[-LAYERS:]
-        pieces = torch.stack(hidden).sum(dim=0).float().cpu().numpy()
+        pieces = torch.stack(hidden).float().sum(dim=0).cpu().numpy()
         for i, sentence in enumerate(sentences):
             owner = np.array([-1 if word is None else word for word in tokens.word_ids(i)])
             for word in range(len(sentence)):

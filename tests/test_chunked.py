@@ -20,9 +20,9 @@ class Beeps(ChunkedTranscriber):
     """Hears every beep as a word where its spectrum has one; keeps what it was given."""
 
     def __init__(self, batch: int):
-        self.batch, self.hear, self.given = batch, self.decode, []
+        self.language, self.batch, self.hear, self.given = "en", batch, self.decode, []
 
-    def _window(self, samples):
+    def _window(self, samples, *known):
         return samples, round(len(samples) / RATE * FRAMES)
 
     def decode(self, windows):
@@ -104,17 +104,17 @@ def test_no_words_are_invented(both, samples):
 def test_only_windows_that_fail_are_decoded_at_other_temperatures(both, say, monkeypatch):
     transcriber, decoded, asked = both[1], both[1]._decoded, []
 
-    def failing_once(encoded, temperature):
+    def failing_once(encoded, temperature, language):
         asked.append((temperature, len(encoded)))
         fine = {"compression_ratio": 1.0, "avg_logprob": -0.1}
-        results = [replace(result, **fine) for result in decoded(encoded, 0.0)]
+        results = [replace(result, **fine) for result in decoded(encoded, 0.0, language)]
         if temperature < 0.4:
             results[-1] = replace(results[-1], compression_ratio=9.0)
         return results
 
     monkeypatch.setattr(transcriber, "_decoded", failing_once)
     windows = [
-        transcriber._window(say(text))
+        transcriber._window(say(text), "en")
         for text in ("The children are playing in the garden.", "Please close the window tonight.")
     ]
     segments = transcriber.decode(windows)

@@ -1,6 +1,7 @@
 """Word embeddings: a text encoder whose weights are not there is never made up."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,3 +44,15 @@ def test_a_sentence_is_embedded_in_its_own_context_alone():
     np.testing.assert_allclose(whole[2:].astype(float), second.astype(float), rtol=2e-3, atol=2e-2)
     other = encoder([Word("Bad", 0, 0.5), *SAID[1:]])
     assert np.abs(other[1].astype(float) - whole[1]).max() > 0.1
+
+
+def test_layers_are_summed_in_full_precision(tmp_path):
+    """Whatever the precision of the network: four numbers of bfloat16 whose sum has more digits than that holds."""
+    encoder = object.__new__(WordEncoder)
+    layers = torch.tensor([256.0, 1.0, 1.0, 1.0], dtype=torch.bfloat16)
+    tokens = SimpleNamespace(to=lambda device: {}, word_ids=lambda sentence: [0])
+    encoder.tokenizer, encoder.length, encoder.device = lambda *_, **options: tokens, 8, CPU
+    encoder.network = lambda output_hidden_states: SimpleNamespace(
+        hidden_states=list(layers[:, None, None, None])
+    )
+    assert list(encoder._encode([["word"]])) == [[259.0]]
