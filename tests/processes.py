@@ -51,15 +51,16 @@ class Gate:
         self.environment = {"GATE": str(self.path), "STORE": str(store)}
         self.allow(videos)
 
-    def allow(self, videos: int) -> None:
-        """As many may be in the store; one more for each process that is about to write one already."""
+    def allow(self, videos: int, moment: str = "extracting") -> None:
+        """As many may be in the store; one more for each process that is about to write one already. The others are
+        held at this moment: extracting or writing."""
         new = self.path.with_suffix(".new")
-        new.write_text(str(videos))
+        new.write_text(f"{videos} {moment}")
         new.replace(self.path)
 
-    def working(self) -> set[int]:
-        """The processes that have begun to extract."""
-        return {int(path.stem) for path in self.path.parent.glob("*.working")}
+    def at(self, moment: str = "extracting") -> set[int]:
+        """The processes that have begun to extract, or that are writing."""
+        return {int(path.stem) for path in self.path.parent.glob(f"*.{moment}")}
 
 
 class Started:

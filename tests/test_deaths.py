@@ -108,9 +108,9 @@ def test_workers_die_with_the_process_that_started_them(whole, tmp_path):
     gate = Gate(tmp_path, tmp_path / "store")
     run = whole.started(gate, tmp_path / "store", "--workers", 2)
     try:
-        run.until(lambda: len(gate.working()) == 2, "the workers")
+        run.until(lambda: len(gate.at()) == 2, "the workers")
         workers = run.workers()
-        assert {worker.pid for worker in workers} == gate.working()
+        assert {worker.pid for worker in workers} == gate.at()
         run.process.kill()
         _, alive = psutil.wait_procs(workers, timeout=60)
         assert not alive

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,17 @@ from differences import differences
 from media import cut_clip, talking_head
 from processes import ROOT, SOUND_ALONE, Cluster, Gate, Started, arguments, shards, wait_until
 
-KILLS = int(os.environ.get("AFFUSE_KILLS", 6))
+KILLS = max(2, int(os.environ.get("AFFUSE_KILLS", 6)))
 VIDEOS = 2 * KILLS + 8
 BUSY = 4  # as many are left to the last run: no other may end before its kill
-VICTIMS = (
-    "main",
-    "local worker",
-    "main of local workers",
-    "remote worker",
-    "scheduler",
-    "main of remote workers",
-)
+VICTIMS = {  # and where it is that videos are extracted
+    "main": "here",
+    "local worker": "local",
+    "main of local workers": "local",
+    "remote worker": "remote",
+    "scheduler": "remote",
+    "main of remote workers": "remote",
+}
 SOURCES = 6  # distinct videos; the others are copies, which the store keeps apart by name
 CLIPS = ROOT.parent / "shared" / "clips"
 
@@ -62,7 +63,7 @@ class Campaign:
     def __init__(self, folder, videos, cluster: Cluster, gate: Gate):
         self.store, self.videos, self.cluster, self.folder = folder / "store", videos, cluster, folder
         self.gate = gate
-        self.rng = random.Random(KILLS)
+        self.rng, self.moments = random.Random(KILLS), cycle(["extracting", "writing"])
         self.kills, self.again, self.runs = dict.fromkeys(VICTIMS, 0), 0, 0
         self.finished: dict[Path, int] = {}  # when each was written
 
@@ -74,12 +75,24 @@ class Campaign:
         ]
         return Started(self.folder / f"run{self.runs}.log", command, **self.gate.environment)
 
-    def wait_for_more(self, run: Started, videos: int) -> None:
-        """Until some more are finished, and some moment of the next."""
-        enough = min(len(shards(self.store)) + videos, VIDEOS - BUSY)
-        self.gate.allow(min(enough + 1, VIDEOS - BUSY))
-        run.until(lambda: len(shards(self.store)) >= enough, "more videos")
-        time.sleep(self.rng.random() * 0.4)
+    def strike(self, victim: str, run: Started) -> None:
+        """Kill at the next moment: the first before any video is finished, the others spread over all of them."""
+        moment = next(self.moments)
+        finished = sum(self.kills.values()) * (VIDEOS - BUSY) // (KILLS - 1)
+        self.gate.allow(finished, moment)
+        run.until(lambda: len(shards(self.store)) >= finished, f"{finished} videos")
+        run.until(lambda: self.at(moment, victim, run), f"a process that is {moment}")
+        self.kill(victim, run, moment)
+        if moment == "writing":
+            assert list((self.store / "shards").glob(".*.partial")), "nothing was half written"
+
+    def at(self, moment: str, victim: str, run: Started) -> list:
+        """The processes that work for the victim, or are it, at this moment."""
+        if victim == "main":
+            return [run.process] if run.process.pid in self.gate.at(moment) else []
+        parents = [run] if "local" in victim else self.cluster.workers
+        running = [worker for parent in parents for worker in parent.workers()]
+        return [worker for worker in running if worker.pid in self.gate.at(moment)]
 
     def check(self) -> None:
         there = {path: path.stat().st_mtime_ns for path in shards(self.store)}
@@ -88,27 +101,27 @@ class Campaign:
         self.finished = there
 
     def life(self, left: int) -> None:
-        """One run with several kills of its workers, the last of them of itself or of the scheduler."""
-        place = self.rng.choice(["here", "local", "remote", "remote"])
+        """One run with kills of its workers, the last kill that of itself or of the scheduler: first of all those that
+        were not yet killed as often as others."""
+        victims = self.rng.sample([*VICTIMS], len(VICTIMS))
+        victim = min(victims, key=self.kills.__getitem__)
+        place = VICTIMS[victim]
         options = {
             "here": ["--workers", 0],
             "local": ["--workers", 2],
             "remote": ["--scheduler", self.cluster.address],
         }
-        ends = {
-            "here": ["main"],
-            "local": ["main of local workers"],
-            "remote": ["scheduler", "main of remote workers"],
-        }
+        more = self.rng.randint(0, 2) if min(self.kills.values()) and place != "here" else 0
+        if victim.endswith(" worker"):
+            more += 1
+            victim = next(end for end in victims if VICTIMS[end] == place and end != victim)
+        victims = [f"{place} worker"] * more + [victim]
         run = self.begin(*options[place])
         before, connected = len(shards(self.store)), False
         try:
-            kills = 1 if place == "here" else self.rng.randint(1, 4)
-            victims = [f"{place} worker"] * (kills - 1) + [self.rng.choice(ends[place])]
             for victim in victims[-left:]:
-                self.wait_for_more(run, self.rng.choice([0, 1, 1, 2]))
+                self.strike(victim, run)
                 connected = len(shards(self.store)) > before
-                self.kill(victim, run)
                 self.check()
             if victims[-1] == "scheduler" and connected:  # else it may well find the new one
                 assert run.wait(60) == 1, run.said
@@ -123,7 +136,7 @@ class Campaign:
         for _ in range(2):
             self.cluster.add_worker(*self.gate.PRELOAD)
 
-    def kill(self, victim: str, run: Started) -> None:
+    def kill(self, victim: str, run: Started, moment: str) -> None:
         if victim == "scheduler":
             self.cluster.scheduler.end()
             self.cluster.start_scheduler()  # its workers end with it
@@ -132,20 +145,13 @@ class Campaign:
             self.cluster.workers.clear()
             self.add_workers()
         elif victim.endswith(" worker"):
-            parents = [run] if victim.startswith("local") else self.cluster.workers
-
-            def at_work():
-                running = [worker for parent in parents for worker in parent.workers()]
-                return [worker for worker in running if worker.pid in self.gate.working()]
-
-            run.until(at_work, "a worker at work")
-            self.rng.choice(at_work()).kill()
+            self.rng.choice(self.at(moment, victim, run)).kill()
         else:
             run.process.kill()
         self.kills[victim] += 1
 
 
-def test_killed_at_random_moments_the_store_ends_the_same(whole, tmp_path, capsys):
+def test_killed_while_extracting_or_writing_the_store_ends_the_same(whole, tmp_path, capsys):
     videos, uninterrupted = whole
     begin = time.monotonic()
     gate = Gate(tmp_path, tmp_path / "store")
@@ -164,6 +170,7 @@ def test_killed_at_random_moments_the_store_ends_the_same(whole, tmp_path, capsy
     store = FeatureStore(campaign.store)
     assert store.verify().problems == []
     assert differences(uninterrupted, store) == []
+    assert list(store.shards.glob(".*")) == [], "what the dead left half written is still there"
     assert campaign.again <= 2 * KILLS, "more was made again than was in flight"
     with capsys.disabled():
         seconds = time.monotonic() - begin
