@@ -51,7 +51,7 @@ def import_features(
     """
     layout, new = layout or Layout(), not Path(out).exists()
     files = find_files(Path(source), layout)
-    _check_names(files, layout.columns)
+    _check_names(files, layout)
     provenance = _provenance(files, layout)
     store = FeatureStore(out, create=True)
     outcomes: dict[str, tuple[str, str]] = {}
@@ -143,9 +143,13 @@ def find_files(source: Path, layout: Layout) -> dict[str, dict[str, Path]]:
     return dict(sorted(files.items()))
 
 
-def _check_names(files: dict[str, dict[str, Path]], columns: Columns) -> None:
-    """See that every column that is named by hand is in some file."""
-    clocks = set(columns.time) - set(Columns().time)  # the usual one need not be there
+def _check_names(files: dict[str, dict[str, Path]], layout: Layout) -> None:
+    """See that every modality whose rate is given has a file, unless all are given, and every column that is named by
+    hand is in some file."""
+    columns, absent = layout.columns, set(layout.rates).difference(*files.values())
+    if absent and len(layout.rates) < len(MODALITIES):
+        raise UsageError(f"--rate {min(absent)}={layout.rates[min(absent)]:g}: there are no {min(absent)} files.")
+    clocks = [name for name in columns.time if name not in Columns().time]  # the usual one need not be there
     asked = {"--time-column": clocks, "--ignore": columns.ignored, "--feature": columns.wanted}
     if any(asked.values()):
         known = {name for parts in files.values() for path in parts.values() for name in names_in(path)}

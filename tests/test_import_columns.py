@@ -105,6 +105,7 @@ def test_clocks_counters_and_labels_are_no_features_unless_asked_for(
         (["--ignore", "nosuch"], "--ignore nosuch: no file has such a column. Known: f, seconds."),
         (["--time-column", "secs"], "--time-column secs: no file has such a column; did you mean 'seconds'?"),
         (["--feature", "secnds"], "--feature secnds: no file has such a column; did you mean 'seconds'?"),
+        (["--rate", "text=3"], "--rate text=3: there are no text files."),
         (["--folder", "visual=vsual"], "vsual; did you mean 'visual'? Known: visual."),
     ],
 )
