@@ -196,6 +196,7 @@ MADE = provenance().as_dict()
         ("/", {"frames": "many"}, "frames cannot be 'many'"),
         ("/", {"frames": True}, "frames cannot be True"),
         ("/", {"frames": 1.5}, "frames cannot be 1.5"),
+        ("/", {"people": "all"}, "people cannot be 'all'"),
         ("/", {"fps": [25]}, r"fps cannot be \[25\]"),
         ("/", {"fps": np.arange(3.0)}, "cannot be read"),
         ("/", {"duration": float("nan")}, "duration cannot be nan"),
