@@ -161,14 +161,14 @@ class Provenance:
         return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
 
 
-def check_types(value: object, kind: Any, name: str = "it") -> None:
+def check_types(value: Any, kind: Any, name: str = "it") -> None:
     """Raise ValueError, saying what, unless a value and all in it are of the types that their dataclasses say and
     numbers are finite."""
     plain, inner = get_origin(kind) or kind, get_args(kind)
     right = isinstance(value, (int, float) if plain is float else plain) and isinstance(value, bool) == (plain is bool)
     if not right or (plain is float and not math.isfinite(value)):
         raise ValueError(f"{name} cannot be {value!r:.80}")
-    if is_dataclass(kind):
+    if is_dataclass(plain):
         for part, own in types_of(kind).items():
             check_types(getattr(value, part), own, part)
     elif isinstance(value, dict) and inner:
@@ -180,7 +180,7 @@ def check_types(value: object, kind: Any, name: str = "it") -> None:
 
 
 @cache
-def types_of(record: type) -> dict[str, Any]:
+def types_of(record: Any) -> dict[str, Any]:
     """{field: type} of a dataclass."""
     return get_type_hints(record)
 
