@@ -61,7 +61,7 @@ def test_evaluation_prints_what_training_recorded(place):
     evaluate = ["fuse", "evaluate", "--run", place / "run", "--features", place / "store", "--labels"]
     scores = json.loads(affuse(*evaluate, place / "labels", "--json").stdout)
     assert scores["ccc"] == trained["best"]["ccc"]
-    assert f"{scores['ccc']['mean']:.3f}" in affuse(*evaluate, place / "labels").stdout
+    assert f"{scores['ccc']['mean']:.4f}" in affuse(*evaluate, place / "labels").stdout
     assert "does not exist" in affuse(*evaluate, place / "gone", code=2).stderr
 
 
