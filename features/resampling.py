@@ -36,8 +36,8 @@ def resampled(video: VideoFeatures, time: np.ndarray, fps: float) -> VideoFeatur
     clock = moments(time, fps)
     return replace(
         video,
-        fps=fps,
-        frames=len(clock),
+        fps=fps if video.frames else 0.0,
+        frames=len(clock) if video.frames else 0,
         visual=_visual(video.visual, clock, fps) if len(video.visual.time) else video.visual,
         audio=_audio(video.audio, clock, fps) if len(video.audio.time) else video.audio,
     )

@@ -19,6 +19,7 @@ from affuse.errors import AffuseError, UsageError
 from affuse.features import MODALITIES, FeatureStore, align, resample_store
 from affuse.features.resampling import resampled
 from affuse.features.timeline import SLACK, Spans, frame_rate, moments, on_clock
+from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.experiments.folds import Fold
 from affuse.fuse.scoring.metrics import ccc
 from affuse.fuse.training.checkpoint import read_tensors
@@ -133,6 +134,14 @@ def test_it_is_said_once(at_ten, clocks, tmp_path, caplog):
     assert answer.exit_code == 0
     assert "8 videos of other frame rates (5, 18.28, 24, 25, 29.97, … fps) were read" in answer.stderr
     assert len(pd.read_csv(tmp_path / "60.csv")) == 60 * SECONDS
+
+
+def test_what_is_said_of_the_rates():
+    assert read_otherwise([], 10) == ""
+    assert read_otherwise([25], 10) == "1 video of another frame rate (25 fps) was read at the run's 10"
+    assert "2 videos of other frame rates (9.95 uneven, 29.97 fps) were read" in read_otherwise(
+        [29.97, 9.95], 10
+    )
 
 
 def test_explained_on_the_videos_own_frames(at_ten, clocks):
@@ -318,6 +327,9 @@ def test_views_and_boxes_go_along():
         slow.visual.confidence[4], video.visual.confidence[five][valid].mean(), rtol=1e-6
     )
     assert resampled(video, video.visual.time, 25.1) is video
+    sound = dataclasses.replace(video, fps=0.0, frames=0, visual=random_video(frames=0).visual)
+    slow = resampled(sound, sound.audio.time, 5)
+    assert (slow.fps, slow.frames, len(slow.visual.time), len(slow.audio.time)) == (0, 0, 0, 20)
 
 
 def test_an_import_at_another_rate(tmp_path):

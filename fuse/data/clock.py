@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +55,11 @@ def choose_rate(store: FeatureStore, videos: Iterable[str], wanted: float | str)
     return common
 
 
-def read_otherwise(videos: Mapping[str, Frames], fps: float | None) -> str:
-    """The sentence on videos, by their own frames, that were read on the clock of a run; "" where there is none."""
-    if not videos:
+def read_otherwise(rates: list[float], fps: float | None) -> str:
+    """The sentence on videos of these frame rates that were read at the run's; "" where there is none."""
+    if not rates:
         return ""
-    rates = sorted({frame_rate(own.time) for own in videos.values()})
-    shown = dict.fromkeys(f"{rate:.4g}" + " uneven" * alike(rate, fps) for rate in rates)
+    shown = dict.fromkeys(f"{rate:.4g}" + " uneven" * alike(rate, fps) for rate in sorted(rates))
     which = ", ".join(list(shown)[:SHOWN]) + ", …" * (len(shown) > SHOWN)
-    who = "1 video of another frame rate" if len(videos) == 1 else f"{len(videos)} videos of other frame rates"
-    return f"{who} ({which} fps) {'was' if len(videos) == 1 else 'were'} read at the run's {fps:g}"
+    who = "1 video of another frame rate" if len(rates) == 1 else f"{len(rates)} videos of other frame rates"
+    return f"{who} ({which} fps) {'was' if len(rates) == 1 else 'were'} read at the run's {fps:g}"

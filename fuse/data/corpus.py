@@ -16,7 +16,7 @@ from torch import Tensor
 from affuse.errors import AffuseError
 from affuse.features import FeatureStore, VideoFeatures, align
 from affuse.features.resampling import resampled
-from affuse.features.timeline import moments, on_clock, rows_at
+from affuse.features.timeline import frame_rate, moments, on_clock, rows_at
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import Frames
 from affuse.fuse.data.labels import find_labels
@@ -85,6 +85,11 @@ class Corpus:
             return values[where]
         time = self.own(video).time
         return np.stack([np.interp(time, self.time[where], column) for column in values[where].T], axis=1)
+
+    @property
+    def other_rates(self) -> list[float]:
+        """Frames per second of each of the videos that are here on another clock."""
+        return [frame_rate(own.time) for own in self.resampled.values()]
 
     def any_present(self) -> Tensor:
         """(F,) bool: at least one modality has features at that frame."""

@@ -18,7 +18,7 @@ from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
 from affuse.files import as_path, file_name, make_folder
-from affuse.fuse.data.clock import Frames, read_otherwise
+from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import partition_files, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
@@ -89,7 +89,7 @@ class Run:
             )
         corpus, prediction = scored = self.predict_partition(features, labels, partition, device, rate)
         basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
-        self.say_otherwise(corpus.resampled)
+        self.say_otherwise(corpus.other_rates)
         adjustment = fit(*basis, smooth, delay)
         return {
             "run": str(self.path),
@@ -165,7 +165,7 @@ class Run:
         ids = [ids] if isinstance(ids, str) else list(store.ids if ids is None else ids)
         if unknown := [video for video in ids if video not in store]:
             raise UsageError(f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}")
-        here, made, failed, otherwise = self.on(device), {}, {}, {}
+        here, made, failed, rates = self.on(device), {}, {}, []
         options = {"device": here.device, "fps": self.fps}
         for video in ids:
             try:
@@ -174,13 +174,13 @@ class Run:
                 failed[video] = str(error)
                 continue
             made[video] = make(here, corpus)
-            otherwise |= corpus.resampled
-        self.say_otherwise(otherwise)
+            rates += corpus.other_rates
+        self.say_otherwise(rates)
         return made, failed
 
-    def say_otherwise(self, videos: dict[str, Frames]) -> None:
-        """Warn of videos that were not on the run's clock, by their own frames; once for all of them."""
-        if sentence := read_otherwise(videos, self.fps):
+    def say_otherwise(self, rates: list[float]) -> None:
+        """Warn, once for all of them, of videos of these rates, which are not the run's."""
+        if sentence := read_otherwise(rates, self.fps):
             log.warning(sentence)
 
     def check_features(self, store: FeatureStore) -> None:

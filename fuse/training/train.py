@@ -109,7 +109,7 @@ def _load(store, labels, settings, targets, device) -> tuple[float | None, Corpu
         labelled_corpus(store, labels, partition, settings, targets, device, fps, views)
         for partition, views in (("train", settings.views), ("validation", False))
     )
-    if otherwise := read_otherwise({**training.resampled, **validation.resampled}, fps):
+    if otherwise := read_otherwise(training.other_rates + validation.other_rates, fps):
         log.warning(otherwise)
     for name, why in {**training.left_out, **validation.left_out}.items():
         log.warning("video %s is left out: %s", name, why)
