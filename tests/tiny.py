@@ -20,7 +20,6 @@ from affuse.features import (
     VisualFeatures,
 )
 from affuse.features.record import settings_hash
-from affuse.features.timeline import frame_rate
 from affuse.fuse import train_settings
 
 WIDTHS = {"visual": 12, "audio": 6, "text": 8}
@@ -114,38 +113,6 @@ def make_video(name: str, frames: int, seed: int, without=()) -> tuple[VideoFeat
     parts |= {m: none[m] for m in without}
     source = Source(f"{name}.mp4", frames, f"{seed:064d}")
     return VideoFeatures(name, source, FPS, frames / FPS, frames, **parts), truth
-
-
-def sample(name: str, time: np.ndarray, scene: int) -> tuple[VideoFeatures, np.ndarray]:
-    """What a camera with this clock (T,), seconds, sees of a scene: the same signals, faces and words whatever the
-    clock, under noise of its own. Valence and arousal (T, 2) follow the signals 0.8 s later."""
-    drawn = np.random.default_rng([7, scene])
-    phase, speed = drawn.uniform(0, 6, (2, 3)), drawn.uniform(0.7, 2, (2, 3))
-    mixing, noise = np.random.default_rng(99), np.random.default_rng([len(time), scene])
-
-    def signals(at):
-        return 0.3 * np.sin(np.asarray(at)[:, None, None] * speed + phase).sum(-1)
-
-    def embed(signal, width):
-        clean = signal @ mixing.normal(size=(signal.shape[1], width))
-        return (clean + 0.05 * noise.normal(size=clean.shape)).astype(np.float16)
-
-    faces = (time + scene) % 7 > 0.7
-    starts = np.arange(0.1, time[-1], 0.5)
-    visual = embed(signals(time)[:, :1], WIDTHS["visual"]) * faces[:, None].astype(np.float16)
-    box = np.where(faces[:, None], np.full(4, 10, np.float32), np.float32(np.nan))
-    words = np.array([f"word{i}" for i in range(len(starts))], str)
-    confidence = np.ones(len(starts), np.float32)
-    return VideoFeatures(
-        name,
-        Source(f"{name}.mp4", len(time), f"{scene:064d}"),
-        frame_rate(time),
-        float(time[-1]),
-        len(time),
-        VisualFeatures(visual, time, faces, box, faces.astype(np.float32)),
-        AudioFeatures(embed(signals(time)[:, 1:], WIDTHS["audio"]), time),
-        TextFeatures(embed(signals(starts), WIDTHS["text"]), starts, starts + 0.4, words, confidence),
-    ), signals(time - 0.8)
 
 
 def write_labels(path: Path, truth: np.ndarray) -> None:
