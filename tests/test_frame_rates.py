@@ -184,6 +184,7 @@ def test_labels_of_their_own_clock_and_closed_gaps(tmp_path):
     scored = fuse.evaluate(tmp_path / "gaps-run", store, labels, permutations=0)
     assert scored["ccc"] == pytest.approx(result["best"]["ccc"], abs=1e-6)
     assert scored["per_video"]["v"]["frames"] == 30 * SECONDS - 100
+    assert len(pd.read_csv(tmp_path / "gaps-run" / "predictions" / "v.csv")) == 30 * SECONDS - 100
 
 
 def test_where_all_rates_are_one_nothing_is_resampled(tmp_path):
@@ -202,7 +203,7 @@ def test_where_all_rates_are_one_nothing_is_resampled(tmp_path):
 
 def test_folds_and_comparisons_of_mixed_rates(mixed, tmp_path):
     store, labels = mixed
-    folds = [Fold("one", ("a", "c", "v")), Fold("two", ("b", "d"))]
+    folds = [Fold("one", ("a", "b")), Fold("two", ("c", "d", "v"))]
     found = fuse.crossval(store, labels, tmp_path / "cv", folds, settings(epochs=1))
     assert {fuse.load_run(tmp_path / "cv" / fold.name).fps for fold in folds} == {10}
     assert found["per_video"]["c"]["frames"] == 30 * SECONDS

@@ -8,10 +8,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import UsageError
-from affuse.features import FeatureStore, resample_store
+from affuse.features import FeatureStore, VideoFeatures, resample_store
 from affuse.features.resampling import resampled
 from affuse.features.timeline import SLACK, Spans, frame_rate, moments, on_clock
 from builders import WIDTHS, random_video
@@ -48,16 +49,31 @@ def test_a_store_at_another_rate_is_what_a_run_at_that_rate_reads(tmp_path):
     assert len(here.time) == 30 * SECONDS
 
 
-def test_a_store_is_resampled_once_and_what_is_there_is_kept(mixed, tmp_path):
-    store = FeatureStore(mixed[0].path)
-    assert resample_store(store, tmp_path / "out", 5)["written"] == store.ids
-    tiny_change, _ = sample("a", even(20), 0)
-    (tmp_path / "copy").mkdir()
-    copy = FeatureStore(tmp_path / "copy", create=True)
-    for video in store:
-        copy.write(tiny_change if video == "a" else store[video], store.provenance)
-    again = resample_store(copy, tmp_path / "out", 5)
-    assert (again["written"], len(again["kept"])) == (["a"], len(store) - 1)
+def test_a_store_is_resampled_once_and_what_is_there_is_kept(tmp_path):
+    store, made = FeatureStore(tmp_path / "store", create=True), tiny.provenance()
+    video, _ = sample("b", even(30), 1)
+    store.write(sample("a", even(30), 0)[0], made)
+    store.write(VideoFeatures.undecodable("b", video.source, "its worker died", made), made)
+    store.write(sample("c", even(30), 2)[0], made)
+
+    def bring():
+        found = resample_store(FeatureStore(store.path), tmp_path / "out", 5)
+        return found["written"], found["kept"], found["failed"]
+
+    assert bring() == (["a", "b", "c"], [], {})
+    assert bring() == ([], ["a", "b", "c"], {})
+    store.write(sample("a", even(24), 0)[0], made)  # another source
+    store.write(video, made)  # the same, extracted again with more luck
+    assert bring() == (["a", "b"], ["c"], {})
+    assert FeatureStore(tmp_path / "out")["b"].frames == 5 * SECONDS
+    path = store.shard("c")
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    command = ["features", "resample", str(store.path), "--fps", "5", "--out", str(tmp_path / "new")]
+    answer = CliRunner().invoke(cli.main, command)
+    assert (answer.exit_code, answer.stdout[:27]) == (1, "2 written, 0 kept, 1 failed")
+    assert "failed: c: " in answer.stderr
     with pytest.raises(UsageError, match=r"resampled already, to 5 frames"):
         resample_store(FeatureStore(tmp_path / "out"), tmp_path / "more", 2)
     with pytest.raises(
