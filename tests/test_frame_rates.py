@@ -1,6 +1,5 @@
 """A model belongs to a frame rate: it reads videos of any other at its own, and answers on their frames."""
 
-import csv
 import dataclasses
 import logging
 
@@ -47,7 +46,9 @@ def clocks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     train = {"a": even(10), "b": even(10), "c": even(30), "d": uneven()}
-    return make_data(tmp_path_factory.mktemp("mixed"), train, {"v": even(25), "w": even(10)})
+    store, labels = make_data(tmp_path_factory.mktemp("mixed"), train, {"v": even(25), "w": even(10)})
+    store.write(sample("unlabelled", even(50), 9)[0], store.provenance)
+    return store, labels
 
 
 # ---- what a run says of videos of other rates
@@ -203,12 +204,11 @@ def test_where_all_rates_are_one_nothing_is_resampled(tmp_path):
 
 def test_folds_and_comparisons_of_mixed_rates(mixed, tmp_path):
     store, labels = mixed
-    folds = [Fold("one", ("a", "b")), Fold("two", ("c", "d", "v"))]
+    folds = [Fold("one", ("a", "b", "w")), Fold("two", ("c", "d", "v"))]
     found = fuse.crossval(store, labels, tmp_path / "cv", folds, settings(epochs=1))
     assert {fuse.load_run(tmp_path / "cv" / fold.name).fps for fold in folds} == {10}
     assert found["per_video"]["c"]["frames"] == 30 * SECONDS
-    with (tmp_path / "cv" / "ensemble" / "w.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 10 * SECONDS
+    assert len(pd.read_csv(tmp_path / "cv" / "ensemble" / "unlabelled.csv")) == 50 * SECONDS
     result = fuse.compare(
         store, labels, tmp_path / "compared", {"one": {}, "other": {"fps": 25}}, settings=settings(epochs=1)
     )
