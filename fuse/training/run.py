@@ -78,8 +78,9 @@ class Run:
 
         partition is train, validation, test, or "all" for a folder without a split. smooth, delay: "none", "fit" (on
         the train partition), or seconds. rate: rows per second of label files that do not say, where it is not the
-        run's. Raises AffuseError for features made otherwise than the run's, labels that do not fit, or videos that
-        are missing.
+        run's. Videos of other frame rates are scored on their own rows, too.
+
+        Raises AffuseError for features made otherwise than the run's, labels that do not fit, or missing videos.
         """
         fitted = "fit" in (smooth, delay)
         if fitted and partition == "all":
