@@ -59,19 +59,20 @@ main.add_command(bench)
 @click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
 @VIEWS
 @click.option("--detect-every", type=int, help="Look for faces in every n-th frame.  [default: 4]")
+@click.option("--face", help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]")
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
 @compute_options
 @JSON
 @CONFIG
 @SET
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
-            retry_failed, as_json, config, assignments, **compute):  # fmt: skip
+            face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store. What is there already is not made again."""
     from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
     from affuse.extract.videos import find_jobs
 
     settings = extract_settings(
-        profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every
+        profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every, face
     )
     summary, _ = extract_jobs(
         find_jobs(video_dir, faces_dir, transcripts), out, settings, weights_dir=weights_dir,

@@ -46,6 +46,13 @@ compute_options = together(
     click.option("--workers", type=click.IntRange(0), help="Processes; 0: this one.  [default: one per GPU, or 0]"),
     click.option("--scheduler", metavar="ADDRESS", help="A running dask scheduler whose workers to use, tcp://…"),
     click.option("--threads", type=click.IntRange(1), help="CPU threads per process.  [default: the cores, shared]"),
+    click.option(
+        "--time-limit",
+        type=float,
+        default=60.0,
+        show_default=True,
+        help="Give a video up after so many times its length.",
+    ),
     click.option("--tls-ca", type=FILE, help="For a tls:// scheduler: certificate authority, PEM."),
     click.option("--tls-cert", type=FILE, help="For a tls:// scheduler: own certificate, PEM."),
     click.option("--tls-key", type=FILE, help="For a tls:// scheduler: own key, PEM."),

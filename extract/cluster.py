@@ -35,7 +35,6 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.extractor import Extractor
 from affuse.extract.run import Engine, Receipt, Recipe, process
 from affuse.extract.videos import Job
-from affuse.features.layout import shard_name
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
 
@@ -261,8 +260,7 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
 def _seen(made: Receipt, store: FeatureStore) -> Receipt:
     """The receipt of a video. Raises AffuseError where its shard does not turn up here."""
     deadline = time.monotonic() + PATIENCE  # a network's file system may take a while
-    shard = store.path / SHARDS / shard_name(made.id)
-    while made.statuses is not None and not shard.is_file():
+    while made.statuses is not None and not store.of(made.id):
         if time.monotonic() > deadline:
             raise AffuseError(
                 f"{made.id} was extracted, but not into {store.path.absolute()} as this machine sees it: all machines "
@@ -277,6 +275,6 @@ def _give_up(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
         source = job.source()
     except OSError:  # gone meanwhile: there is nothing to keep a record of
         return Receipt(job.id, DIED)
-    video = VideoFeatures.undecodable(job.id, source, DIED, extractor.provenance)
-    store.write(video, extractor.provenance)
-    return Receipt.of(video)
+    video = VideoFeatures.undecodable(job.record, source, DIED, extractor.provenance)
+    store.replace(job.id, [video], extractor.provenance)
+    return Receipt.of(job, video)

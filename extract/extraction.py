@@ -19,11 +19,11 @@ from affuse.config import nearest, parse_assignments, read_yaml, resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
-from affuse.extract.extractor import Extractor
+from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import extraction_device
 from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
 from affuse.extract.settings import PROFILES, ExtractSettings
-from affuse.extract.videos import AnyPath, Job, find_jobs
+from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance
 from affuse.features.store import FeatureStore
@@ -39,6 +39,7 @@ def extract_settings(
     given_transcripts: bool = False,
     views: str | None = None,
     detect_every: int | None = None,
+    face: str | None = None,
     **options: Any,
 ) -> ExtractSettings:
     """Profile ← settings file ← `key=value` assignments ← named options. Raises UsageError naming what is wrong."""
@@ -47,7 +48,8 @@ def extract_settings(
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
     given |= {"views": views} if views is not None else {}
-    given |= {"detection": {"every": detect_every}} if detect_every is not None else {}
+    detection = {"every": detect_every, "face": face}
+    given |= {"detection": {key: value for key, value in detection.items() if value is not None}}
     given |= options
     file = read_yaml(Path(config)) if config else {}
     settings = resolve(
@@ -66,7 +68,8 @@ class Compute:
     device: of each process, or "auto". workers: processes, 0 for this one alone, None for one per GPU where there are
     several and videos for them, and else 0. scheduler: address of a running dask scheduler, whose workers are used
     instead. threads: per process, None for the machine's cores shared among its workers; a scheduler's workers each
-    take all the cores of theirs.
+    take all the cores of theirs. time_limit: how many times its length a video may take, one of less than 10 s as long
+    as one of that length; more makes it a failed one.
     """
 
     device: str = "auto"
@@ -74,12 +77,15 @@ class Compute:
     scheduler: str | None = None
     threads: int | None = None
     tls: Security | None = None
+    time_limit: float = TIME_LIMIT
 
     def __post_init__(self):
         for name, least in (("workers", 0), ("threads", 1)):
             number = getattr(self, name)
             if number is not None and (not isinstance(number, int) or number < least):
                 raise UsageError(f"{name} must be a whole number, {least} or more, not {number!r}.")
+        if not (isinstance(self.time_limit, int | float) and self.time_limit > 0):
+            raise UsageError(f"time_limit must be a number above 0, not {self.time_limit!r}.")
 
     @classmethod
     def of(cls, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **options) -> Compute:
@@ -152,6 +158,7 @@ def extract_videos(
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
+    time_limit: float = TIME_LIMIT,
     retry_failed: bool = False,
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
@@ -172,7 +179,7 @@ def extract_videos(
         resolved,
         weights_dir=weights_dir,
         allow_untrained=allow_untrained,
-        compute=Compute(device, workers, scheduler, threads),
+        compute=Compute(device, workers, scheduler, threads, time_limit=time_limit),
         retry_failed=retry_failed,
         announce=announce,
         progress=progress,
@@ -206,7 +213,9 @@ def extract_jobs(
     a video that fails is in the summary.
     """
     weights = Path(weights_dir).absolute() if weights_dir else None
-    recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes)
+    recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes, compute.time_limit)
+    if settings.detection.face == "all" and "visual" in settings.modalities:
+        jobs = everyone(jobs)
     store = FeatureStore(out, create=True)
     extractor = recipe.extractor()
     provenance = extractor.provenance
@@ -276,7 +285,8 @@ def logged(folder: Path) -> Iterator[Path | None]:
 
 def describe(summary: Summary) -> str:
     """The run in a few lines: what was made, statuses by modality, time by stage."""
-    told = f"{len(summary.made)} extracted, {len(summary.kept)} already there, {len(summary.failed)} failed"
+    people = f" ({summary.people} people)" if summary.people > len(summary.made) else ""
+    told = f"{len(summary.made)} extracted{people}, {len(summary.kept)} already there, {len(summary.failed)} failed"
     lines = [f"{told}, in {summary.seconds:.1f} s."]
     if summary.made:
         lines.append(

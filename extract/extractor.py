@@ -1,8 +1,8 @@
-"""One video in, one record out: all backbones, loaded once and kept.
+"""One video in, its records out, one or one per person: all backbones, loaded once and kept.
 
     path ─ probe ─┬─ sound ─┬─ words ─ word embeddings
                   │         └─ patches ─ sound embeddings
-                  └─ frames ─ boxes ─ person ─ crops ─ face embeddings
+                  └─ frames ─ boxes ─ tracks ─ crops ─ face embeddings ─ people
 
 One thread decodes; the lanes compute, words beside faces beside sound. Frames are decoded twice, once small for the
 boxes and once for the crops: what is kept in memory in between is a box per frame, whatever the video's length.
@@ -10,45 +10,51 @@ boxes and once for the crops: what is kept in memory in between is a box per fra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from threading import BoundedSemaphore, Event
 
 import numpy as np
 import torch
 
-from affuse.extract.faces import Face, Person, cut_squares, find_person, read_crop, resize, upload
+from affuse.errors import AffuseError
+from affuse.extract.deadline import OverdueError, within
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import SAMPLE_RATE, Frames, Media, UndecodableError, probe, read_audio, read_frames
+from affuse.extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio
 from affuse.extract.networks import VIDEOS, Networks, make_provenance
+from affuse.extract.people import Layer, Track
 from affuse.extract.settings import ExtractSettings
+from affuse.extract.sight import Sight
 from affuse.extract.transcripts import read_transcript
 from affuse.extract.videos import Job
-from affuse.extract.visual import cut_view, sides, stored_views
 from affuse.extract.weights.locate import Located
 from affuse.features.parts import AudioFeatures, Status, TextFeatures, VisualFeatures
-from affuse.features.record import Provenance, Source, VideoFeatures
+from affuse.features.record import Provenance, Source, VideoFeatures, person_id
 
-DETECTION_CHUNK = 33  # scaled frames looked through at once; one more than a multiple of usual steps
-CROP_CHUNK = 8  # full frames held at once
-CLOCK_CHUNK, CLOCK_SIDE = (256, 8)  # frames at once, and pixels of their short side, where only times are wanted
 NOT_ASKED = "not among the modalities asked for"
 SOUND_RATE = 25.0  # sound embeddings per second where there are no frames
 CUT_SHORT = 1.0  # s that a file may end before its header says
+SHORT = 10.0  # s; shorter videos may take as long as one of this length
+TIME_LIMIT = 60.0  # times its length that a video may take
 
 
 class Extractor:
     """Turns videos into records.
 
-    threads: lanes of a video. at_once: how many threads may call at a time, with `load` called before; on CPU one, so
-    that what a video becomes depends on no other. halted: once set, calls under way end by CancelledError before they
-    read on.
+    threads: lanes of a video. time_limit: how many times its length a video may take. at_once: how many threads may
+    call at a time, with `load` called before; on CPU one, so that what a video becomes depends on no other. halted:
+    once set, calls under way end by CancelledError before they read on.
     """
 
-    def __init__(self, settings: ExtractSettings, located: dict[str, Located], device: torch.device, threads: int = 1):
-        self.settings = settings
+    def __init__(
+        self,
+        settings: ExtractSettings,
+        located: dict[str, Located],
+        device: torch.device,
+        threads: int = 1,
+        time_limit: float = TIME_LIMIT,
+    ):
+        self.settings, self.time_limit = settings, time_limit
         self.at_once = min(VIDEOS[device.type], threads)
         self.threads = threads // self.at_once
         self.turns = BoundedSemaphore(self.at_once)
@@ -60,24 +66,30 @@ class Extractor:
         """See `Networks.load`."""
         self.networks.load()
 
-    def __call__(self, job: Job) -> VideoFeatures:
-        """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable;
-        a video that cannot be decoded is a record that says so."""
-        source = job.source()
+    def __call__(self, job: Job) -> list[VideoFeatures]:
+        """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable, or a file
+        changes meanwhile; a video that cannot be decoded, or not in time, is a record that says so."""
+        source = None
         try:
-            media = probe(job.path)
-        except UndecodableError as error:
-            return VideoFeatures.undecodable(job.id, source, str(error), self.provenance)
-        with Lanes(self.threads, self.halted) as lanes:
-            return VideoExtraction(job, source, media, self.settings, self.networks, self.provenance, lanes).record()
+            source, media = within(self.time_limit * SHORT, lambda: (job.source(), probe(job.path)))
+            with Lanes(self.threads, self.halted) as lanes:
+                video = VideoExtraction(job, source, media, self.settings, self.networks, self.provenance, lanes)
+                records = within(self.time_limit * max(SHORT, media.duration), video.records)
+        except (UndecodableError, OverdueError) as error:
+            source, why = source or Source(job.name, job.size, "", job.mtime_ns), str(error)
+            if isinstance(error, OverdueError):
+                why = f"{job.path.name} was given up after {error.seconds:.0f} s; a larger --time-limit gives it more."
+            records = [VideoFeatures.undecodable(job.record, source, why, self.provenance)]
+        if replace(job).state != job.state:
+            raise AffuseError(f"{job.path} changed while it was read. Extract again when it is finished.")
+        return records
 
 
 @dataclass
 class VideoExtraction:
-    """One video on its way from the file to the record; the methods stand in the order of that way.
+    """One video on its way from the file to its records; the methods stand in the order of that way.
 
-    What is noted as it is read: `blurred` and `muffled`, what was damaged of pictures and of sound; `heard`, seconds
-    of sound.
+    What is noted as it is read: `muffled`, what was damaged of the sound; `heard`, seconds of it.
     """
 
     job: Job
@@ -89,31 +101,37 @@ class VideoExtraction:
     lanes: Lanes
     heard: float = 0.0
     muffled: list[str] = field(default_factory=list)
-    blurred: list[str] = field(default_factory=list)
 
-    def record(self) -> VideoFeatures:
+    def __post_init__(self):
+        self.sight = Sight(self.job, self.settings, self.networks, self.provenance.width("visual"), self.lanes)
+
+    def records(self) -> list[VideoFeatures]:
         samples = self.listen()
         words = self.lanes.submit(self.text, samples)
-        person = self.look()
-        clock, batches = self.hear(samples, person.time)
+        time, tracks = self.sight.look() if self.media.has_video else (np.zeros(0), [])
+        clock, batches = self.hear(samples, time)
         del samples  # from here on the lanes alone hold it, until the last of them is done with it
-        visual, audio, text = self.visual(person), self.audio(clock, batches), words.result()
-        if note := self._cut_short(visual.time):
-            visual, audio = (
+        people, audio, text = self.visual(time, tracks), self.audio(clock, batches), words.result()
+        if note := self._cut_short(time):
+            audio, *people = (
                 replace(part, reason=f"{part.reason}; {note}".lstrip("; ")) if len(part.time) else part
-                for part in (visual, audio)
+                for part in (audio, *people)
             )
-        return VideoFeatures(
-            id=self.job.id,
-            source=self.source,
-            fps=self.media.fps,
-            duration=max(self.media.duration, self.heard),
-            frames=len(visual.time),
-            visual=visual,
-            audio=audio,
-            text=text,
-            seconds={name: round(spent, 4) for name, spent in self.lanes.seconds.items()},
-        )
+        return [
+            VideoFeatures(
+                id=person_id(self.job.id, number) if self.job.everyone else self.job.id,
+                source=self.source,
+                fps=self.media.fps,
+                duration=max(self.media.duration, self.heard),
+                frames=len(time),
+                visual=visual,
+                audio=audio,
+                text=text,
+                seconds={name: round(spent, 4) for name, spent in self.lanes.seconds.items()},
+                people=len(people),
+            )
+            for number, visual in enumerate(people, start=1)
+        ]
 
     def listen(self) -> np.ndarray:
         """The sound (samples,), where any is wanted."""
@@ -150,21 +168,6 @@ class VideoExtraction:
             confidence=np.array([w.confidence for w in words], np.float32),
         )
 
-    def look(self) -> Person:
-        """The person followed; with given crops, seen wherever there is one; without pictures, no frame."""
-        if not self.media.has_video:
-            return Person.unseen(np.zeros(0))
-        wanted = "visual" in self.settings.modalities
-        if wanted and not self.job.crops:
-            detector, detection = self.networks.detector, self.settings.detection
-            frames = self._decoded(DETECTION_CHUNK, detection.short_side)
-            return find_person(self.lanes.ordered("detect", detector.watch, frames), detection.face)
-        frames = self._decoded(CLOCK_CHUNK, CLOCK_SIDE)
-        person = Person.unseen(np.concatenate([np.zeros(0), *(chunk.time for chunk in frames)]))
-        if wanted:
-            person.confidence[:] = [self.job.crop(i).is_file() for i in range(len(person.time))]
-        return person
-
     def hear(self, samples: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, list[Future]]:
         """The sound's times, and its embeddings, begun: those of the frames, where there are any and sound lasts."""
         if "audio" not in self.settings.modalities:
@@ -179,51 +182,21 @@ class VideoExtraction:
         starts = range(0, len(clock), encoder.portion)
         return clock, [self.lanes.submit(encode, clock[i : i + encoder.portion]) for i in starts]
 
-    def visual(self, person: Person) -> VisualFeatures:
-        width, frames = self.provenance.width("visual"), len(person.time)
+    def visual(self, time: np.ndarray, tracks: list[Track]) -> list[VisualFeatures]:
+        """Of each person who is followed; of nobody where there is none."""
+        width, frames, damage = self.provenance.width("visual"), len(time), self.sight.damage
         if not self.media.has_video:
-            return VisualFeatures.absent(width, Status.NO_VIDEO, "the file has no pictures")
+            return [VisualFeatures.absent(width, Status.NO_VIDEO, "the file has no pictures")]
         if not frames:
-            reason = f"no frame could be decoded ({'; '.join(self.blurred[:3]) or 'the stream is empty'})"
-            return VisualFeatures.absent(width, Status.UNDECODABLE, reason)
-        embedding, valid = np.zeros((frames, width), np.float16), np.zeros(frames, bool)
-        features = VisualFeatures(embedding, person.time, valid, person.box, person.confidence)
+            reason = f"no frame could be decoded ({'; '.join(damage[:3]) or 'the stream is empty'})"
+            return [VisualFeatures.absent(width, Status.UNDECODABLE, reason)]
         if "visual" not in self.settings.modalities:
-            return replace(features, status=Status.SKIPPED, reason=NOT_ASKED)
-        views = {name: np.zeros_like(embedding) for name in stored_views(self.settings.views)}
-        rows = {"centre": embedding, **views}
-        portions = _portions(self.lanes.reading("crop", self.squares(person)), self.networks.face_encoder.portion)
-        for index, made in self.lanes.ordered("visual", self.embed, portions):
-            for name, embedded in made.items():
-                rows[name][index] = embedded
-            valid[index] = True
-        if not self.job.crops and not valid[person.seen].all():
-            why = "changed while it was read. Extract again when it is finished."
-            raise UndecodableError(f"{self.job.path} {why}")
-        features = replace(features, confidence=person.confidence * valid, views=views)
-        if valid.any():
-            return replace(features, reason=_noted(self.blurred))
+            return [_seen(Layer(frames, width), time, Status.SKIPPED, NOT_ASKED)]
+        if people := self.sight.people(time, tracks):
+            return [_seen(person, time, Status.OK, _noted(damage)) for person in people]
         crops = self.job.crops
         lack = f"no readable crop in {crops.name}" if crops else f"no face found in {frames} frames"
-        return replace(features, status=Status.NO_FACE, reason=lack)
-
-    def squares(self, person: Person) -> Iterator[Face]:
-        """The faces of the person; a given crop that cannot be read counts as no face."""
-        if self.job.crops:
-            given = ((index, read_crop(self.job.crop(index), self.blurred)) for index in person.seen)
-            return ((index, picture) for index, picture in given if picture is not None)
-        frames = read_frames(self.job.path, chunk=CROP_CHUNK, wanted=person.confidence > 0)
-        return cut_squares(frames, person, self.settings.detection.margin)
-
-    def embed(self, portion: list[Face]) -> tuple[list[int], dict[str, np.ndarray]]:
-        """Frame indices, and {view: embeddings (n, D) float16} of their faces."""
-        encoder, chosen = self.networks.face_encoder, self.settings.views
-        given = [upload(square, encoder.device) for _, square in portion]
-        wanted = sides(chosen, encoder)
-        squares = {side: torch.stack([resize(face, side) for face in given]) for side in wanted}
-        made = {"centre": encoder(squares[encoder.size])}
-        made |= {view: encoder(cut_view(view, squares, encoder)) for view in stored_views(chosen)}
-        return [index for index, _ in portion], made
+        return [_seen(self.sight.layer(frames), time, Status.NO_FACE, lack)]
 
     def audio(self, clock: np.ndarray, batches: list[Future]) -> AudioFeatures:
         width = self.provenance.width("audio")
@@ -235,11 +208,6 @@ class VideoExtraction:
             return AudioFeatures.absent(width, Status.TOO_SHORT, "the sound ends before the first frame")
         embedding = np.concatenate([batch.result() for batch in batches])
         return AudioFeatures(embedding, clock, Status.OK, _noted(self.muffled))
-
-    def _decoded(self, chunk: int, short_side: int) -> Iterator[Frames]:
-        """All frames, scaled down; what is damaged of them is noted."""
-        frames = read_frames(self.job.path, chunk=chunk, short_side=short_side, damage=self.blurred)
-        return self.lanes.reading("decode", frames)
 
     def _why_silent(self) -> tuple[Status, str]:
         if not self.media.has_audio:
@@ -257,11 +225,12 @@ class VideoExtraction:
         return f"the file ends at {end:.1f} s of the {self.media.duration:.1f} s that its header says"
 
 
+def _seen(layer: Layer, time: np.ndarray, status: Status, reason: str) -> VisualFeatures:
+    """The faces of a layer as they are kept."""
+    views = dict(layer.rows)
+    embedding, valid = views.pop("centre"), layer.embedded
+    return VisualFeatures(embedding, time, valid, layer.box, layer.confidence * valid, status, reason, views)
+
+
 def _noted(damage: list[str]) -> str:
     return f"{len(damage)} damaged parts were passed over (first: {damage[0]})" if damage else ""
-
-
-def _portions(items: Iterable, size: int) -> Iterator[list]:
-    items = iter(items)
-    while portion := list(islice(items, size)):
-        yield portion

@@ -61,11 +61,11 @@ class Gathered(Generic[A, B]):
 class Lanes:
     """A pool of `threads` lanes, as a context; leaving it by an error drops what has not begun.
 
-    seconds: per stage, summed over lanes. Once `halted` is set, reading on raises CancelledError.
+    seconds: per stage, summed over lanes. Once `halted` is set, or the context left, reading on raises CancelledError.
     """
 
     def __init__(self, threads: int, halted: Event):
-        self.threads, self.halted = threads, halted
+        self.threads, self.halted, self.left = threads, halted, False
         self.seconds: dict[str, float] = {}
         self._lock = Lock()
 
@@ -76,6 +76,7 @@ class Lanes:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        self.left = True
         self._pool.shutdown(wait=error is None, cancel_futures=True)
         torch.set_num_threads(self._kernel_threads)
 
@@ -93,7 +94,7 @@ class Lanes:
         """Pass `items` on, counting the time taken to make each."""
         items = iter(items)
         while True:
-            if self.halted.is_set():
+            if self.left or self.halted.is_set():
                 raise CancelledError
             with self.timed(stage):
                 item = next(items, self)

@@ -17,38 +17,40 @@ import torch
 from dask.system import CPU_COUNT
 
 from affuse.errors import AffuseError, RecordError
-from affuse.extract.extractor import Extractor
+from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.features.parts import MODALITIES
-from affuse.features.record import VideoFeatures
+from affuse.features.record import VideoFeatures, person_id
 from affuse.features.store import FeatureStore
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that a process needs to extract as the others do. Paths are those the process itself sees; threads None are
-    as many as it has cores."""
+    as many as it has cores; time_limit is how many times its length a video may take."""
 
     settings: ExtractSettings
     weights_dir: Path | None
     allow_untrained: bool
     device: str
     threads: int | None
+    time_limit: float = TIME_LIMIT
 
     def extractor(self) -> Extractor:
         """Find the weights; networks are built at their first use. Raises AffuseError where weights are missing."""
         located = locate_backbones(self.settings, self.weights_dir, self.allow_untrained)
-        return Extractor(self.settings, located, extraction_device(self.device), self.threads or CPU_COUNT)
+        threads = self.threads or CPU_COUNT
+        return Extractor(self.settings, located, extraction_device(self.device), threads, self.time_limit)
 
 
 @dataclass(frozen=True)
 class Receipt:
     """What became of one video; small, since it travels. `failure` is the reason where it failed.
 
-    frames; duration of the video in seconds; statuses by modality; seconds of work per stage; details: the traceback
-    of a defect of ours, for the log.
+    frames; duration of the video in seconds; statuses by modality, of its most prominent person; seconds of work per
+    stage; details: the traceback of a defect of ours, for the log; people, how many have a record.
     """
 
     id: str
@@ -58,11 +60,12 @@ class Receipt:
     statuses: dict[str, str] | None = None
     seconds: dict[str, float] | None = None
     details: str = ""
+    people: int = 1
 
     @classmethod
-    def of(cls, video: VideoFeatures) -> Receipt:
+    def of(cls, job: Job, video: VideoFeatures) -> Receipt:
         statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
-        return cls(video.id, video.failure, video.frames, video.duration, statuses, video.seconds)
+        return cls(job.id, video.failure, video.frames, video.duration, statuses, video.seconds, "", video.people)
 
 
 def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
@@ -73,7 +76,7 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
     """
     extractor.load()
     try:
-        video = extractor(job)
+        records = extractor(job)
     except AffuseError as error:
         return Receipt(job.id, str(error))
     except OSError as error:
@@ -83,10 +86,10 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
         why = f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this."
         return Receipt(job.id, why, details=traceback.format_exc())
     try:
-        store.write(video, extractor.provenance)
+        store.replace(job.id, records, extractor.provenance)
     except RecordError as error:
         return Receipt(job.id, str(error))
-    return Receipt.of(video)
+    return Receipt.of(job, records[0])
 
 
 Engine = Callable[[list[Job]], Iterable[Receipt]]  # does the work, and hands out receipts as videos finish
@@ -119,7 +122,8 @@ def here(extractor: Extractor, store: FeatureStore) -> Engine:
 class Summary:
     """What a run did, so far. `made` and `kept` are ids, `failed` is id → reason; times in seconds.
 
-    todo: videos to extract; bytes_todo, bytes_done: of their files. stages: seconds of work, on all threads together.
+    people: records that were made; todo: videos to extract; bytes_todo, bytes_done: of their files. stages: seconds of
+    work, on all threads together.
     """
 
     todo: int = 0
@@ -128,6 +132,7 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, dict[str, int]] = field(default_factory=lambda: {m: {} for m in MODALITIES})
     stages: dict[str, float] = field(default_factory=dict)
+    people: int = 0
     frames: int = 0
     video_seconds: float = 0.0
     seconds: float = 0.0
@@ -142,6 +147,7 @@ class Summary:
             self.failed[receipt.id] = receipt.failure
             return
         self.made.append(receipt.id)
+        self.people += receipt.people
         self.frames += receipt.frames
         self.video_seconds += receipt.duration
         for modality, status in receipt.statuses.items():
@@ -202,8 +208,9 @@ def run(
     sizes = {job.id: _size(job) for job in left}
     summary = Summary(todo=len(left), bytes_todo=sum(sizes.values()))
     summary.kept = [job.id for job in jobs if job.id not in reasons]
+    records = {job.id: job.record for job in jobs}
     for video_id in summary.kept:
-        if failure := _failure(store, video_id):
+        if failure := _failure(store, records[video_id]):
             summary.failed[video_id] = f"{failure} (found by an earlier run; --retry-failed tries again)"
     on_start(Counter(reasons.values()))
     for receipt in engine(left) if left else ():
@@ -219,14 +226,23 @@ def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_fa
     reasons = {}
     for job in jobs:
         try:
-            reason = store.why_remake(job.id, settings_hash, job.size, job.mtime_ns, job.digest)
+            reason = _why_remake(job, store, settings_hash)
         except OSError as error:  # the video is not readable: extraction will say so
             reason = f"unreadable: {error.strerror or error}"
-        if reason is None and retry_failed and _failure(store, job.id):
+        if reason is None and retry_failed and _failure(store, job.record):
             reason = "failed before"
         if reason is not None:
             reasons[job.id] = reason
     return reasons
+
+
+def _why_remake(job: Job, store: FeatureStore, settings_hash: str) -> str | None:
+    """See `FeatureStore.why_remake`; of all its people, where each has a record."""
+    source = settings_hash, job.size, job.mtime_ns, job.digest
+    reason, number = store.why_remake(job.record, *source), 2
+    while reason is None and job.everyone and number <= store.header(job.record).people:
+        reason, number = store.why_remake(person_id(job.id, number), *source), number + 1
+    return reason
 
 
 def _failure(store: FeatureStore, video_id: str) -> str | None:

@@ -89,6 +89,12 @@ class ExtractSettings(Settings):
             raise ValueError("these are views of faces, and visual is not among the modalities")
         return views
 
+    @model_validator(mode="after")
+    def _crops_are_of_one_person(self):
+        if self.faces == "given" and self.detection.face != "main":
+            raise ValueError(f"detection.face={self.detection.face} chooses among detected faces, and crops are given")
+        return self
+
     @field_validator("modalities")
     @classmethod
     def _in_order(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:

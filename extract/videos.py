@@ -5,67 +5,96 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from affuse.errors import UsageError
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
-from affuse.features.record import Source
+from affuse.features.record import Source, person_id
 from affuse.files import sha256_of
 
 log = logging.getLogger("affuse")
 AnyPath: TypeAlias = str | os.PathLike
 
 
+def crop_name(frame: int) -> str:
+    """The file that a frame's crop is given in; files are numbered from 00001, frames from 0."""
+    return f"{frame + 1:05d}.jpg"
+
+
 @dataclass(frozen=True)
 class Job:
-    """One video to extract, with what is given for it. `id` is what the store calls it."""
+    """One video to extract, with what is given for it. `id` is what the store calls it; with `everyone`, every person
+    in it has a record, see `person_id`."""
 
     id: str
     name: str
     path: Path
     crops: Path | None = None
     transcript: Path | None = None
+    everyone: bool = False
+
+    @property
+    def record(self) -> str:
+        """The id of its first record: its own, or that of its first person."""
+        return person_id(self.id, 1) if self.everyone else self.id
 
     def crop(self, frame: int) -> Path:
-        """The given crop of a frame; files are numbered from 00001, frames from 0."""
-        return self.crops / f"{frame + 1:05d}.jpg"
+        """The given crop of a frame."""
+        return self.crops / crop_name(frame)
+
+    def given_crops(self, frames: int) -> np.ndarray:
+        """The indices of the frames (n,), of so many, that a crop is given for."""
+        names = {entry.name for entry in self._scan()}
+        return np.array([i for i in range(frames) if crop_name(i) in names], np.int64)
 
     def absolute(self) -> Job:
         """The same job for a process with another working folder."""
         given = {name: getattr(self, name) for name in ("path", "crops", "transcript")}
         return replace(self, **{name: path.absolute() for name, path in given.items() if path})
 
-    @cached_property
-    def files(self) -> list[Path]:
-        """Every file the record is made from."""
-        given = [self.transcript] if self.transcript else []
-        if self.crops and self.crops.is_dir():
-            given += sorted(Path(entry.path) for entry in os.scandir(self.crops) if entry.name.endswith(".jpg"))
-        return [self.path, *given]
+    def _scan(self) -> list[os.DirEntry]:
+        """The crops in their folder, a look at all of them at once; there may be many thousands."""
+        if not (self.crops and self.crops.is_dir()):
+            return []
+        with os.scandir(self.crops) as entries:
+            return sorted((e for e in entries if e.name.endswith(".jpg")), key=lambda e: e.name)
+
+    @property
+    def _named(self) -> list[Path]:
+        """The files that are no crops."""
+        return [self.path, *([self.transcript] if self.transcript else [])]
 
     @cached_property
+    def state(self) -> tuple[int, int]:
+        """Bytes of all its files, and when, in ns, the last of them changed, or a crop came, went or was renamed."""
+        stats = [given.stat() for given in (*self._named, *self._scan())]
+        folder = [self.crops.stat().st_mtime_ns] if self.crops and self.crops.is_dir() else []
+        return sum(s.st_size for s in stats), max([s.st_mtime_ns for s in stats] + folder)
+
+    @property
     def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(path.stat().st_size for path in self.files)
+        return self.state[0]
 
-    @cached_property
+    @property
     def mtime_ns(self) -> int:
-        """When the last of its files changed, or a crop came, went or was renamed."""
-        folder = [self.crops] if self.crops and self.crops.is_dir() else []
-        return max(path.stat().st_mtime_ns for path in [*self.files, *folder])
+        return self.state[1]
 
     def source(self) -> Source:
         return Source(self.name, self.size, self.digest(), self.mtime_ns)
 
     def digest(self) -> str:
         """sha256 of the video, or of the digests and names of all files where crops or a transcript are given."""
-        digests = {path.name: sha256_of(path) for path in self.files}
-        if len(self.files) == 1:
+        files = [*self._named, *(Path(entry) for entry in self._scan())]
+        digests = {path.name: sha256_of(path) for path in files}
+        if len(files) == 1:
             return digests[self.path.name]
         lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
         return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
@@ -110,6 +139,16 @@ def find_jobs(
             f"looked for at {transcripts / jobs[0].id}.json, .vtt or .srt."
         )
     return jobs
+
+
+def everyone(jobs: list[Job]) -> list[Job]:
+    """The same with a record of every person. Raises UsageError where a video has the name that a person would have."""
+    people = re.compile(r"(.+)#\d+")
+    ids = {job.id for job in jobs}
+    for job in jobs:
+        if (match := people.fullmatch(job.id)) and match[1] in ids:
+            raise UsageError(f"{job.path} has the name that a person in {match[1]!r} would have. Rename it.")
+    return [replace(job, everyone=True) for job in jobs]
 
 
 def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:

@@ -38,7 +38,8 @@ class Source:
 
 @dataclass(frozen=True, repr=False)
 class VideoFeatures:
-    """Everything kept of one video. `fps` is the mean rate (0 without video); `duration` is in seconds."""
+    """Everything kept of one video, or of one of its people. `fps` is the mean rate (0 without video); `duration` is in
+    seconds; `people`, how many records its file has, of as many people."""
 
     id: str
     source: Source
@@ -49,6 +50,7 @@ class VideoFeatures:
     audio: AudioFeatures
     text: TextFeatures
     seconds: dict[str, float] = field(default_factory=dict)
+    people: int = 1
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{m} {getattr(self, m).facts}" for m in MODALITIES)
@@ -155,6 +157,11 @@ class Provenance:
     @classmethod
     def from_dict(cls, data: dict) -> Provenance:
         return cls(**{**data, "backbones": {part: Backbone(**b) for part, b in data["backbones"].items()}})
+
+
+def person_id(video_id: str, number: int) -> str:
+    """The id of the record of a video's person number 1, 2 …, the most prominent first: "clip01#1"."""
+    return f"{video_id}#{number}"
 
 
 def canonical(value: object) -> str:

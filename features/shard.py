@@ -1,8 +1,8 @@
 """One video's features in one HDF5 file, proven from the first byte to the last.
 
     (seal)       three lines of text that prove the file's structure, see features/seal.py
-    /            format, id, provenance, source_name, source_size, source_sha256, fps, duration, frames;
-                 views; local; features_digest, digest
+    /            format, id, provenance, source_name, source_size, source_sha256, fps, duration, frames,
+                 people; views; local; features_digest, digest
     /visual      status, reason;  embedding (T, D), time (T,), valid (T,), box (T, 4), confidence (T,);
                  views/<name> (T, D) for each name in the attribute `views` of /
     /audio       status, reason;  embedding (T, D), time (T,)
@@ -72,6 +72,7 @@ class Header:
     fps: float
     duration: float
     frames: int
+    people: int
     visual: Part
     audio: Part
     text: Part
@@ -121,6 +122,7 @@ def _fill(file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays:
         "fps": float(video.fps),
         "duration": float(video.duration),
         "frames": int(video.frames),
+        "people": int(video.people),
         "views": list(video.visual.views),
     }
     _put(file, **facts)
@@ -173,7 +175,7 @@ def read_shard(
                 arrays["views"] = {view: _read(file, f"{VIEWS}/{view}", whole) for view in header.views}
             part = getattr(header, modality)
             parts[modality] = record(**arrays, status=part.status, reason=part.reason)
-    kept = {name: getattr(header, name) for name in ("id", "source", "fps", "duration", "frames", "seconds")}
+    kept = {name: getattr(header, name) for name in ("id", "source", "fps", "duration", "frames", "people", "seconds")}
     return VideoFeatures(**kept, **parts), header.provenance
 
 
@@ -286,7 +288,7 @@ def _header(file: h5py.File) -> Header:
         parts[modality] = Part(Status(said["status"]), said["reason"], *file[modality]["embedding"].shape)
     name, size, digest = (value[f"source_{fact}"] for fact in ("name", "size", "sha256"))
     return Header(
-        **{fact: value[fact] for fact in ("id", "fps", "duration", "frames", "features_digest")},
+        **{fact: value[fact] for fact in ("id", "fps", "duration", "frames", "people", "features_digest")},
         source=Source(name, size, digest, value["local"]["mtime_ns"]),
         views=tuple(value["views"]),
         seconds=value["local"]["seconds"],

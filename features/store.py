@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from affuse.errors import AffuseError, RecordError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
 from affuse.features.parts import MODALITIES
-from affuse.features.record import Provenance, VideoFeatures, how_they_differ
+from affuse.features.record import Provenance, VideoFeatures, how_they_differ, person_id
 from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting
 from affuse.features.shard import (
     Header,
@@ -143,6 +144,14 @@ class FeatureStore:
         """All that is known of a video but its arrays. Raises like `read`."""
         return read_header(self.shard(video_id))
 
+    def of(self, video_id: str) -> list[str]:
+        """The ids of a video's records: its own, and those of its people, "clip01#1" …"""
+        people = takewhile(self._kept, (person_id(video_id, number) for number in count(1)))
+        return [*filter(self._kept, [video_id]), *people]
+
+    def _kept(self, video_id: str) -> bool:
+        return (self.shards / shard_name(video_id)).exists()
+
     def overview(self, video_id: str, *datasets: str) -> tuple[Header, list[np.ndarray]]:
         """The header and these arrays, such as "visual/valid". Raises like `read`."""
         return read_overview(self.shard(video_id), *datasets)
@@ -254,6 +263,18 @@ class FeatureStore:
                 self._refuse_collision(check_seal(path).id, video.id)
         write_shard(path, video, provenance)
         self._scanned = None
+
+    def replace(self, video_id: str, records: list[VideoFeatures], provenance: Provenance) -> None:
+        """Put all the records of one video in the store, its own or those of its people, and take out what else there
+        is of the same file. The first one is written last: where it is, the others are. Raises as `write` does."""
+        for record in reversed(records):
+            self.write(record, provenance)
+        made = {record.id for record in records}
+        for old in set(self.of(video_id)) - made:
+            with suppress(DamagedError):
+                if self.header(old).source.name == records[0].source.name:
+                    self.shard(old).unlink(missing_ok=True)
+                    self._scanned = None
 
     def sweep(self) -> int:
         """Remove what killed processes left half-written; how many files that was."""

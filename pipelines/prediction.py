@@ -87,8 +87,8 @@ class Run(trained.Run):
             jobs, out, settings, allow_untrained=bool(self.provenance.untrained), compute=Compute(device),
             retry_failed=True, accept=accept, **how,
         )  # fmt: skip
-        there = [job.id for job in jobs if job.id not in summary.failed]
-        return FeatureStore(out, create=True), there, summary.failed
+        store = FeatureStore(out, create=True)
+        return store, [own for job in jobs if job.id not in summary.failed for own in store.of(job.id)], summary.failed
 
 
 def load_run(path: AnyPath) -> Run:

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from affuse.errors import AffuseError
+from affuse.extract.crops import square
 from affuse.extract.extractor import Extractor
-from affuse.extract.faces import square
 from affuse.extract.videos import find_jobs
 from affuse.features.parts import Status
 from affuse.features.record import VideoFeatures
@@ -21,7 +21,8 @@ def extractor() -> Extractor:
 
 def extract(extractor, folder, **given) -> VideoFeatures:
     (job,) = find_jobs(folder, **given)
-    return extractor(job)
+    (record,) = extractor(job)
+    return record
 
 
 def test_a_talking_head(tmp_path, extractor):

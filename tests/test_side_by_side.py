@@ -152,11 +152,11 @@ def test_videos_side_by_side_equal_videos_alone(tmp_path, as_on_a_gpu, monkeypat
     extractor, store = as_on_a_gpu(), FeatureStore(tmp_path / "together", create=True)
     receipts = {receipt.id: receipt for receipt in here(extractor, store)(jobs)}
     assert sorted(receipts) == sorted(job.id for job in jobs)
-    assert extractor(jobs[0]).failure is None  # it serves for more
+    assert extractor(jobs[0])[0].failure is None  # it serves for more
     monkeypatch.setitem(networks.VIDEOS, "cpu", 1)
     alone = seeded_extractor(backbones=extractor.settings.backbones.model_dump())
     for job in jobs:
-        expected, found = alone(job), store[job.id]
+        (expected,), found = alone(job), store[job.id]
         assert (found.failure, receipts[job.id].failure) == (expected.failure, expected.failure)
         for modality in ("visual", "audio"):
             one, other = getattr(expected, modality), getattr(found, modality)

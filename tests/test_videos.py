@@ -1,5 +1,6 @@
 """Finding videos: below a folder, as files, and what is said of anything else."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,24 @@ def test_what_is_given_beside_a_file_is_found_by_its_name(clips, tmp_path):
     (job,) = find_jobs(clips / "sub" / "b.mkv", str(tmp_path / "faces"), tmp_path / "words")
     assert job.crops == tmp_path / "faces" / "b"
     assert job.transcript == tmp_path / "words" / "b.vtt"
+
+
+def test_crops_are_looked_at_once(clips, tmp_path, monkeypatch):
+    """Of millions of them: one scan of the folder, one look at each, and no byte."""
+    folder = tmp_path / "faces" / "b"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 4):
+        (folder / f"{number:05d}.jpg").write_bytes(b"12345")
+    (job,) = find_jobs(clips / "sub" / "b.mkv", tmp_path / "faces")
+    scans, scan = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scan(path))
+    monkeypatch.setattr(Path, "is_file", lambda path: pytest.fail(f"looked at {path}"))
+    monkeypatch.setattr("builtins.open", lambda path, *_: pytest.fail(f"read {path}"))
+    assert job.size == 1 + 3 * 5
+    assert job.mtime_ns >= folder.stat().st_mtime_ns
+    assert scans == [folder]
+    np.testing.assert_array_equal(job.given_crops(3), [0, 1])
+    np.testing.assert_array_equal(job.given_crops(9), [0, 1, 3])
 
 
 @pytest.mark.parametrize(

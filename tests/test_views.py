@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from affuse.errors import UsageError
+from affuse.extract.crops import resize
 from affuse.extract.extraction import extract_settings
-from affuse.extract.faces import resize
 from affuse.extract.networks import make_provenance
 from affuse.extract.settings import PROFILES
 from affuse.extract.videos import find_jobs
@@ -49,7 +49,7 @@ def test_each_view_is_the_embedding_of_its_crop(given_faces, backbone, size, roo
         "backbones": {**PROFILES["offline"], "visual": backbone},
     }
     extractor = seeded_extractor(views="corners,flip", **options)
-    visual = extractor(job).visual
+    visual = extractor(job)[0].visual
     pictures = [torch.from_numpy(np.array(Image.open(job.crop(i)))) for i in (0, 2)]
     small, large = (torch.stack([resize(p, side) for p in pictures]).numpy() for side in (size, room))
     far, edge = room - seen, (size - seen) // 2
@@ -69,7 +69,7 @@ def test_each_view_is_the_embedding_of_its_crop(given_faces, backbone, size, roo
         assert not rows[1].any()  # no face, in no view
         assert rows.dtype == np.float16
         assert all((rows[0] != other[0]).any() for name, other in visual.views.items() if name != view)
-    centre = seeded_extractor(**options)(job).visual
+    centre = seeded_extractor(**options)(job)[0].visual
     assert centre.views == {}
     np.testing.assert_array_equal(visual.embedding, centre.embedding)
 
@@ -78,7 +78,8 @@ def test_views_of_detected_faces(tmp_path):
     talking_head(tmp_path / "a.mp4", seconds=0.3)
     (job,) = find_jobs(tmp_path)
     with_corners, without = (
-        seeded_extractor(modalities=("visual",), views=views)(job).visual for views in ("corners", "centre")
+        seeded_extractor(modalities=("visual",), views=views)(job)[0].visual
+        for views in ("corners", "centre")
     )
     assert list(with_corners.views) == list(CORNERS)
     np.testing.assert_array_equal(with_corners.embedding, without.embedding)
@@ -89,7 +90,7 @@ def test_a_video_without_pictures_has_no_views_and_one_without_a_face_has_zeros(
     write_media(tmp_path / "a.mp4", plain_frames(2))
     (tmp_path / "b.mp4").write_text("hello")
     extractor = seeded_extractor(modalities=("visual",), views="flip")
-    faceless, undecodable = (extractor(job).visual for job in find_jobs(tmp_path))
+    faceless, undecodable = (extractor(job)[0].visual for job in find_jobs(tmp_path))
     assert {view: rows.shape for view, rows in faceless.views.items()} == {"flip": (2, 2048)}
     assert not faceless.views["flip"].any()
     assert undecodable.views == {}

@@ -19,7 +19,9 @@ from torchvision.transforms.functional import resize
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from affuse.extract.faces import NOBODY, Detected, follow, link, square
+from affuse.extract.crops import square
+from affuse.extract.faces import NOBODY, Detected, patch
+from affuse.extract.people import Layer, link, stacked
 from affuse.extract.text import SENTENCE_END
 from affuse.extract.visual import build
 from affuse.extract.weights.checkpoints import load_weights, load_whisper
@@ -68,7 +70,11 @@ class Straightforward:
         clock, frames = np.array([t for t, _ in decoded]), [pixels for _, pixels in decoded]
         lap("decode")
         detected = [self._detect(pixels) for pixels in frames]
-        box, confidence = follow(link(detected, clock), len(frames), frames[0].shape[1])
+        patches = [patch(pixels, faces.boxes) for pixels, faces in zip(frames, detected, strict=True)]
+        person = Layer(len(frames), 0)
+        for tracks in stacked(link(detected, clock, patches), most=1):
+            person.hang(*tracks)
+        box, confidence = person.box, person.confidence
         lap("detect")
         visual = np.zeros((len(frames), self.resnet(torch.zeros(1, 3, self.face.size, self.face.size)).shape[1]))
         for i in np.flatnonzero(confidence):

@@ -1,0 +1,119 @@
+"""`--face all` from the command line: a record of every person, kept, made anew and predicted on like any other."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from affuse.__main__ import main
+from affuse.errors import UsageError
+from affuse.extract.videos import everyone, find_jobs
+from affuse.features.layout import shard_name
+from affuse.features.store import FeatureStore
+from cast import LEFT, RIGHT, Part, film, scene
+from processes import OWN_SOUND, ROOT
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    film(folder / "two.mp4", scene(1, LEFT, RIGHT))
+    film(folder / "one.mp4", scene(1, Part("ann", 160, 160)))
+    return folder
+
+
+def extract(videos, store, *more, code: int = 0) -> dict:
+    grid = OWN_SOUND.replace("audio=", "visual=").replace("Loudness", "Grid")
+    options = [
+        "--profile",
+        "offline",
+        "--set",
+        "modalities=[visual, audio]",
+        "--set",
+        OWN_SOUND,
+        "--set",
+        grid,
+    ]
+    given = ["extract", "--video-dir", str(videos), "--out", str(store), *options, "--json", *more]
+    result = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_record_of_everyone_is_made_once(videos, tmp_path):
+    summary = extract(videos, tmp_path, "--face", "all")
+    assert (sorted(summary["made"]), summary["people"]) == (["one", "two"], 3)
+    store = FeatureStore(tmp_path)
+    assert store.ids == ["one#1", "two#1", "two#2"]
+    assert store.of("two") == ["two#1", "two#2"]
+    assert [store.header(own).people for own in store] == [1, 2, 2]
+    table = store.table()
+    assert (table["faces"] == 1).all()
+    again = extract(videos, tmp_path, "--face", "all")
+    assert (again["made"], sorted(again["kept"])) == ([], ["one", "two"])
+
+
+@pytest.mark.parametrize("person", [1, 2])
+def test_a_person_who_is_missing_has_the_video_made_anew(videos, tmp_path, person):
+    extract(videos, tmp_path, "--face", "all")
+    before = {own: FeatureStore(tmp_path).header(own).features_digest for own in FeatureStore(tmp_path)}
+    (tmp_path / "shards" / shard_name(f"two#{person}")).unlink()
+    summary = extract(videos, tmp_path, "--face", "all")
+    assert (summary["made"], summary["kept"]) == (["two"], ["one"])
+    assert {
+        own: FeatureStore(tmp_path).header(own).features_digest for own in FeatureStore(tmp_path)
+    } == before
+
+
+def test_what_a_file_was_before_goes(videos, tmp_path):
+    """A store made of the main person, then of everyone, then of the main person again: never both."""
+    for face, ids in (
+        ("main", ["one", "two"]),
+        ("all", ["one#1", "two#1", "two#2"]),
+        ("main", ["one", "two"]),
+    ):
+        extract(videos, tmp_path, "--face", face)
+        assert FeatureStore(tmp_path).ids == ids
+        assert FeatureStore(tmp_path).provenance.settings["detection"]["face"] == face
+
+
+def test_a_file_of_a_persons_name_is_refused_and_never_deleted(tmp_path):
+    film(tmp_path / "videos" / "two.mp4", scene(0.5, LEFT))
+    film(tmp_path / "videos" / "two#1.mp4", scene(0.5, LEFT))
+    with pytest.raises(UsageError, match="that a person in 'two' would have"):
+        everyone(find_jobs(tmp_path / "videos"))
+    extract(tmp_path / "videos", tmp_path / "store")
+    (tmp_path / "videos" / "two.mp4").touch()
+    extract(tmp_path / "videos", tmp_path / "store")
+    assert FeatureStore(tmp_path / "store").ids == ["two", "two#1"]
+
+
+def test_crops_that_are_given_are_one_persons(videos, tmp_path):
+    (tmp_path / "one").mkdir()
+    result = CliRunner().invoke(main, ["extract", "--video-dir", str(videos), "--out", str(tmp_path / "store"),
+                                       "--faces-dir", str(tmp_path), "--face", "all"])  # fmt: skip
+    assert result.exit_code == 2
+    assert "crops are given" in result.output
+
+
+def test_labels_and_predictions_are_of_each_person(videos, tmp_path):
+    from affuse import load_run, train
+
+    store = tmp_path / "store"
+    extract(videos, store, "--face", "all")
+    for partition, own in (("train", "one#1"), ("train", "two#1"), ("validation", "two#2")):
+        folder = tmp_path / "labels" / partition
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = np.random.default_rng(0).uniform(-1, 1, (10, 2))
+        lines = ["valence,arousal", *(f"{v:.3f},{a:.3f}" for v, a in rows)]
+        (folder / f"{own}.txt").write_text("\n".join(lines) + "\n")
+    run = train(
+        store, tmp_path / "labels", tmp_path / "run", model="concat", modalities=["visual", "audio"], epochs=1
+    )
+    assert list(run.predict(store)) == ["one#1", "two#1", "two#2"]
+    out = load_run(tmp_path / "run").predict(
+        videos / "two.mp4", keep=tmp_path / "kept", weights_dir=ROOT / "tests"
+    )
+    assert list(out) == ["two#1", "two#2"]
+    assert out["two#1"].time.tolist() == out["two#2"].time.tolist()

@@ -1,0 +1,116 @@
+"""A video cannot hurt a run: one that hangs, one that changes meanwhile, frames that the detector cannot bear."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from affuse.errors import AffuseError, UsageError
+from affuse.extract.deadline import OverdueError, within
+from affuse.extract.extraction import Compute
+from affuse.extract.faces import Detection, FaceDetector
+from affuse.extract.run import process
+from affuse.extract.videos import Job, find_jobs
+from affuse.features.store import FeatureStore
+from builders_extract import seeded_extractor
+from media import face_frames, talking_head
+from processes import ROOT, arguments
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "1")])
+def test_a_decoder_that_hangs_is_a_failed_video_and_the_run_goes_on(tmp_path, more):
+    for name in ("a", "hangs", "z"):
+        talking_head(tmp_path / "videos" / f"{name}.mp4", seconds=4 if name == "hangs" else 0.4)
+    given = arguments(tmp_path / "videos", tmp_path / "store", "--time-limit", "1", *more)
+    command = [sys.executable, str(ROOT / "tests" / "hang.py"), *given]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "DASK_LOGGING__DISTRIBUTED": "critical"}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables, cwd=ROOT)
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "hangs.mp4 was given up after 10 s; a larger --time-limit gives it more" in run.stderr
+    store = FeatureStore(tmp_path / "store")
+    assert store.ids == ["a", "hangs", "z"]
+    assert list(store.failed) == ["hangs"]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables, cwd=ROOT)
+    assert again.returncode == 1
+    assert "nothing to do" in again.stderr
+
+
+def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    extractor = seeded_extractor()
+    extractor.time_limit = 0.05
+    (record,) = extractor(Job("a", "a.mp4", tmp_path / "a.mp4"))
+    assert record.failure == "a.mp4 was given up after 0 s; a larger --time-limit gives it more."
+
+
+def test_what_was_given_up_reads_no_further():
+    """The thread that is left behind ends at its next look, and nothing of it reaches anybody."""
+    entered, gate, ended = (threading.Event() for _ in range(3))
+
+    def slow():
+        entered.set()
+        gate.wait()
+        ended.set()
+        raise ValueError("too late")
+
+    with pytest.raises(OverdueError) as late:
+        within(0.01, slow)
+    assert late.value.seconds == 0.01
+    assert entered.wait(60)
+    gate.set()
+    assert ended.wait(60)
+
+
+def test_what_is_in_time_is_given_or_raised():
+    assert within(60, lambda: 7) == 7
+    with pytest.raises(TimeoutError, match="its own"):
+        within(60, lambda: (_ for _ in ()).throw(TimeoutError("its own")))
+
+
+@pytest.mark.parametrize("limit", [0, -1, "x", None])
+def test_a_time_limit_is_a_number_above_nothing(limit):
+    with pytest.raises(UsageError, match="time_limit must be a number above 0"):
+        Compute(time_limit=limit)
+
+
+@pytest.mark.parametrize("change", ["shrinks", "grows", "is another"])
+def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, monkeypatch, change):
+    path = talking_head(tmp_path / "a.mp4", seconds=1)
+    talking_head(tmp_path / "b.mp4", seconds=0.3)
+    content, extractor = path.read_bytes(), seeded_extractor(modalities=("audio",))
+    encode = extractor.networks.sound_encoder
+
+    def changing(samples, times):
+        shrunk = {"shrinks": content[:-1000], "grows": content + b"more", "is another": content}[change]
+        path.write_bytes(shrunk)
+        return encode(samples, times)
+
+    changing.portion = encode.portion
+    monkeypatch.setattr(extractor.networks, "sound_encoder", changing)
+    a, b = find_jobs(tmp_path)
+    with pytest.raises(AffuseError, match="changed while it was read"):
+        extractor(a)
+    store = FeatureStore(tmp_path / "store", create=True)
+    assert "changed while it was read" in process(a, extractor, store).failure
+    monkeypatch.setattr(extractor.networks, "sound_encoder", encode)
+    assert process(b, extractor, store).failure is None
+    assert store.ids == ["b"]
+
+
+def test_a_frame_that_the_detector_cannot_bear_is_lost_alone(monkeypatch):
+    detector = FaceDetector(Detection(every=1), torch.device("cpu"))
+    frames, detect = face_frames(4), detector.mtcnn.detect
+    bad = frames[2]
+
+    def frail(given):
+        if any((frame.numpy() == bad).all() for frame in given):
+            raise IndexError("index 0 is out of bounds for dimension 0 with size 0")
+        return detect(given)
+
+    monkeypatch.setattr(detector.mtcnn, "detect", frail)
+    assert [len(found.boxes) for found in detector(frames, np.arange(4.0))] == [1, 1, 0, 1]
