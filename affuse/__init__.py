@@ -25,6 +25,7 @@ OFFERED = {  # the imports below say the same to editors and type checkers
     "extract.extraction": ("extract_videos",),
     "features.parts": ("MODALITIES",),
     "features.store": ("FeatureStore",),
+    "features.resampling": ("resample_store",),
     "features.timeline": ("align",),
     "fuse.experiments.ablate": ("ablate",),
     "fuse.experiments.compare": ("compare",),
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from affuse import pipelines as pipelines
     from affuse.extract.extraction import extract_videos as extract_videos
     from affuse.features.parts import MODALITIES as MODALITIES
+    from affuse.features.resampling import resample_store as resample_store
     from affuse.features.store import FeatureStore as FeatureStore
     from affuse.features.timeline import align as align
     from affuse.fuse.experiments.ablate import ablate as ablate

@@ -68,8 +68,8 @@ class Extractor:
 
     def __call__(self, job: Job) -> list[VideoFeatures]:
         """Extract one video. Raises AffuseError only where what the user gave beside the video is unreadable, or a file
-        changes meanwhile; a video that cannot be decoded, or not in time, is a record that says so."""
-        source = None
+        shrinks meanwhile; a video that cannot be decoded, or not in time, is a record that says so."""
+        job, source = replace(job), None  # with the state that its files have now
         try:
             source, media = within(self.time_limit * SHORT, lambda: (job.source(), probe(job.path)))
             with Lanes(self.threads, self.halted) as lanes:
@@ -80,8 +80,8 @@ class Extractor:
             if isinstance(error, OverdueError):
                 why = f"{job.path.name} was given up after {error.seconds:.0f} s; a larger --time-limit gives it more."
             records = [VideoFeatures.undecodable(job.record, source, why, self.provenance)]
-        if replace(job).state != job.state:
-            raise AffuseError(f"{job.path} changed while it was read. Extract again when it is finished.")
+        if replace(job).size < job.size:  # one that has grown is made anew by the next run
+            raise AffuseError(f"{job.path} shrank while it was read. Extract again when it is finished.")
         return records
 
 

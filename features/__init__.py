@@ -8,6 +8,7 @@ _OFFERED = {
     "record": ("VideoFeatures", "Source", "Backbone", "Provenance"),
     "store": ("FeatureStore",),
     "timeline": ("align",),
+    "resampling": ("resample_store",),
 }
 _HOMES = homes_of(__name__, _OFFERED)
 

@@ -63,21 +63,39 @@ def repair(store, as_json) -> None:
 @click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
 @click.option("--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time.")
 @click.option(
-    "--time-column", "clocks", multiple=True, default=["time"], show_default=True, metavar="COLUMN",
+    "--time-column", "clocks", multiple=True, default=Columns().time, show_default=True, metavar="COLUMN",
     help="The column of seconds; more than one where files differ.",
 )  # fmt: skip
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated.")
 @click.option("--feature", multiple=True, metavar="COLUMN", help="One that is, whatever its name; may be repeated.")
+@click.option("--resample", type=float, metavar="FPS", help="Bring videos to this frame rate.  [default: their own]")
 @JSON
-def import_(store, source, folders, rates, clocks, ignore, feature, as_json) -> None:
+def import_(store, source, folders, rates, clocks, ignore, feature, resample, as_json) -> None:
     """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
     from affuse.features.importing import import_features, parse_layout
 
-    layout = parse_layout(folders, rates, Columns(clocks, ignore, feature))
+    layout = parse_layout(folders, rates, Columns(clocks, ignore, feature), resample)
     result = import_features(source, store, layout, show_progress)
     answer(result, as_json, describe_import(result))
     for why, ids in result["causes"].items():
         say(f"failed: {_names(ids)}: {shown(why)}")
+    sys.exit(bool(result["failed"]))
+
+
+@features.command()
+@click.argument("store", type=FOLDER)
+@click.option("--fps", type=float, required=True, help="Frames per second of the new store.")
+@click.option("--out", type=FOLDER, required=True, help="The new store; what it has and is unchanged is kept.")
+@JSON
+def resample(store, fps, out, as_json) -> None:
+    """A store at another frame rate: pictures and sound as the mean of the rows around each of its moments, or the
+    nearest one where rows are sparser; words as they are."""
+    from affuse.features.resampling import resample_store
+    from affuse.features.store import FeatureStore
+
+    result = resample_store(FeatureStore(store), out, fps, show_progress)
+    counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
+    answer(result, as_json, f"{counts}: {out}, {fps:g} frames a second.")
     sys.exit(bool(result["failed"]))
 
 

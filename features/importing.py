@@ -21,6 +21,7 @@ from affuse.features.assembly import make_record
 from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Backbone, Provenance, Source, settings_hash
+from affuse.features.resampling import checked_rate, resampled
 from affuse.features.store import FeatureStore
 from affuse.features.table import SUFFIXES, features_of, names_in, read_table
 from affuse.files import sha256_of
@@ -32,11 +33,13 @@ WORKERS = min(4, os.cpu_count() or 1)  # videos in memory at a time
 @dataclass(frozen=True)
 class Layout:
     """How the files are to be read. folders {modality: folder below the source}; rates {modality: rows per second of
-    files without a time column}; columns: what those of each file are."""
+    files without a time column}; columns: what those of each file are; resample: frames per second that videos are
+    brought to, None for their own."""
 
     folders: Mapping[str, str] = field(default_factory=lambda: {m: m for m in MODALITIES})
     rates: Mapping[str, float] = field(default_factory=dict)
     columns: Columns = field(default_factory=Columns)
+    resample: float | None = None
 
 
 def import_features(
@@ -91,10 +94,12 @@ def _causes(failed: dict[str, str], files: dict[str, dict[str, Path]]) -> dict[s
     return causes
 
 
-def parse_layout(folders: Iterable[str], rates: Iterable[str], columns: Columns | None = None) -> Layout:
+def parse_layout(
+    folders: Iterable[str], rates: Iterable[str], columns: Columns | None = None, resample: float | None = None
+) -> Layout:
     """A layout from `modality=name` and `[modality=]rate`. Where folders are named, only those are imported.
 
-    Raises UsageError for what is neither.
+    Raises UsageError for what is neither, and for a `resample` that is no rate.
     """
     named = dict(_pair("--folder", text) for text in folders)
     speeds: dict[str, float] = {}
@@ -110,7 +115,8 @@ def parse_layout(folders: Iterable[str], rates: Iterable[str], columns: Columns 
     for modality in (*named, *speeds):
         if modality not in MODALITIES:
             raise UsageError(f"{modality!r} is no modality{nearest(modality, MODALITIES)}")
-    return Layout(named or Layout().folders, speeds, columns or Columns())
+    to = None if resample is None else checked_rate(resample, "--resample")
+    return Layout(named or Layout().folders, speeds, columns or Columns(), to)
 
 
 def _pair(option: str, text: str) -> tuple[str, str]:
@@ -176,7 +182,14 @@ def _provenance(files: dict[str, dict[str, Path]], layout: Layout) -> Provenance
         if unreadable:
             raise unreadable[0]
         raise UsageError("The files have times but no features. Check the folders.")
-    settings = {"imported": {m: layout.folders[m] for m in backbones}, "columns": columns}
+    settings: dict = {"imported": {m: layout.folders[m] for m in backbones}, "columns": columns}
+    given = {m for parts in files.values() for m in parts}
+    if rates := {m: rate for m, rate in layout.rates.items() if m in given}:
+        settings["rates"] = rates
+    if list(layout.columns.time) != list(Columns().time):
+        settings["time_column"] = list(layout.columns.time)
+    if layout.resample is not None:
+        settings["resample"] = layout.resample
     return Provenance(settings, settings_hash(settings, backbones), backbones, {"affuse": VERSION})
 
 
@@ -207,6 +220,8 @@ def _bring(
                 )
         names = ", ".join(path.relative_to(root).as_posix() for path in paths)
         record = make_record(video_id, Source(names, size, digest, mtime), tables, layout.rates, provenance)
+        if layout.resample is not None:
+            record = resampled(record, record.visual.time, layout.resample)
     except AffuseError as error:
         return "failed", str(error)
     store.write(record, provenance)

@@ -1,7 +1,9 @@
-"""Laying a video's features on any time base: which row, which word belongs to each moment, if any."""
+"""Laying a video's features on any time base: which row, which word belongs to each moment, if any; and on an even
+clock of another rate: which rows stand for each moment together."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -11,6 +13,8 @@ from affuse.features.parts import MODALITIES, Parts, TextFeatures, checked_modal
 
 LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
 SLACK = 1e-6  # seconds; times that differ by rounding still meet
+ALIKE = 0.01  # share by which two frame rates may differ and still be one, as 29.97 and 30 are
+BLOCK = 2**8  # moments whose rows are averaged at once
 
 
 def align(
@@ -100,3 +104,58 @@ def _word_at(text: TextFeatures, time: np.ndarray) -> tuple[np.ndarray, np.ndarr
     row = np.empty_like(spoken)
     row[clock] = spoken
     return row, row >= 0
+
+
+# ---- even clocks
+
+
+def frame_rate(time: np.ndarray) -> float:
+    """Frames per second of frames at `time` (T,), seconds: over all of them, to six digits. 0 where there is none."""
+    seconds = float(time[-1] - time[0]) if len(time) else 0.0
+    return float(f"{(len(time) - 1) / seconds:.6g}") if seconds else 0.0
+
+
+def alike(rate: float, other: float) -> bool:
+    """Whether two frame rates count as one."""
+    return abs(rate / other - 1) <= ALIKE
+
+
+def on_clock(time: np.ndarray, fps: float) -> bool:
+    """Whether frames at `time` (T,) come at this rate: on the whole, and none of them half a step early or late."""
+    steps = np.diff(time)
+    return not len(steps) or bool(alike(steps.mean() * fps, 1) and np.abs(steps - 1 / fps).max() <= 0.5 / fps + SLACK)
+
+
+def moments(time: np.ndarray, fps: float) -> np.ndarray:
+    """The even clock of this rate from the first to the last of the frames at `time` (T,), seconds, one at least."""
+    return time[0] + np.arange(math.floor((time[-1] - time[0]) * fps + SLACK) + 1) / fps
+
+
+class Spans:
+    """Which of the rows at any times stand for each moment of an even clock: those that are valid in the step around
+    it, together, t − step/2 ≤ row < t + step/2; where no row lies in it, the one that `align` gives.
+
+    there (T,) bool: something stands for the moment.
+    """
+
+    def __init__(self, rows: np.ndarray, valid: np.ndarray, time: np.ndarray, step: float):
+        """rows (N,), seconds, never falling, at least one, of which `valid` (N,) bool count; time (T,), the moments,
+        `step` seconds apart."""
+        edge = np.searchsorted(rows, np.append(time, time[-1] + step) - step / 2 - SLACK)
+        row, near = _nearest(rows, time)
+        self.kept, self.count = np.flatnonzero(valid), np.append(0, np.cumsum(valid))[edge]
+        self.row, self.alone = row, (np.diff(edge) == 0) & near & valid[row]
+        self.averaged = np.flatnonzero(np.diff(self.count))
+        self.there = self.alone.copy()
+        self.there[self.averaged] = True
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """An array of the rows (N, …) at the moments (T, …), summed in float32; 0 where nothing stands for one."""
+        laid = np.zeros((len(self.there), *array.shape[1:]), array.dtype)
+        laid[self.alone] = array[self.row[self.alone]]
+        for i in range(0, len(self.averaged), BLOCK):
+            at = self.averaged[i : i + BLOCK]
+            first, stop = self.count[at], self.count[at + 1]  # among the valid rows, without a gap between moments
+            rows = array[self.kept[first[0] : stop[-1]]].astype(np.float32)
+            laid[at] = (np.add.reduceat(rows, first - first[0]).T / (stop - first)).T
+        return laid

@@ -121,7 +121,7 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 @fuse.command("predict")
 @showing_options
 def fuse_predict(run, store, out, device, as_json) -> None:
-    """Predict on the videos of a store: time, targets, valid."""
+    """Predict on the videos of a store: time, targets, whether there was a face, sound and words, valid."""
     from affuse.fuse import predict as run_prediction
 
     finish_prediction(run_prediction(run, store, out, device=device), as_json)
@@ -186,10 +186,11 @@ def models(names, as_json) -> None:
 
 def finish_prediction(result: dict, as_json: bool) -> None:
     """Say what was written and what failed, and leave with 1 where something did."""
-    lines = [
-        f"{shown(video)}: {made['frames']} frames, {made['valid']} valid: {shown(made['csv'])}, {shown(made['figure'])}"
-        for video, made in result["written"].items()
-    ]
+    lines = []
+    for video, made in result["written"].items():
+        faces = f", {made['face']} with a face" if "face" in made else ""
+        counts = f"{made['frames']} frames{faces}, {made['valid']} valid"
+        lines.append(f"{shown(video)}: {counts}: {shown(made['csv'])}, {shown(made['figure'])}")
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
     for video, reason in result["failed"].items():

@@ -43,8 +43,9 @@ class Run(trained.Run):
         they are named.
 
         Videos are extracted with the run's own settings into a store below the folder `keep`, so that a second call
-        is quick, or into none that lasts. Raises UsageError where the run was trained on features that videos alone
-        cannot give, AffuseError where the weights here are not the run's; a video that fails is in `failed`.
+        is quick, or into none that lasts. What has another frame rate than the run is read at the run's, and predicted
+        on its own frames. Raises UsageError where the run was trained on features that videos alone cannot give,
+        AffuseError where the weights here are not the run's; a video that fails is in `failed`.
         """
         if isinstance(source, FeatureStore) or (isinstance(source, AnyPath) and Path(source, SHARDS).is_dir()):
             return super().predict(source, ids, device)
@@ -60,7 +61,8 @@ class Run(trained.Run):
         """The store of the videos' features below `keep`, the ids of those in it, and {id: why} of the others; how:
         weights_dir, announce and progress of `extract_jobs`."""
         try:
-            settings = resolve(ExtractSettings, self.provenance.settings, {"views": "centre"})
+            made = {key: value for key, value in self.provenance.settings.items() if key != "resample"}
+            settings = resolve(ExtractSettings, made, {"views": "centre"})
         except UsageError as error:
             raise UsageError(
                 f"The run {self.path} was trained on features that `affuse extract` does not make: {error} Use "

@@ -67,11 +67,16 @@ def test_evaluation_prints_what_training_recorded(place):
 
 def test_new_videos_get_a_table_and_a_figure(place, tmp_path):
     new = talking_head(tmp_path / "new" / "one.mp4", seconds=1.0)
+    fast = talking_head(tmp_path / "new" / "fast.mp4", seconds=1.0, fps=20)
     silent = write_media(tmp_path / "new" / "two.mp4", plain_frames(5))
     broken = tmp_path / "new" / "three.mp4"
     broken.write_text("not a video")
     predict = ["predict", "--run", place / "run", "--out", tmp_path / "out"]
-    result = affuse(*predict, new, silent, broken, code=1)
+    result = affuse(*predict, new, fast, silent, broken, code=1)
+    assert "1 video of another frame rate (20 fps) was read at the run's 10" in result.stderr
+    assert "fast: 20 frames, 20 with a face, 20 valid: " in result.stdout
+    times = [float(row["time"]) for row in csv.DictReader((tmp_path / "out" / "fast.csv").open())]
+    assert times == pytest.approx(np.arange(20) / 20, abs=2e-3)
     assert "failed: three: three.mp4 cannot be opened" in result.stderr
     assert "failed: two:" in result.stderr  # neither face nor sound: no number is made up
     assert "no_face" in result.stderr

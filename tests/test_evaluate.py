@@ -114,7 +114,10 @@ def test_predictions_are_written_for_every_video(trained, tmp_path):
         with open(made["csv"]) as file:
             rows = list(csv.DictReader(file))
         expected, present = slowly(run, store[name])
-        assert list(rows[0]) == ["time", "valence", "arousal", "valid"]
+        assert list(rows[0]) == ["time", "valence", "arousal", "face", "sound", "words", "valid"]
+        assert [row["face"] for row in rows] == [str(int(face)) for face in store[name].visual.valid]
+        assert made["face"] == store[name].visual.valid.sum()
+        assert made["words"] == [row["words"] for row in rows].count("1")
         assert len(rows) == made["frames"] == store[name].frames
         assert [row["valid"] == "1" for row in rows] == present.tolist()
         assert made["valid"] == present.sum()

@@ -62,7 +62,9 @@ def test_columns_are_the_mean_over_the_windows_that_cover_a_frame(explained, dat
     table, run = tables[VIDEO], fuse.load_run(path)
     covering, present = slowly(run, data[0][VIDEO])
     assert len(table) > 64  # more than two windows
-    assert set(table) == {"time", "valence", "arousal", "valid", *covering}
+    assert set(table) == {"time", "valence", "arousal", "face", "sound", "words", "valid", *covering}
+    for m, name in (("visual", "face"), ("audio", "sound"), ("text", "words")):
+        assert table[name].tolist() == present[m].astype(int).tolist()
     for name, values in covering.items():
         there = present[name.split("_")[1]]
         expected = np.where(there, [np.mean(v) for v in values], np.nan)

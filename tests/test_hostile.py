@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from affuse.__main__ import main
-from affuse.extract.extractor import VideoExtraction
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 from affuse.extract.run import process
+from affuse.extract.sight import Sight
 from affuse.extract.videos import find_jobs
 from affuse.features.parts import MODALITIES
 from affuse.features.store import FeatureStore
@@ -183,16 +183,16 @@ print(process(Job("mine", "mine.mp4", Path("mine.mp4")), extractor, store).failu
 def test_a_file_that_shrinks_while_it_is_read_is_said_to(tmp_path, monkeypatch):
     mux(tmp_path / "a.mkv", face_frames(6))
     extractor = seeded_extractor(modalities=("visual",))
-    look = VideoExtraction.look
+    look = Sight.look
 
     def then_shrink(video):
         found = look(video)
         mux(tmp_path / "a.mkv", face_frames(2))
         return found
 
-    monkeypatch.setattr(VideoExtraction, "look", then_shrink)
+    monkeypatch.setattr(Sight, "look", then_shrink)
     receipt = process(find_jobs(tmp_path)[0], extractor, FeatureStore(tmp_path / "store", create=True))
-    assert "a.mkv changed while it was read" in receipt.failure
+    assert "a.mkv shrank while it was read" in receipt.failure
 
 
 def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monkeypatch):
@@ -224,15 +224,6 @@ def test_of_two_people_the_one_asked_for_is_followed(tmp_path):
         extractor = seeded_extractor(modalities=("visual",), detection={"face": face})
         (job,) = find_jobs(tmp_path)
         with Lanes(1, threading.Event()) as lanes:
-            person = VideoExtraction(
-                job,
-                job.source(),
-                probe(job.path),
-                extractor.settings,
-                extractor.networks,
-                extractor.provenance,
-                lanes,
-            ).look()
-        assert person.confidence.any()
-        centres[face] = np.nanmean(person.box[:, [0, 2]])
+            _, (track, *_) = Sight(job, extractor.settings, extractor.networks, 0, lanes).look()
+        centres[face] = track.centre
     assert centres["left"] < 160 < centres["right"]

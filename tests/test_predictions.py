@@ -5,11 +5,14 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from matplotlib.figure import Figure
 
 import tiny
+from affuse import __main__ as cli
 from affuse import console, fuse
 from affuse.errors import AffuseError, UsageError
+from affuse.fuse.reports.figures import traces
 from affuse.fuse.reports.tables import score_table
 from affuse.fuse.scoring.evaluate import judge
 from affuse.fuse.scoring.metrics import RESAMPLES, ccc, ccc_of_moments, moments, paired_bootstrap
@@ -64,6 +67,8 @@ def test_the_table_is_what_a_hand_makes_of_the_frames(trained, predictions):
         assert row["frames"] == len(frame)
         assert row["seconds"] == pytest.approx(len(frame) / tiny.FPS)
         assert row["valid"] == pytest.approx(frame["valid"].mean())
+        for name in ("face", "sound", "words"):
+            assert row[name] == frame[name].sum()
         assert row["arousal"] == pytest.approx(frame["arousal"].mean())
         assert row["arousal_sd"] == pytest.approx(frame["arousal"].std(ddof=0))
 
@@ -77,7 +82,48 @@ def test_saved_is_what_fuse_predict_writes(trained, predictions, tmp_path):
     assert len(names) == 12
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert pd.read_csv(tmp_path / "b" / "t0.csv")["valid"].tolist() == predictions["t0"].valid.tolist()
+    written, frame = pd.read_csv(tmp_path / "b" / "t0.csv"), predictions["t0"].frame
+    assert list(written) == list(frame)
+    for name in ("face", "sound", "words", "valid"):
+        assert written[name].tolist() == frame[name].astype(int).tolist()
+    assert streamed["written"]["t0"]["face"] == frame["face"].sum() < streamed["written"]["t0"]["frames"]
+
+
+def test_the_terminal_says_how_many_frames_had_a_face(trained, predictions, tmp_path):
+    run, store, _ = trained
+    for command in ("predict", "explain"):
+        words = ["fuse", command, "--run", run, "--features", store.path, "--out", tmp_path / command]
+        answer = CliRunner().invoke(cli.main, list(map(str, words)))
+        assert answer.exit_code == 0, answer.output
+        for video, made in predictions.items():
+            faces = f"{len(made.time)} frames, {made.present['visual'].sum()} with a face, "
+            assert f"{video}: {faces}{made.valid.sum()} valid: " in answer.stdout
+
+
+def test_a_figure_tells_no_face_from_no_features(predictions):
+    time, seen = np.arange(40) / 10, np.ones(40, bool)
+    face, valid = np.where(time < 1, False, seen), np.where(time > 3, False, seen)
+    figure = traces(
+        "clip", ["valence", "arousal"], time, np.zeros((40, 2)), valid, np.zeros((40, 2)), face & valid
+    )
+    (legend,) = figure.legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert sorted(said) == ["annotated", "no face", "no features", "predicted arousal", "predicted valence"]
+    assert not any(axis.get_legend() for axis in figure.axes)
+    for axis in figure.axes:
+        shades = {band.get_label(): band.get_facecolor()[0][0] for band in axis.collections}
+        assert shades["no features"] < shades["no face"] < 1
+        left, right = (band.get_paths()[0].get_extents() for band in axis.collections)
+        assert left.x1 < 1.1 < 2.9 < right.x0
+    assert "no face" not in str(
+        [
+            text.get_text()
+            for text in traces("clip", ["valence"], time, np.zeros((40, 1)), seen, None, seen)
+            .legends[0]
+            .get_texts()
+        ]
+    )
+    assert isinstance(predictions["t0"].plot(), Figure)
 
 
 def test_a_video_with_nothing_fails_and_says_why(trained, tmp_path):

@@ -38,7 +38,7 @@ def pair(request) -> tuple[Path, VideoFeatures]:
     settings = ExtractSettings(backbones=PROFILES["offline"], detection={"every": 1})
     extractor = Extractor(settings, locate_backbones(settings, None, True), torch.device("cpu"))
     path = folder / request.param
-    return path, extractor(Job(path.stem, path.name, path))
+    return path, extractor(Job(path.stem, path.name, path))[0]
 
 
 def pictures(path: Path) -> list[tuple[float, av.VideoFrame]]:

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from affuse.errors import AffuseError
 from affuse.features import FeatureStore, VideoFeatures, align
+from affuse.features.resampling import resampled
+from affuse.features.timeline import frame_rate, moments, on_clock, rows_at
 from affuse.files import as_path, write_text
+from affuse.fuse.data.clock import Frames
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.data.track import Track, lay
 
@@ -36,12 +39,13 @@ def as_store(features: Features) -> FeatureStore:
 
 @dataclass
 class Corpus:
-    """Videos with their features, and labels where there are any; F is the number of all their frames.
+    """Videos with their features, and labels where there are any; F is the number of all frames that a model reads.
 
     start (V+1,): video i's frames are start[i] … start[i+1]. time (F,) float64, seconds.
     features {modality: (F, width) float16}, present {modality: (F,) bool}; views {name: (F, width) float16}, what
     windows may see instead of features["visual"]; truth (F, targets) float32; annotated (F,) bool: every target has a
     label. timed {video id: labels with a clock of their own, which they are scored at}. left_out {video id: why}.
+    resampled {video id: its own frames}, of the videos whose frames here are those of another clock.
     """
 
     videos: list[str]
@@ -55,6 +59,7 @@ class Corpus:
     timed: dict[str, Track] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     views: dict[str, Tensor] = field(default_factory=dict)
+    resampled: dict[str, Frames] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -63,6 +68,28 @@ class Corpus:
     def frames(self, video: int) -> slice:
         """Where the frames of video number `video` lie."""
         return slice(int(self.start[video]), int(self.start[video + 1]))
+
+    def own(self, video: int) -> Frames:
+        """The own frames of video number `video`."""
+        if (before := self.resampled.get(self.videos[video])) is not None:
+            return before
+        where = self.frames(video)
+        present = {m: there[where].cpu().numpy() for m, there in self.present.items()}
+        return Frames(self.time[where], present, *(x[where].cpu().numpy() for x in (self.truth, self.annotated)))
+
+    def on_own(self, video: int, values: np.ndarray) -> np.ndarray:
+        """Values (F, columns) of all frames, those of one video on its own frames (T, columns): on the lines between
+        the moments of another clock."""
+        where = self.frames(video)
+        if self.videos[video] not in self.resampled:
+            return values[where]
+        time = self.own(video).time
+        return np.stack([np.interp(time, self.time[where], column) for column in values[where].T], axis=1)
+
+    @property
+    def other_rates(self) -> list[float]:
+        """Frames per second of each of the videos that are here on another clock."""
+        return [frame_rate(own.time) for own in self.resampled.values()]
 
     def any_present(self) -> Tensor:
         """(F,) bool: at least one modality has features at that frame."""
@@ -94,6 +121,7 @@ class Corpus:
             truth=self.truth[keep],
             annotated=self.annotated[keep],
             left_out=self.left_out | left_out,
+            resampled={name: own.only(own.annotated) for name, own in self.resampled.items()},
             **tensors,
         )
 
@@ -106,31 +134,42 @@ def load_corpus(
     tracks: dict[str, Track] | None = None,
     device: str | torch.device = "cpu",
     views: bool = False,
+    fps: float | None = None,
 ) -> Corpus:
     """Read videos from the store, align every modality to their frames, and lay their tracks on them.
 
     views: read all views of the faces, where the visual modality is wanted and the store has more than the centre.
+    fps: frames per second; videos of another rate are laid on that clock (`resampled`). None: all on their own frames.
 
     A video with none of the modalities is left out, and said so in `left_out`. Raises AffuseError where
     labels do not fit their videos, naming the files, and where no video is left.
     """
+
+    def labels(name: str, *clocks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        rows = len(clocks[0])
+        unlabelled = np.zeros((rows, len(targets)), np.float32), np.zeros(rows, bool)
+        return unlabelled if tracks is None else lay(tracks[name], targets, *clocks)
+
     laid: dict[str, tuple[np.ndarray, ...]] = {}  # of each video: time, truth, annotated
     rows = {m: [] for m in modalities}  # of each video: embedding, present
-    further, left_out, misfits = [], {}, []
+    further, left_out, misfits, before = [], {}, [], {}
     for name in dict.fromkeys(videos):
         video, time = store.read(name, modalities, views), store.frame_times(name)
+        frames = None
+        if fps and not on_clock(time, fps):
+            frames, present = time, {m: rows_at(video, m, time)[1] for m in modalities}
+            video, time = resampled(video, time, fps), moments(time, fps)
         aligned = align(video, time, modalities, store.widths)
         if not any(valid.any() for _, valid in aligned.values()):
             left_out[name] = "; ".join(f"no {m}: {_why(video, m)}" for m in modalities)
             continue
-        truth, annotated = np.zeros((len(time), len(targets)), np.float32), np.zeros(len(time), bool)
-        if tracks is not None:
-            try:
-                truth, annotated = lay(tracks[name], targets, time)
-            except AffuseError as error:
-                misfits.append(str(error))
-                continue
-        laid[name] = time, truth, annotated
+        try:
+            laid[name] = time, *labels(name, time, frames)
+            if frames is not None:
+                before[name] = Frames(frames, present, *labels(name, frames))
+        except AffuseError as error:
+            misfits.append(str(error))
+            continue
         for m, parts in aligned.items():
             rows[m].append([torch.from_numpy(part).to(device) for part in parts])
         if views and "visual" in modalities:
@@ -165,6 +204,7 @@ def load_corpus(
         {name: tracks[name] for name in laid if tracks[name].time is not None} if tracks else {},
         left_out,
         seen,
+        before,
     )
 
 

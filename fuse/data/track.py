@@ -7,7 +7,7 @@ twice a second and labels of 100 Hz a hundred times, whatever the frame rate.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +51,23 @@ class Track:
         return values, self.valid & ~np.isnan(values).any(axis=1)
 
 
-def lay(track: Track, targets: Iterable[str], time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lay(
+    track: Track, targets: Iterable[str], time: np.ndarray, frames: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """A track on frames at `time` (T,), seconds: values (T, targets) float32 with 0 where not valid, valid (T,) bool.
+
+    frames (N,), seconds: the video's own frames, where `time` is another clock.
 
     Raises AffuseError for labels that go on after the video, and for a target that the file does not have.
     """
     if track.time is None:
-        return on_frames(track, targets, len(time))
+        if frames is None:
+            return on_frames(track, targets, len(time))
+        _check_rows(track, len(frames))
+        rows = min(len(track.values), len(frames))
+        track = replace(track, values=track.values[:rows], valid=track.valid[:rows], time=frames[:rows])
     values, usable = track.pick(targets)
-    _check_length(track, time)
+    _check_length(track, time if frames is None else frames)
     if track.end is None:
         laid, valid = resample(track.time, values, usable, time)
     else:  # each moment gets the row whose span start ≤ t < end it lies in
@@ -75,14 +83,9 @@ def on_frames(track: Track, targets: Iterable[str], frames: int) -> tuple[np.nda
     One row more or fewer than frames is tolerated: the extra row is dropped, the frame without a row is not
     valid. Raises AffuseError for any other difference, and for a target that the file does not have.
     """
-    rows = len(track.values)
-    if abs(rows - frames) > TOLERATED_ROWS:
-        raise AffuseError(
-            f"Label file {track.path} has {rows} rows, its video has {frames} frames. They may differ by "
-            f"{TOLERATED_ROWS} at most; check that the file belongs to this video and has its frame rate."
-        )
+    _check_rows(track, frames)
     picked, usable = track.pick(targets)
-    frame = np.arange(frames)
+    frame, rows = np.arange(frames), len(picked)
     row = frame.clip(max=rows - 1)
     valid = usable[row] & (frame < rows)
     return np.where(valid[:, None], picked[row], np.float32(0)), valid
@@ -149,6 +152,15 @@ def mean_between(
 def _spacing(time: np.ndarray) -> float:
     """Median seconds between rows; a single row stands for one second."""
     return float(np.median(np.diff(time))) if len(time) > 1 else 1.0
+
+
+def _check_rows(track: Track, frames: int) -> None:
+    rows = len(track.values)
+    if abs(rows - frames) > TOLERATED_ROWS:
+        raise AffuseError(
+            f"Label file {track.path} has {rows} rows, its video has {frames} frames. They may differ by "
+            f"{TOLERATED_ROWS} at most; check that the file belongs to this video and has its frame rate."
+        )
 
 
 def _check_length(track: Track, time: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from affuse.errors import UsageError
 from affuse.features import FeatureStore
 from affuse.files import as_path, file_name, make_folder
+from affuse.fuse.data.clock import choose_rate
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.labels import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
@@ -95,6 +96,8 @@ def crossval(
     """Train and score every fold in `out`; finished folds are not made again, an unfinished one is gone on with. A fold
     whose features or labels have changed is trained anew, and a warning says what has.
 
+    All folds read features at one rate, which the setting fps gives for their videos together.
+
     on_epoch hears (fold, row of metrics), on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
     all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
     "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that name a split.
@@ -110,6 +113,8 @@ def crossval(
     make_folder(out)
     held = sorted((video, fold.name) for fold in folds for video in fold.validation)
     write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
+    videos = (video for fold in folds for video in fold.validation if video in store)
+    settings = settings.model_copy(update={"fps": choose_rate(store, videos, settings.fps) or "own"})
     runs: list[Run] = []
     for fold in folds:
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
@@ -126,7 +131,7 @@ def crossval(
     result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
     if score_test:
         targets = runs[0].model.targets
-        corpus = labelled_corpus(store, labels, "test", settings, targets, runs[0].device)
+        corpus = labelled_corpus(store, labels, "test", settings, targets, runs[0].device, runs[0].fps)
         result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble)), targets)
     write_json(out / "results.json", result)
     return result

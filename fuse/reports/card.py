@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def model_card(settings: dict, provenance: Provenance, best: dict, result: dict, facts: dict) -> str:
     """The run in Markdown: what it predicts, from what, how well, and where it should not be trusted.
 
-    best {"epoch"}; result as `score` gives it; facts: parameters, and of the training videos, frames, views, left_out,
-    unlabelled.
+    best {"epoch"}; result as `score` gives it; facts: parameters, fps, and of the training videos, frames, views,
+    left_out, unlabelled.
     """
     targets, views = list(result["ccc"]), facts["views"]
     untrained = (
@@ -32,6 +32,12 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
         f"\nEach training window saw one of {1 + len(views)} views of its faces (centre, {', '.join(views)}), "
         "drawn anew\nin every epoch; validation saw the centre."
     )
+    clock = (
+        f"at {facts['fps']:g} frames per second.\n"
+        "A video of another rate is read at this one, and predicted on its own frames."
+        if facts["fps"]
+        else "on every video's own frames:\nat another rate than in training, its seconds are other seconds."
+    )
     return _CARD.format(
         settings=settings,
         targets=" and ".join(targets[:-1]),
@@ -43,6 +49,7 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
         result=result,
         scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
         **{**facts, "views": seen if views else ""},
+        clock=clock,
         hash=provenance.settings_hash,
         backbones=markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
     )
@@ -70,7 +77,7 @@ and were left out; {unlabelled} videos of the store had no label.{views}
 ## Features
 
 Extraction settings `{hash}`.
-The model takes features of exactly this kind.
+The model takes features of exactly this kind, and reads them {clock}
 
 {backbones}
 

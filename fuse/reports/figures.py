@@ -46,18 +46,20 @@ def traces(
     values: np.ndarray,
     valid: np.ndarray,
     truth: np.ndarray | None = None,
+    face: np.ndarray | None = None,
 ) -> Figure:
     """Predicted values (T, targets) over time (T,), and the truth (T, targets) where it is known (NaN elsewhere).
 
-    Frames without any modality are shaded.
+    Frames that are not valid, without any modality, are shaded, and more lightly those without a face; both (T,) bool.
     """
-    figure, axes = new_figure(len(targets), 1.2 + 2.2 * len(targets))
+    figure, axes = new_figure(len(targets), 1.4 + 2.2 * len(targets))
     for i, (axis, target) in enumerate(zip(axes, targets, strict=True)):
         if truth is not None:
             axis.plot(time, truth[:, i], color="0.45", label="annotated")
-        axis.plot(time, values[:, i], color=colour(target, i), label="predicted")
-        _ground(axis, time, valid, f"{target} (−1 to 1)")
-        axis.legend(loc="upper right", ncols=3, fontsize="small")
+        axis.plot(time, values[:, i], color=colour(target, i), label=f"predicted {target}")
+        _ground(axis, time, valid, f"{target} (−1 to 1)", face)
+    drawn = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=len(drawn), fontsize="small")
     axes[0].set_title(video)
     axes[-1].set_xlabel("time (s)")
     return figure
@@ -79,11 +81,13 @@ def new_figure(rows: int, height: float):
     return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
 
 
-def _ground(axis, time: np.ndarray, present: np.ndarray, label: str) -> None:
-    """The scale of valence and arousal, its zero, and a shade where there are no features."""
+def _ground(axis, time: np.ndarray, valid: np.ndarray, label: str, face: np.ndarray | None) -> None:
+    """The scale of valence and arousal, its zero, and shades where there are no features, or but no face."""
     axis.axhline(0, color="0.8", linewidth=0.8, zorder=1.5)
-    if not present.all():
-        axis.fill_between(time, -1, 1, where=~present, color="0.9", step="mid", label="no features")
+    faceless = np.zeros(len(time), bool) if face is None else valid & ~face
+    for shaded, shade, what in ((faceless, "0.94", "no face"), (~valid, "0.84", "no features")):
+        if shaded.any():
+            axis.fill_between(time, -1, 1, where=shaded, color=shade, step="mid", label=what)
     axis.set(ylabel=label, ylim=(-1.05, 1.05))
 
 
@@ -109,7 +113,8 @@ def explanation(title: str, table: pd.DataFrame, targets: Sequence[str]) -> Figu
     time, first, rest = table["time"], axes[0], iter(axes[1:])
     for i, target in enumerate(targets):
         first.plot(time, table[target], color=colour(target, i), label=target)
-    _ground(first, time, table["valid"] != 0, "prediction\n(−1 to 1)")
+    face = table["face"] != 0 if "face" in table else None
+    _ground(first, time, table["valid"] != 0, "prediction\n(−1 to 1)", face)
     first.set_title(title)
     for m, axis in zip(updated, rest, strict=False):
         for i, name in enumerate(column for column in table if column.startswith(f"update_{m}_")):

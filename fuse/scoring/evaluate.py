@@ -98,14 +98,13 @@ def score(corpus: Corpus, prediction: np.ndarray) -> dict:
 def pairs(corpus: Corpus, prediction: np.ndarray) -> Pairs:
     """Truth and prediction, each (n, targets) float64, of every video on its own annotated rows: its frames, or the
     rows of labels that have a clock of their own. Videos without such a row are not there."""
-    truth, annotated = corpus.truth.cpu().numpy(), corpus.annotated.cpu().numpy()
     found = {}
     for video, name in enumerate(corpus.videos):
-        where = corpus.frames(video)
+        own, predicted = corpus.own(video), corpus.on_own(video, prediction)
         if name in corpus.timed:
-            x, y = on_rows(corpus.timed[name], corpus.targets, corpus.time[where], prediction[where])
+            x, y = on_rows(corpus.timed[name], corpus.targets, own.time, predicted)
         else:
-            x, y = (side[where][annotated[where]].astype(np.float64) for side in (truth, prediction))
+            x, y = (side[own.annotated].astype(np.float64) for side in (own.truth, predicted))
         if len(x):
             found[name] = x, y
     return found

@@ -9,32 +9,33 @@ import torch
 
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
-from affuse.fuse.scoring.predict import onto_frames
+from affuse.fuse.scoring.predict import bridge, by_video, onto_frames
 
 
 def explained(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> pd.DataFrame:
-    """One row per frame of the windows' one video: time (seconds), the targets and valid as in its prediction, then
-    for every modality m
+    """One row per frame of the windows' one video, its own: time (seconds), the targets, what was there and valid as in
+    its prediction, 0 or 1; then for every modality m
 
       update_<m>_<i>          ‖X^i − X^{i−1}‖, what pass i of the attention changed
       gate_<m>_<candidate>    the gate's weight of X^i, or for HGRJCA of the inner gate G_i; they sum to 1
       gate_<m>_G<i>_X<j>      HGRJCA: the weight of X^j in its inner gate G_i
 
-    each the mean over the windows that cover the frame, and NaN where the video has no m at that frame.
+    each the mean over the windows that cover the frame (on the line between the moments of another clock), and NaN
+    where the video has no m at that frame.
     """
     corpus = windows.corpus
     with torch.autocast(corpus.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         parts = [_flat(model.explain(b.inputs, mask=b.mask)) for b in windows.ordered(batch)]
     joined = {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
-    prediction = onto_frames(windows, joined.pop("output"))
-    table = {"time": corpus.time}
-    table |= {target: prediction[:, i] for i, target in enumerate(corpus.targets)}
-    table["valid"] = corpus.any_present().cpu().numpy().astype(int)
+    (made,) = by_video(corpus, onto_frames(windows, joined.pop("output"))).values()
+    columns = {}
     for name, values in joined.items():
+        modality = name.split("_")[1]
         (frames,) = windows.to_frames(values[..., None].cpu().numpy())
-        present = corpus.present[name.split("_")[1]].cpu().numpy()
-        table[name] = np.where(present, frames[:, 0], np.nan)
-    return pd.DataFrame(table)
+        if (seen := corpus.present[modality].cpu().numpy()).any():
+            bridge(corpus.time, frames, seen)
+        columns[name] = np.where(made.present[modality], corpus.on_own(0, frames)[:, 0], np.nan)
+    return pd.concat([made.numbers, pd.DataFrame(columns)], axis=1)
 
 
 def _flat(explanation: dict) -> dict[str, torch.Tensor]:

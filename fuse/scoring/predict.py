@@ -48,10 +48,14 @@ def onto_frames(windows: Windows, predictions: torch.Tensor) -> np.ndarray:
     frames = windows.to_frames(predictions.cpu().numpy())
     for video, values in enumerate(frames):
         where = corpus.frames(video)
-        seen, time = present[where], corpus.time[where]
-        for column in values.T:
-            column[~seen] = np.interp(time[~seen], time[seen], column[seen])
+        bridge(corpus.time[where], values, present[where])
     return np.concatenate(frames).clip(-1, 1)
+
+
+def bridge(time: np.ndarray, values: np.ndarray, seen: np.ndarray) -> None:
+    """Put the line between the nearest rows that are `seen` (T,) in the place of the others, in values (T, columns)."""
+    for column in values.T:
+        column[~seen] = np.interp(time[~seen], time[seen], column[seen])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,27 +83,40 @@ class Prediction:
         columns = {"time": self.time, **dict(zip(self.targets, self.values.T, strict=True))}
         return pd.DataFrame({**columns, **{SEEN_AS[m]: at for m, at in self.present.items()}, "valid": self.valid})
 
+    @property
+    def numbers(self) -> pd.DataFrame:
+        """`frame` as files have it, with 0 and 1 for what was there or was not."""
+        return self.frame.astype(dict.fromkeys([*map(SEEN_AS.get, self.present), "valid"], int))
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """In how many frames there is a face, sound, words, of the modalities that the model takes."""
+        return {SEEN_AS[m]: int(there.sum()) for m, there in self.present.items()}
+
     def facts(self) -> dict[str, float]:
-        """seconds, frames, valid (the share of frames), and of every target the mean and `<target>_sd`, its spread."""
+        """seconds and frames; face, sound, words: the frames with them, of the modalities that the model takes; valid
+        (the share of frames), and of every target the mean and `<target>_sd`, its spread."""
         seconds = float(self.time[-1] + np.median(np.diff(self.time))) if len(self.time) > 1 else 0.0
-        facts = {"seconds": seconds, "frames": len(self.time), "valid": float(self.valid.mean())}
+        facts = {"seconds": seconds, "frames": len(self.time), **self.seen, "valid": float(self.valid.mean())}
         for target, values in zip(self.targets, self.values.T, strict=True):
             facts |= {target: float(values.mean()), f"{target}_sd": float(values.std())}
         return facts
 
     def plot(self, truth: np.ndarray | None = None) -> Figure:
         """Each target over time, and the truth (T, targets) where it is known (NaN elsewhere)."""
-        return traces(self.id, self.targets, self.time, self.values, self.valid, truth)
+        return traces(self.id, self.targets, self.time, self.values, self.valid, truth, self.present.get("visual"))
 
     def write_csv(self, path: Path) -> None:
-        """One row per frame: time in seconds, each target, and valid, 1 where some modality was present."""
+        """One row per frame, `frame` in numbers: time in seconds, each target, face, sound and words of the modalities
+        that the model takes, and valid, 1 where any of them was there."""
         make_folder(path.parent)
-        write_csv(path, self.frame[["time", *self.targets, "valid"]].astype({"valid": int}), "%.6f")
+        write_csv(path, self.numbers, "%.6f")
 
     def save(self, folder: Path | str, figures: bool = True) -> dict:
         """Write `<folder>/<video>.csv` and, with `figures`, a figure beside it.
 
-        Gives {"csv", "figure", "frames", "valid"}: the files, the number of frames and of those with a modality.
+        Gives {"csv", "figure", "frames", "face", "sound", "words", "valid"}: the files, the number of frames, and of
+        those with each modality that the model takes and with any.
         """
         name = file_name(self.id)
         table, figure = (as_path("a folder to save in", folder) / f"{name}{suffix}" for suffix in (".csv", ".png"))
@@ -110,6 +127,7 @@ class Prediction:
             "csv": str(table),
             "figure": str(figure) if figures else None,
             "frames": len(self.time),
+            **self.seen,
             "valid": int(self.valid.sum()),
         }
 
@@ -137,15 +155,15 @@ class Predictions(dict[str, Prediction]):
         raise KeyError(f"no prediction of {video!r}{why}")
 
     def table(self) -> pd.DataFrame:
-        """One row per video: seconds, frames, valid (the share of frames with any modality), and of every target the
-        mean and the spread."""
+        """One row per video, as `Prediction.facts` has it: seconds, frames, and of those with a face, sound and words;
+        valid (the share of frames with any of them), and of every target the mean and the spread."""
         rows = {video: prediction.facts() for video, prediction in self.items()}
         return pd.DataFrame.from_dict(rows, "index").rename_axis("video")
 
     def save(self, folder: Path | str, figures: bool = True) -> dict:
         """Write a CSV and, with `figures`, a figure of every video, as `affuse fuse predict` does.
 
-        Gives {"written": {id: {"csv", "figure", "frames", "valid"}}, "failed": {id: why}}.
+        Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}}.
         """
         written = {video: prediction.save(folder, figures) for video, prediction in self.items()}
         return {"written": written, "failed": self.failed}
@@ -165,10 +183,9 @@ def _html(shown: object, table: str) -> str:
 
 
 def by_video(corpus: Corpus, prediction: np.ndarray) -> dict[str, Prediction]:
-    """A prediction (F, targets) for all frames of a corpus, video by video."""
+    """A prediction (F, targets) for all frames of a corpus, video by video, each on its own frames."""
     made = {}
     for video, name in enumerate(corpus.videos):
-        where = corpus.frames(video)
-        present = {m: there[where].cpu().numpy() for m, there in corpus.present.items()}
-        made[name] = Prediction(name, corpus.time[where], tuple(corpus.targets), prediction[where], present)
+        own, values = corpus.own(video), corpus.on_own(video, prediction)
+        made[name] = Prediction(name, own.time, tuple(corpus.targets), values, own.present)
     return made

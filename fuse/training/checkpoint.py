@@ -2,7 +2,8 @@
 
 config.yaml        the resolved settings; `--config` takes it as it is
 data.json          digests of the features and labels of each video
-model.safetensors  best weights and normalisation; with them model options, settings, provenance of the features
+model.safetensors  best weights and normalisation; with them model options, settings, frame rate, provenance of the
+                   features
 metrics.csv        one row per epoch                events/   the same for TensorBoard
 predictions/       one CSV per validation video     figures/  learning curve and predictions
 card.md            the model card                   checkpoint.safetensors  while the run is unfinished
@@ -144,6 +145,7 @@ class RunFolder:
         settings: TrainSettings,
         provenance: Provenance,
         best: dict,
+        fps: float | None,
     ) -> None:
         """The weights with everything that is needed to use them."""
         facts = {
@@ -153,6 +155,7 @@ class RunFolder:
             "settings": settings.model_dump(),
             "provenance": provenance.as_dict(),
             "best": best,
+            "fps": fps,
         }
         tensors = prefixed(model=model.state_dict(), mean=normalisation.mean, std=normalisation.std)
         write_tensors(self.model, tensors, facts)

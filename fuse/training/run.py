@@ -18,6 +18,7 @@ from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
 from affuse.files import as_path, file_name, make_folder
+from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import partition_files, read_track
 from affuse.fuse.data.windows import Normalisation, Windows
@@ -27,19 +28,22 @@ from affuse.fuse.reports.tables import write_csv
 from affuse.fuse.scoring.evaluate import fit, judge, pairs
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
-from affuse.fuse.scoring.predict import Prediction, Predictions, by_video, predict_frames
+from affuse.fuse.scoring.predict import SEEN_AS, Prediction, Predictions, by_video, predict_frames
 from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
 from affuse.fuse.training.memory import SHORT, check_prediction, measured
 from affuse.fuse.training.settings import TrainSettings
 
 log = logging.getLogger("affuse")
 
+NO_DIFFERENCE = ("settings.views:", "settings.resample:", "settings.rates.", "settings.time_column:")  # in kind
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A trained model with all it needs on new features. best: its epoch and validation CCC."""
+    """A trained model with all it needs on new features. best: its epoch and validation CCC. fps: frames per second at
+    which it reads features, None where it reads every video on its own frames."""
 
     path: Path
     model: FusionModel
@@ -47,10 +51,12 @@ class Run:
     settings: TrainSettings
     provenance: Provenance
     best: dict
+    fps: float | None
 
     def predict(self, features: Features, ids: Iterable[str] | None = None, device: str = "auto") -> Predictions:
         """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
-        averaged where windows overlap. Features may be float16.
+        averaged where windows overlap. Features may be float16. A video of another frame rate than the run's is read at
+        the run's, and predicted on its own frames; a warning says of how many that was so.
 
         One video's features are in memory at a time; one without any of the run's modalities is in `failed`. Raises
         AffuseError for features made otherwise than the run's, UsageError for an id that the store does not have.
@@ -73,8 +79,9 @@ class Run:
 
         partition is train, validation, test, or "all" for a folder without a split. smooth, delay: "none", "fit" (on
         the train partition), or seconds. rate: rows per second of label files that do not say, where it is not the
-        run's. Raises AffuseError for features made otherwise than the run's, labels that do not fit, or videos that
-        are missing.
+        run's. Videos of other frame rates are scored on their own rows, too.
+
+        Raises AffuseError for features made otherwise than the run's, labels that do not fit, or missing videos.
         """
         fitted = "fit" in (smooth, delay)
         if fitted and partition == "all":
@@ -84,6 +91,7 @@ class Run:
             )
         corpus, prediction = scored = self.predict_partition(features, labels, partition, device, rate)
         basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
+        self.say_otherwise(corpus.other_rates)
         adjustment = fit(*basis, smooth, delay)
         return {
             "run": str(self.path),
@@ -114,7 +122,7 @@ class Run:
         here, store = self.on(device), as_store(features)
         self.check_features(store)
         settings = resolve(TrainSettings, self.settings.model_dump(), {} if rate is None else {"label_rate": rate})
-        corpus = labelled_corpus(store, labels, partition, settings, here.model.targets, here.device)
+        corpus = labelled_corpus(store, labels, partition, settings, here.model.targets, here.device, self.fps)
         return corpus, here.frames_of(corpus)
 
     # ---- one corpus, one video
@@ -161,15 +169,23 @@ class Run:
         ids = [ids] if isinstance(ids, str) else list(store.ids if ids is None else ids)
         if unknown := [video for video in ids if video not in store]:
             raise UsageError(f"Video {unknown[0]!r} is not in the store {store.path}{nearest(unknown[0], store.ids)}")
-        here, made, failed = self.on(device), {}, {}
+        here, made, failed, rates = self.on(device), {}, {}, []
+        options = {"device": here.device, "fps": self.fps}
         for video in ids:
             try:
-                corpus = load_corpus(store, [video], self.settings.modalities, self.model.targets, device=here.device)
+                corpus = load_corpus(store, [video], self.settings.modalities, self.model.targets, **options)
             except AffuseError as error:
                 failed[video] = str(error)
                 continue
             made[video] = make(here, corpus)
+            rates += corpus.other_rates
+        self.say_otherwise(rates)
         return made, failed
+
+    def say_otherwise(self, rates: list[float]) -> None:
+        """Warn, once for all of them, of videos of these rates, which are not the run's."""
+        if sentence := read_otherwise(rates, self.fps):
+            log.warning(sentence)
 
     def check_features(self, store: FeatureStore) -> None:
         """Raise AffuseError, saying how they differ, unless the store's features are of the kind trained on."""
@@ -185,15 +201,17 @@ class Run:
     def differences(self, provenance: Provenance) -> str:
         """How features made so would differ from those trained on; empty where they would not.
 
-        Views that only training draws from do not count: all else sees the centre, which they leave as it is.
+        Views that only training draws from do not count: all else sees the centre, which they leave as it is. Nor does
+        the clock: features are read on the run's.
         """
         lines = how_they_differ(self.provenance, provenance)
-        return "; ".join(line for line in lines if not line.startswith("settings.views:"))
+        return "; ".join(line for line in lines if not line.startswith(NO_DIFFERENCE))
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{target} {value:.3f}" for target, value in self.best["ccc"].items())
         model = f"{self.model.options.name} of {', '.join(self.model.modalities)}"
-        return f"<Run {str(self.path)!r}: {model}; best epoch {self.best['epoch']}, validation CCC {scores}>"
+        clock = f"at {self.fps:g} frames per second" if self.fps else "on any video's own frames"
+        return f"<Run {str(self.path)!r}: {model}, {clock}; best epoch {self.best['epoch']}, validation CCC {scores}>"
 
 
 def load_run(path: Path | str) -> Run:
@@ -217,7 +235,7 @@ def load_run(path: Path | str) -> Run:
         best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
     load_weights(model, weights, str(folder.model))
     normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
-    return Run(folder.path, model.eval(), normalisation, settings, provenance, best)
+    return Run(folder.path, model.eval(), normalisation, settings, provenance, best, facts.get("fps"))
 
 
 def as_run(run: Run | Path | str) -> Run:
@@ -232,13 +250,15 @@ def labelled_corpus(
     settings: TrainSettings,
     targets: Iterable[str],
     device: torch.device,
+    fps: float | None,
     views: bool = False,
 ) -> Corpus:
-    """The videos of one partition with their labels, and with `views` all views of their faces, on the device."""
+    """The videos of one partition with their labels, and with `views` all views of their faces, on the device; fps as
+    `load_corpus` has it."""
     files = partition_files(labels, partition, settings.validation, settings.resplit)
     videos = match(store, files, settings.allow_missing)
     tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
-    corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views)
+    corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views, fps)
     return corpus.closed() if settings.gaps == "close" else corpus
 
 
@@ -280,7 +300,8 @@ def explain(
         make_folder(folder)
         write_csv(csv, table, "%.6f")
         save_figure(explanation(video, table, corpus.targets), figure)
-        return {"csv": str(csv), "figure": str(figure), "frames": len(table), "valid": int(table["valid"].sum())}
+        seen = {name: int(table[name].sum()) for name in (*SEEN_AS.values(), "valid") if name in table}
+        return {"csv": str(csv), "figure": str(figure), "frames": len(table), **seen}
 
     written, failed = as_run(run).each_video(store, ids, device, save)
     return {"written": written, "failed": failed}

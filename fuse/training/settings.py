@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from affuse.config import merge, nearest, parse_assignments, read_yaml, resolve
 from affuse.errors import UsageError
 from affuse.features.parts import MODALITIES
+from affuse.features.resampling import FASTEST
 from affuse.fuse.models.registry import located
 from affuse.fuse.models.spec import ModelSettings
 
@@ -38,6 +39,9 @@ PRESETS: dict[str, dict] = {
 }
 
 
+RULES = ("common", "equal", "own")  # for the frame rate
+
+
 class TrainSettings(ModelSettings):
     """One run's settings, the model's among them. Lengths are frames, rates are per step, patience is epochs."""
 
@@ -48,6 +52,9 @@ class TrainSettings(ModelSettings):
 
     hop: int = Field(200, ge=1)
     gaps: Literal["mask", "close"] = "mask"  # frames without a label: kept and masked, or taken out before cutting
+    # Frames per second at which the model reads features. common: the rate of most training videos; equal: that of all,
+    # which must be one; own: every video on its own frames. Rates within 1 % of each other are one.
+    fps: float | Literal["common", "equal", "own"] = "common"
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -92,6 +99,15 @@ class TrainSettings(ModelSettings):
         if not names or len(set(names)) != len(names):
             raise ValueError("name at least one modality, and each once")
         return names
+
+    @field_validator("fps", mode="before")
+    @classmethod
+    def _rate_or_rule(cls, fps: float | str) -> float | str:
+        if fps in RULES:
+            return fps
+        if not isinstance(fps, int | float) or not 0 < fps <= FASTEST:
+            raise ValueError(f"expected {', '.join(RULES)}, or frames per second, up to {FASTEST:g}")
+        return float(fps)
 
     @field_validator("hop")
     @classmethod

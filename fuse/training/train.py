@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from affuse.device import pick_device
 from affuse.errors import AffuseError
 from affuse.files import as_path, file_name, write_text
+from affuse.fuse.data.clock import choose_rate, read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
-from affuse.fuse.data.labels import find_labels
+from affuse.fuse.data.labels import find_labels, partition_files
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.reports.card import model_card
@@ -83,11 +85,11 @@ def train(
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
-        training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
+        fps, training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
         folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning("the features come from untrained backbones: %s", ", ".join(store.provenance.untrained))
-        run = _Training(folder, settings, model, training, validation, store)
+        run = _Training(folder, settings, model, training, validation, store, fps)
         resumed_at = run.resume()
         run.learn(on_epoch or (lambda row: None))
         run.finish(unlabelled)
@@ -101,26 +103,30 @@ def train(
     }
 
 
-def _load(store, labels, settings, targets, device) -> tuple[Corpus, Corpus, int]:
-    """Training and validation data, and how many videos of the store have no label."""
+def _load(store, labels, settings, targets, device) -> tuple[float | None, Corpus, Corpus, int]:
+    """The model's frame rate, training and validation data, and how many videos of the store have no label."""
+    files = partition_files(labels, "train", settings.validation, settings.resplit)
+    fps = choose_rate(store, filter(store.__contains__, files), settings.fps)
     training, validation = (
-        labelled_corpus(store, labels, partition, settings, targets, device, views)
+        labelled_corpus(store, labels, partition, settings, targets, device, fps, views)
         for partition, views in (("train", settings.views), ("validation", False))
     )
+    if otherwise := read_otherwise(training.other_rates + validation.other_rates, fps):
+        log.warning(otherwise)
     for name, why in {**training.left_out, **validation.left_out}.items():
         log.warning("video %s is left out: %s", name, why)
     for partition, corpus in (("training", training), ("validation", validation)):
         if not (corpus.annotated & corpus.any_present()).any():
             raise AffuseError(f"No frame of the {partition} videos has both a label and features. Check {labels}.")
     labelled = find_labels(labels, settings.validation, settings.resplit).values()
-    return training, validation, len(set(store.ids).difference(*labelled))
+    return fps, training, validation, len(set(store.ids).difference(*labelled))
 
 
 class _Training:
     """One run: its data, model and optimiser, and the progress that a checkpoint keeps."""
 
-    def __init__(self, folder, settings, model: FusionModel, training: Corpus, validation: Corpus, store):
-        self.folder, self.settings, self.model, self.store = folder, settings, model, store
+    def __init__(self, folder, settings, model: FusionModel, training: Corpus, validation: Corpus, store, fps):
+        self.folder, self.settings, self.model, self.store, self.fps = folder, settings, model, store, fps
         self.normalisation = Normalisation.fit(training)
         self.training, self.validation = (
             Windows(corpus, settings.window, settings.hop, self.normalisation) for corpus in (training, validation)
@@ -228,11 +234,12 @@ class _Training:
         for video, (name, made) in enumerate(by_video(corpus, prediction).items()):
             made.write_csv(folder.path / "predictions" / f"{file_name(name)}.csv")
             if video < FIGURES:
-                where = corpus.frames(video)
-                truth = corpus.truth[where].masked_fill(~corpus.annotated[where, None], torch.nan)
-                save_figure(made.plot(truth.cpu().numpy()), figures / f"{file_name(name)}.png")
+                own = corpus.own(video)
+                truth = np.where(own.annotated[:, None], own.truth, np.nan)
+                save_figure(made.plot(truth), figures / f"{file_name(name)}.png")
         training, result = self.training.corpus, score(corpus, prediction)
         facts = {
+            "fps": self.fps,
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "videos": len(training.videos),
             "frames": int(training.annotated.sum()),
@@ -242,7 +249,7 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        folder.write_model(self.model, self.normalisation, settings, provenance, progress.best)
+        folder.write_model(self.model, self.normalisation, settings, provenance, progress.best, self.fps)
         folder.checkpoint.unlink(missing_ok=True)
 
 
