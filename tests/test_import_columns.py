@@ -148,7 +148,7 @@ def test_a_common_cause_is_told_once_and_leaves_no_store(bring, tmp_path):
     bring({})
     assert list((tmp_path / "store").iterdir()) == []
     assert bring({}, "--rate", "25").exit_code == 0
-    assert bring({}).exit_code == 0  # nothing has changed, and what is there stays
+    assert bring({}).exit_code == 1  # and what is there stays
     assert len(FeatureStore(tmp_path / "store")) == 12
 
 

@@ -52,7 +52,7 @@ def test_a_finished_run_has_everything_and_nothing_else(trained):
     figure = np.asarray(Image.open(run / "figures" / "set%2Fv0.png").convert("RGB"))
     assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 50
     table = np.genfromtxt(run / "predictions" / "set%2Fv0.csv", delimiter=",", names=True)
-    assert table.dtype.names == ("time", "valence", "arousal", "valid")
+    assert table.dtype.names == ("time", "valence", "arousal", "face", "sound", "words", "valid")
     np.testing.assert_allclose(table["time"], store["set/v0"].visual.time, atol=1e-6)
 
 
