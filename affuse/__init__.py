@@ -15,12 +15,11 @@ frame
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from affuse.errors import AffuseError, UsageError
 from affuse.names import homes_of, lazily
 from affuse.version import VERSION
 
+TYPE_CHECKING = False  # as in typing, which would be slow to import
 OFFERED = {  # the imports below say the same to editors and type checkers
     "extract.extraction": ("extract_videos",),
     "features.parts": ("MODALITIES",),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False  # as in typing, which would be slow to import
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def homes_of(package: str, offered: Mapping[str, Iterable[str]]) -> dict[str, str]:
