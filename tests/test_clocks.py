@@ -14,6 +14,7 @@ from media import face_frames, plain_frames, tone, write_media
 
 BLOCK = 1024  # samples of a packet
 DAYS = 360_000_000  # ms
+TEN_MINUTES = 600_000  # ms
 MOMENTS = 1e-4  # s
 
 
@@ -83,9 +84,24 @@ def test_pictures_after_a_disturbance_have_their_own_times(tmp_path, ticks, expe
     np.testing.assert_allclose(picture_times(tmp_path / "a.mkv", ticks), expected, atol=MOMENTS)
 
 
+def test_disturbed_pictures_are_on_their_clock_at_the_end_of_ten_minutes(tmp_path):
+    """Every five seconds a frame comes twice, one is stamped early, or one far astray."""
+    ticks = np.arange(0, TEN_MINUTES, 100)
+    odd = {0: 0, 50: -700, 100: DAYS, 150: -100}
+    given = [
+        tick
+        for i, true in enumerate(ticks)
+        for tick in ([true, true + odd[i % 200]] if i % 200 in odd else [true])
+    ]
+    times = picture_times(tmp_path / "a.mkv", given)
+    steady = np.flatnonzero(np.isin(given, ticks[5::10]) & (np.diff(given, prepend=-100) == 100))
+    assert given[steady[-1]] > TEN_MINUTES - 1000
+    np.testing.assert_allclose(times[steady], np.array(given)[steady] / 1000, atol=MOMENTS)
+
+
 @pytest.mark.parametrize("every", [62, 66, 64], ids=["overlapping", "apart", "even"])
 def test_sound_stays_on_its_clock_however_long_it_lasts(tmp_path, every):
-    ticks = np.arange(100) * every
+    ticks = np.arange(TEN_MINUTES // every) * every
     samples, expected = clicks(ticks)
     sound = read_audio(blocks_of_sound(tmp_path / "a.mkv", ticks, samples))
     np.testing.assert_allclose(np.flatnonzero(sound > 0.5) / SAMPLE_RATE, expected, atol=6e-3)
