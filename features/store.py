@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -276,15 +276,23 @@ class FeatureStore:
 
     def replace(self, video_id: str, records: list[VideoFeatures], provenance: Provenance) -> None:
         """Put all the records of one video in the store, its own or those of its people, and take out what else there
-        is of the same file. The first one is written last: where it is, the others are. Raises as `write` does."""
-        for record in reversed(records):
+        is of it. The first one is written last: where it is, the others are, and no more. Raises as `write` does."""
+        first, *others = records
+        for record in others:
             self.write(record, provenance)
         made = {record.id for record in records}
-        for old in set(self.of(video_id)) - made:
-            with suppress(DamagedError):
-                if self.header(old).source.name == records[0].source.name:
-                    self.shard(old).unlink(missing_ok=True)
-                    self._scanned = None
+        for old in reversed(self.of(video_id)):  # so that those left by a kill are still numbered without a gap
+            if old not in made:
+                self._take_out(old, video_id)
+        self.write(first, provenance)
+
+    def _take_out(self, old: str, video_id: str) -> None:
+        """Remove a record of the video, unless it is that of another one which is called like a person."""
+        with suppress(DamagedError, UsageError):  # it is of a newer format, or gone meanwhile
+            name = PurePosixPath(self.header(old).source.name).with_suffix("")
+            if old == video_id or name.as_posix() != old:
+                self.shard(old).unlink(missing_ok=True)
+                self._scanned = None
 
     def sweep(self) -> int:
         """Remove what killed processes left half-written; how many files that was."""

@@ -1,6 +1,9 @@
 """`--face all` from the command line: a record of every person, kept, made anew and predicted on like any other."""
 
 import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,13 @@ from affuse.__main__ import main
 from affuse.errors import UsageError
 from affuse.extract.videos import everyone, find_jobs
 from affuse.features.layout import shard_name
+from affuse.features.record import Source
 from affuse.features.store import FeatureStore
+from builders import provenance, random_video
 from cast import LEFT, RIGHT, Part, film, scene
 from processes import OWN_SOUND, ROOT
+
+SOURCE = Source("two.mp4", 1000, "ab" * 32, 17)
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +124,58 @@ def test_labels_and_predictions_are_of_each_person(videos, tmp_path):
     )
     assert list(out) == ["two#1", "two#2"]
     assert out["two#1"].time.tolist() == out["two#2"].time.tolist()
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_killed_at_any_step_a_video_with_fewer_people_leaves_none_of_the_old(tmp_path, monkeypatch, steps):
+    """Of five people three are left, under other settings; whoever is killed midway does it again."""
+    old, new = provenance(settings={"detection": {"every": 1}}), provenance(settings={"detection": {"every": 4}})
+
+    def people(count: int) -> list:
+        return [random_video(f"two#{n}", source=SOURCE, people=count) for n in range(1, count + 1)]
+
+    store = FeatureStore(tmp_path, create=True)
+    store.replace("two", people(5), old)
+    left = iter(range(steps))
+
+    def step(function):
+        def act(*given, **options):
+            if next(left, None) is None:
+                raise Killed
+            return function(*given, **options)
+
+        return act
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(FeatureStore, "write", step(FeatureStore.write))
+        patch.setattr(Path, "unlink", step(Path.unlink))
+        store.replace("two", people(3), new)
+    if store.why_remake("two#1", new.settings_hash, SOURCE.size, SOURCE.mtime_ns, lambda: SOURCE.sha256):
+        store.replace("two", people(3), new)
+    assert FeatureStore(tmp_path).ids == ["two#1", "two#2", "two#3"]
+    assert FeatureStore(tmp_path).provenance == new
+
+
+def test_people_of_a_file_go_with_it_when_its_suffix_changes(tmp_path):
+    store = FeatureStore(tmp_path, create=True)
+    store.replace("two", [random_video(f"two#{n}", source=SOURCE, people=2) for n in (1, 2)], provenance())
+    store.replace("two", [random_video("two#1", source=replace(SOURCE, name="two.mkv"))], provenance())
+    assert store.ids == ["two#1"]
+
+
+def test_a_record_that_another_run_takes_out_meanwhile_is_no_error(tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path, create=True)
+    store.write(random_video("two", source=SOURCE), provenance())
+
+    def found(self, video_id, of=FeatureStore.of):
+        there = of(self, video_id)
+        (tmp_path / "shards" / shard_name("two")).unlink()
+        return there
+
+    monkeypatch.setattr(FeatureStore, "of", found)
+    store.replace("two", [random_video("two#1", source=SOURCE)], provenance())
+    assert store.ids == ["two#1"]
