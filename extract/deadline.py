@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late  # the built-in one from Python 3.11 on
-from threading import Thread
+from threading import TIMEOUT_MAX, Thread
 from typing import TypeVar
 
 from affuse.errors import AffuseError
@@ -36,7 +36,7 @@ def within(seconds: float, work: Callable[[], A]) -> A:
 
     Thread(target=run, name="video", daemon=True).start()
     try:
-        return done.result(seconds)
+        return done.result(min(seconds, TIMEOUT_MAX))
     except Late:
         if done.done():
             raise

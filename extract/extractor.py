@@ -155,7 +155,7 @@ class VideoExtraction:
             return TextFeatures.absent(width, *self._why_silent())
         else:
             with self.lanes.timed("speech"):
-                words = self.networks.transcriber(samples)
+                words = self.networks.transcriber(samples, self.lanes.go_on)
         if not words:
             return TextFeatures.absent(width, Status.NO_SPEECH, "no speech was recognised")
         with self.lanes.timed("text"):

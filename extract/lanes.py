@@ -61,7 +61,7 @@ class Gathered(Generic[A, B]):
 class Lanes:
     """A pool of `threads` lanes, as a context; leaving it by an error drops what has not begun.
 
-    seconds: per stage, summed over lanes. Once `halted` is set, or the context left, reading on raises CancelledError.
+    seconds: per stage, summed over lanes. Once `halted` is set, or the context left, going on raises CancelledError.
     """
 
     def __init__(self, threads: int, halted: Event):
@@ -90,12 +90,16 @@ class Lanes:
             with self._lock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
+    def go_on(self) -> None:
+        """Raise CancelledError where nobody wants the rest any more."""
+        if self.left or self.halted.is_set():
+            raise CancelledError
+
     def reading(self, stage: str, items: Iterable[A]) -> Iterator[A]:
         """Pass `items` on, counting the time taken to make each."""
         items = iter(items)
         while True:
-            if self.left or self.halted.is_set():
-                raise CancelledError
+            self.go_on()
             with self.timed(stage):
                 item = next(items, self)
             if item is self:

@@ -8,7 +8,7 @@ one language.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -139,12 +139,14 @@ class Transcriber:
         self._turn = Lock()  # decoding hangs hooks into the network: one sound at a time
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray) -> list[Word]:
-        """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
+    def __call__(self, samples: np.ndarray, go_on: Callable[[], None] = lambda: None) -> list[Word]:
+        """Sound (samples,) at 16 kHz → words in order; none where there is no speech. `go_on` may raise before each part
+        of it."""
         windows = [] if self.language else windows_of(samples)
         language = self._listen(samples, windows)[0] if windows else self.language
         words = []
         for begin, end in pieces(samples, PIECE, PIECE_CUT):
+            go_on()
             piece = samples[begin:end]
             if sounding(piece):
                 words += spoken_words(self.transcribe(piece, language)["segments"], piece, begin / SAMPLE_RATE)
@@ -217,11 +219,13 @@ class ChunkedTranscriber(Transcriber):
         self.hear = Gathered(self.decode, self.batch) if together else self.decode
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray) -> list[Word]:
-        """Sound (samples,) at 16 kHz → words in order; none where there is no speech."""
+    def __call__(self, samples: np.ndarray, go_on: Callable[[], None] = lambda: None) -> list[Word]:
+        """Sound (samples,) at 16 kHz → words in order; none where there is no speech. `go_on` may raise before each part
+        of it."""
         spans, words = windows_of(samples), []
         language, encoded = self._listen(samples, spans) if spans and not self.language else (self.language, {})
         for first in range(0, len(spans), self.batch):
+            go_on()
             batch = range(first, min(first + self.batch, len(spans)))
             windows = [self._window(samples[spans[i]], language, encoded.get(i)) for i in batch]
             for i, segment in zip(batch, self.hear(windows), strict=True):

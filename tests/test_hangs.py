@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from affuse.errors import UsageError
+from affuse.extract import speech
 from affuse.extract.deadline import OverdueError, within
 from affuse.extract.extraction import Compute
 from affuse.extract.faces import Detection, FaceDetector
@@ -19,6 +20,8 @@ from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
 from media import face_frames, talking_head
 from processes import ROOT, arguments
+
+SILENT = {"words": [], "no_speech_prob": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0}
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", "1")])
@@ -66,8 +69,39 @@ def test_what_was_given_up_reads_no_further():
     assert ended.wait(60)
 
 
-def test_what_is_in_time_is_given_or_raised():
-    assert within(60, lambda: 7) == 7
+@pytest.mark.parametrize("chunked", [False, True])
+def test_words_are_looked_for_no_further_in_a_video_that_was_given_up(tmp_path, monkeypatch, chunked):
+    path, begun, ended = talking_head(tmp_path / "a.mp4", seconds=4), threading.Event(), threading.Event()
+    monkeypatch.setattr(speech, "PIECE", 1)
+    monkeypatch.setattr(speech, "PIECE_CUT", 1)
+    monkeypatch.setattr(speech, "WINDOW", 1)
+    monkeypatch.setattr(speech, "WINDOW_CUT", 1)
+    transcription = "chunked" if chunked else "sequential"
+    extractor = seeded_extractor(threads=2, modalities=("text",), transcription=transcription)
+    transcriber, heard = extractor.networks.transcriber, []
+    if chunked:
+        transcriber.batch = 1
+
+    def hear(*given):
+        heard.append(given)
+        begun.set()
+        ended.wait(60)
+        return [SILENT] if chunked else {"segments": []}
+
+    monkeypatch.setattr(transcriber, "hear" if chunked else "transcribe", hear)
+    extractor.time_limit = 0.2
+    (record,) = extractor(find_jobs(path)[0])
+    assert "was given up" in record.failure
+    assert begun.is_set()
+    ended.set()
+    for lane in [thread for thread in threading.enumerate() if thread.name.startswith("lane")]:
+        lane.join(60)
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("seconds", [1e30, float("inf")])
+def test_what_is_in_time_is_given_or_raised(seconds):
+    assert within(seconds, lambda: 7) == 7
     with pytest.raises(TimeoutError, match="its own"):
         within(60, lambda: (_ for _ in ()).throw(TimeoutError("its own")))
 
