@@ -10,7 +10,7 @@ same time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,10 +53,6 @@ class Track:
     def span(self) -> slice:
         """From its first to its last frame."""
         return slice(self.frame[0], self.frame[-1] + 1)
-
-    def beside(self, other: Track) -> bool:
-        """Whether they are there at the same time."""
-        return self.span.start < other.span.stop and other.span.start < self.span.stop
 
 
 @dataclass
@@ -220,15 +216,19 @@ class Layer:
 
 @dataclass
 class _Person:
-    """Tracks of one person; total, of the unit vectors that stand for them; spread, that of the first."""
+    """Tracks of one person, and where they are, (frames,) bool; total, of the unit vectors that stand for them; spread,
+    that of the first."""
 
     tracks: list[Track]
+    there: np.ndarray
     total: np.ndarray
     spread: float
 
 
-def group(faces: dict[Track, np.ndarray], starting: Sequence[Track], likeness: float) -> list[list[Track]]:
-    """The tracks of each person, the most prominent person first, from samples of each track's faces (n, D).
+def group(
+    tracks: Iterable[Track], faces: Callable[[Track], np.ndarray], starting: Iterable[Track], likeness: float
+) -> list[list[Track]]:
+    """The tracks of each person, the most prominent person first, by what `faces` gives of each: embeddings (n, D).
 
     The most prominent track starts the first person. Each further one, by prominence, joins the person whom it is most
     like of those who are not there beside it, or starts one, if it is among `starting`. Alike are two whose mean
@@ -236,17 +236,24 @@ def group(faces: dict[Track, np.ndarray], starting: Sequence[Track], likeness: f
     their own mean: embeddings of expressions differ within a person too.
     """
     people: list[_Person] = []
-    for track in sorted(faces, key=lambda t: -t.prominence):
-        centre = _unit(faces[track].mean(axis=0))
-        spread = float(np.quantile(faces[track] @ centre, OWN_SHARE))
-        others = [person for person in people if not any(track.beside(own) for own in person.tracks)]
+    rest, may_start = sorted(tracks, key=lambda t: -t.prominence), set(starting)
+    frames = max((track.span.stop for track in rest), default=0)
+    for track in rest:
+        own = faces(track)
+        centre = _unit(own.mean(axis=0))
+        spread = float(np.quantile(own @ centre, OWN_SHARE))
+        others = [person for person in people if not person.there[track.span].any()]
         margins = [_unit(p.total) @ centre - min(likeness, p.spread, spread) for p in others]
         if margins and max(margins) >= 0:
             joined = others[int(np.argmax(margins))]
             joined.tracks.append(track)
             joined.total += centre
-        elif track in starting:
-            people.append(_Person([track], centre.copy(), spread))
+        elif track in may_start:
+            joined = _Person([track], np.zeros(frames, bool), centre.copy(), spread)
+            people.append(joined)
+        else:
+            continue
+        joined.there[track.span] = True
     people.sort(key=lambda person: -sum(track.prominence for track in person.tracks))
     return [person.tracks for person in people]
 

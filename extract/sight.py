@@ -67,7 +67,7 @@ class Sight:
         while wanted := stacked([t for t in tracks if t not in hung], people[0] if people else (), most):
             for chosen, layer in zip(wanted, self.embed(wanted, len(time)), strict=True):
                 hung |= dict.fromkeys(chosen, layer)
-            people = group({track: layer.sample(track) for track, layer in hung.items()}, starting, detection.likeness)
+            people = group(hung, lambda track: hung[track].sample(track), starting, detection.likeness)
         return [self._gathered(person, hung) for person in people[:most]]
 
     def _gathered(self, person: list[Track], hung: dict[Track, Layer]) -> Layer:
