@@ -15,6 +15,7 @@ import numpy as np
 
 from affuse.errors import AffuseError
 from affuse.features.columns import Columns, header_of, is_number, rows_of
+from affuse.features.timeline import LONGEST
 
 SUFFIXES = (".npy", ".npz", ".csv")
 BLOCK = 4096  # rows converted at once: pandas takes its time per column and block
@@ -193,12 +194,13 @@ def _check_times(table: Table) -> None:
         )
     for name in given:
         values = table.columns[name]
-        wrong = ~np.isfinite(values)
+        wrong, endless = ~np.isfinite(values), np.abs(values) > LONGEST
         if name != "end":
             wrong[1:] |= ~(np.diff(values) > (0 if name == "time" else -np.inf))
-        for row in np.flatnonzero(wrong):
+        for row in np.flatnonzero(wrong | endless):
             where = f"line {row + 2}" if table.path.suffix == ".csv" else f"row {row}"
-            raise AffuseError(
-                f"Feature file {table.path}, {where}: {name} is {values[row]:g}; times are numbers of seconds that "
-                "rise from row to row."
-            )
+            why = "times are numbers of seconds that rise from row to row."
+            if not wrong[row]:
+                hours = LONGEST // 3600
+                why = f"rows go on for {hours} hours at most. Give seconds from the video's beginning."
+            raise AffuseError(f"Feature file {table.path}, {where}: {name} is {values[row]:g}; {why}")

@@ -14,6 +14,7 @@ from affuse.features.parts import MODALITIES, Parts, TextFeatures, checked_modal
 LONE_ROW = 0.5  # seconds around a single row in which it stands for the video
 SLACK = 1e-6  # seconds; times that differ by rounding still meet
 ALIKE = 0.01  # share by which two frame rates may differ and still be one, as 29.97 and 30 are
+LONGEST = 24 * 3600  # seconds; a clock that goes on for longer is in other units, or begins elsewhere
 BLOCK = 2**8  # moments whose rows are averaged at once
 
 

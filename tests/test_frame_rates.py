@@ -169,7 +169,7 @@ def test_one_rate_can_be_asked_for(mixed, tmp_path):
             settings(fps=wrong)
 
 
-def test_labels_of_their_own_clock_and_closed_gaps(tmp_path):
+def test_labels_of_their_own_clock_and_closed_gaps(tmp_path, caplog):
     train, validation = {"a": even(10), "b": even(10), "c": even(30)}, {"v": even(30), "w": uneven()}
     store, labels = make_data(tmp_path / "timed", train, validation, timed=True)
     result = fuse.train(store, labels, tmp_path / "timed-run", settings())
@@ -181,7 +181,11 @@ def test_labels_of_their_own_clock_and_closed_gaps(tmp_path):
     rows = path.read_text().splitlines()
     rows[100:200] = ["-5,-5"] * 100
     path.write_text("\n".join(rows) + "\n")
-    result = fuse.train(store, labels, tmp_path / "gaps-run", settings(gaps="close"))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "affuse"):
+        result = fuse.train(store, labels, tmp_path / "gaps-run", settings(gaps="close"))
+    rates = "18.28, 30"  # of whole videos, not of what is left of them
+    assert caplog.messages == [f"3 videos of other frame rates ({rates} fps) were read at the run's 10"]
     scored = fuse.evaluate(tmp_path / "gaps-run", store, labels, permutations=0)
     assert scored["ccc"] == pytest.approx(result["best"]["ccc"], abs=1e-6)
     assert scored["per_video"]["v"]["frames"] == 30 * SECONDS - 100

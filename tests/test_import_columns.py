@@ -185,3 +185,13 @@ def test_an_array_that_is_a_label_by_name_is_no_feature(tmp_path):
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:200])
     with pytest.raises(AffuseError, match=r"b\.npz cannot be read"):
         read_table(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("rate", [[], ["--resample", "5"]])
+@pytest.mark.parametrize("times", [("0", "1e308"), ("1732700000.00", "1732700000.04"), ("0", "86400040")])
+def test_a_clock_in_milliseconds_or_since_1970_is_refused(bring, times, rate):
+    rows = "".join(f"{time},1\n" for time in times)
+    result = bring({"visual/a.csv": f"time,f\n{rows}"}, *rate)
+    assert result.exit_code == 1
+    assert f"line {2 if times[0] != '0' else 3}: time is {float(times[times[0] == '0']):g}" in result.output
+    assert "rows go on for 24 hours at most. Give seconds from the video's beginning." in result.output

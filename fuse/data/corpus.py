@@ -45,7 +45,8 @@ class Corpus:
     features {modality: (F, width) float16}, present {modality: (F,) bool}; views {name: (F, width) float16}, what
     windows may see instead of features["visual"]; truth (F, targets) float32; annotated (F,) bool: every target has a
     label. timed {video id: labels with a clock of their own, which they are scored at}. left_out {video id: why}.
-    resampled {video id: its own frames}, of the videos whose frames here are those of another clock.
+    resampled {video id: its own frames}, of the videos whose frames here are those of another clock; other_rates, the
+    frames per second of each of these.
     """
 
     videos: list[str]
@@ -60,6 +61,7 @@ class Corpus:
     left_out: dict[str, str] = field(default_factory=dict)
     views: dict[str, Tensor] = field(default_factory=dict)
     resampled: dict[str, Frames] = field(default_factory=dict)
+    other_rates: list[float] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -85,11 +87,6 @@ class Corpus:
             return values[where]
         time = self.own(video).time
         return np.stack([np.interp(time, self.time[where], column) for column in values[where].T], axis=1)
-
-    @property
-    def other_rates(self) -> list[float]:
-        """Frames per second of each of the videos that are here on another clock."""
-        return [frame_rate(own.time) for own in self.resampled.values()]
 
     def any_present(self) -> Tensor:
         """(F,) bool: at least one modality has features at that frame."""
@@ -205,6 +202,7 @@ def load_corpus(
         left_out,
         seen,
         before,
+        [frame_rate(own.time) for own in before.values()],
     )
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
 from affuse.features.columns import is_number
+from affuse.features.timeline import LONGEST
 from affuse.files import as_path
 from affuse.fuse.data.track import SLACK, Track
 
 PARTITIONS = {name: (name, f"{name.title()}_Set") for name in ("train", "validation", "test")}  # ours, ABAW's
 NOT_ANNOTATED = -5.0  # ABAW's mark for a frame that nobody rated
 ABAW = ("valence", "arousal")
-LONGEST = 24 * 3600  # seconds
 TIME = ("time", "start", "end")  # columns that are no targets; seconds
 
 
