@@ -64,9 +64,9 @@ class Sight:
         most = None if detection.face == "all" else 1
         hung: dict[Track, Layer] = {}
         people: list[list[Track]] = []
-        while wanted := stacked([t for t in tracks if t not in hung], people[0] if people else (), most):
+        while starting and (wanted := stacked([t for t in tracks if t not in hung], people[0] if people else (), most)):
             for chosen, layer in zip(wanted, self.embed(wanted, len(time)), strict=True):
-                hung |= dict.fromkeys(chosen, layer)
+                hung.update(dict.fromkeys(chosen, layer))
             people = group(hung, lambda track: hung[track].sample(track), starting, detection.likeness)
         return [self._gathered(person, hung) for person in people[:most]]
 

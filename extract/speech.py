@@ -140,8 +140,8 @@ class Transcriber:
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray, go_on: Callable[[], None] = lambda: None) -> list[Word]:
-        """Sound (samples,) at 16 kHz → words in order; none where there is no speech. `go_on` may raise before each part
-        of it."""
+        """Sound (samples,) at 16 kHz → words in order; none where there is no speech. Before each part of it
+        `go_on` may raise."""
         windows = [] if self.language else windows_of(samples)
         language = self._listen(samples, windows)[0] if windows else self.language
         words = []
@@ -220,8 +220,8 @@ class ChunkedTranscriber(Transcriber):
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray, go_on: Callable[[], None] = lambda: None) -> list[Word]:
-        """Sound (samples,) at 16 kHz → words in order; none where there is no speech. `go_on` may raise before each part
-        of it."""
+        """Sound (samples,) at 16 kHz → words in order; none where there is no speech. Before each part of it
+        `go_on` may raise."""
         spans, words = windows_of(samples), []
         language, encoded = self._listen(samples, spans) if spans and not self.language else (self.language, {})
         for first in range(0, len(spans), self.batch):

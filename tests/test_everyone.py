@@ -133,7 +133,10 @@ class Killed(Exception):
 @pytest.mark.parametrize("steps", range(12))
 def test_killed_at_any_step_a_video_with_fewer_people_leaves_none_of_the_old(tmp_path, monkeypatch, steps):
     """Of five people three are left, under other settings; whoever is killed midway does it again."""
-    old, new = provenance(settings={"detection": {"every": 1}}), provenance(settings={"detection": {"every": 4}})
+    old, new = (
+        provenance(settings={"detection": {"every": 1}}),
+        provenance(settings={"detection": {"every": 4}}),
+    )
 
     def people(count: int) -> list:
         return [random_video(f"two#{n}", source=SOURCE, people=count) for n in range(1, count + 1)]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from affuse.extract.faces import GRID, NOBODY, Detected
 from affuse.extract.people import Layer, Track, group, largest, lasting, link, stacked
-from affuse.extract.videos import everyone, find_jobs
+from affuse.extract.sight import Sight
+from affuse.extract.videos import Job, everyone, find_jobs
 from affuse.features.parts import Status
 from builders_extract import seeded_extractor
 from cast import LEFT, RIGHT, Part, film, scene
@@ -182,6 +183,12 @@ def test_a_layer_forgets_all_but_one_persons_tracks():
     np.testing.assert_array_equal(layer.embedded, np.arange(10) < 4)
     for rows in (*layer.rows.values(), np.nan_to_num(layer.box), layer.confidence[:, None]):
         np.testing.assert_array_equal(rows.any(axis=1)[4:], False)
+
+
+def test_where_nobody_is_followed_for_long_no_face_is_embedded(tmp_path):
+    job, settings = Job("a", "a.mp4", tmp_path / "a.mp4"), seeded_extractor(detection={"least": 100}).settings
+    brief = [track(first, first + 9) for first in range(0, 100, 20)]
+    assert Sight(job, settings, None, 3, None).people(np.arange(100) / 25, brief) == []
 
 
 # ---- films
