@@ -114,7 +114,7 @@ def test_an_import_at_another_rate(tmp_path):
         command = ["features", "import", tmp_path / store, "--from", tmp_path / "mine", *options]
         answer = CliRunner().invoke(cli.main, list(map(str, command)))
         assert answer.exit_code == 0, answer.output
-        return answer.stdout.split(":")[0]
+        return answer.stdout.split(".")[0]
 
     assert (
         bring("whole", "--rate", 30)
