@@ -57,6 +57,7 @@ class TrainSettings(ModelSettings):
     fps: float | Literal["common", "equal", "own"] = "common"
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
+    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse"] = "ccc"  # see `affuse.fuse.training.losses`
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     batch: int = Field(12, ge=1)  # windows

@@ -29,7 +29,6 @@ from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.reports.card import model_card
 from affuse.fuse.reports.figures import learning_curve, save_figure
 from affuse.fuse.scoring.evaluate import score
-from affuse.fuse.scoring.metrics import ccc_loss
 from affuse.fuse.scoring.predict import by_video, predict_frames
 from affuse.fuse.training.checkpoint import (
     RunFolder,
@@ -41,6 +40,7 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
+from affuse.fuse.training.losses import LOSSES
 from affuse.fuse.training.memory import check_training
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule
@@ -194,7 +194,7 @@ class _Training:
                 group["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 prediction = self.model(batch.inputs, mask=batch.mask)
-            loss = ccc_loss(prediction, batch.truth, batch.counted)
+            loss = LOSSES[settings.loss](prediction, batch.truth, batch.counted)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
