@@ -18,7 +18,8 @@ import tiny
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import load_corpus
-from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training import train as training
 from affuse.fuse.training.checkpoint import read_tensors
