@@ -30,7 +30,7 @@ S = TypeVar("S", bound=Settings)
 
 def nearest(name: object, known: Iterable) -> str:
     """'; did you mean X? Known: …' for an unknown name, to end an error message with."""
-    known = [str(k) for k in known]
+    known = [str(k) for k in known] or ["none"]
     match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     return (f"; did you mean {match[0]!r}?" if match else ".") + f" Known: {', '.join(known[:LISTED])}{more}."

@@ -7,6 +7,7 @@ runs, and then recorded as failed.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -146,6 +147,7 @@ def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
 def joined(address: str, security: Security | None, announce: Announce) -> Iterator[Client]:
     """A client of the scheduler at `address`. Raises UsageError where none answers."""
     _silence()
+    gc.collect()  # clients that found no scheduler close when they are collected: never while another one begins
     try:
         client = Client(address, timeout=PATIENCE, security=security)
     except (OSError, TimeoutError, ValueError, TypeError, AssertionError) as error:

@@ -114,7 +114,7 @@ def train(
     if settings is not None and options:
         raise UsageError(f"Give settings, or options by name ({', '.join(options)}), not both.")
     store, chosen = as_store(features), as_settings(settings or options)
-    data = fingerprint(store, labels, chosen.validation, chosen.resplit)
+    data = fingerprint(store, labels, chosen.split)
     if not RunFolder(as_path("a folder for the run", out)).holds(chosen, data):
         train_run(store, labels, out, chosen, on_epoch)
     return load_run(out)

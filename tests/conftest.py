@@ -8,6 +8,10 @@ import signal
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("affuse", deadline=None)  # a test never races the machine
+settings.load_profile("affuse")
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too
 torch.set_num_threads(1)  # at the sizes of tests several only wait for each other

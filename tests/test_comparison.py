@@ -24,6 +24,7 @@ from affuse.fuse.commands import parse_seeds
 from affuse.fuse.experiments.trials import make_entries, run_trials
 from affuse.fuse.models.registry import MODELS
 from affuse.fuse.scoring.metrics import ccc, ccc_of_moments, moments, paired_bootstrap
+from affuse.fuse.training.losses import LOSSES
 
 # ---- the bootstrap
 
@@ -311,7 +312,7 @@ def test_videos_that_only_one_model_can_predict_do_not_count_between_them(tmp_pa
 
 
 def test_a_failing_training_names_its_model(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("affuse.fuse.training.train.ccc_loss", lambda p, *_: p.sum() * float("nan"))
+    monkeypatch.setitem(LOSSES, "ccc", lambda p, *_: p.sum() * float("nan"))
     with pytest.raises(AffuseError, match=r"^ca, seed 3: Training diverged"):
         fuse.compare(*data, tmp_path / "out", "ca", [3], tiny.small())
 

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import affuse
 import tiny
 from affuse import __main__ as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
-from affuse.fuse.data.labels import find_labels, partition_files, read_abaw
+from affuse.fuse.data.labels import read_abaw
+from affuse.fuse.data.partitions import Split, find_labels, partition_files
 from affuse.fuse.experiments.crossval import combine
 from affuse.fuse.experiments.folds import Fold, grouped_folds, listed_folds, read_videos
+from affuse.fuse.reports.tables import fold_table
 from affuse.fuse.scoring.metrics import ccc
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -107,7 +110,7 @@ def test_an_empty_partition_does_not_matter(tmp_path, partition):
     (tmp_path / "labels" / partition).mkdir()
     path = table(tmp_path / "t.csv", "video,fold", "a,1", "b,0", "c,1", "d,2")
     assert len(fuse.choose_folds(tmp_path / "labels", path)) == 3
-    split = find_labels(tmp_path / "labels", ["a"], resplit=True)
+    split = find_labels(tmp_path / "labels", Split(["a"], resplit=True))
     assert (list(split["train"]), list(split["validation"])) == (["b", "c", "d"], ["a"])
     with pytest.raises(AffuseError, match=f"partition '{partition}' holds no label files"):
         partition_files(tmp_path / "labels", partition)
@@ -201,7 +204,7 @@ def test_finished_folds_are_not_made_again(done):
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("model.safetensors")}
     with pytest.raises(UsageError, match="other settings"):
         fuse.crossval(store, labels, folder / "out", folds, tiny.small(epochs=3))
-    with pytest.raises(UsageError, match="`validation` names one split"):
+    with pytest.raises(UsageError, match="name one split"):
         fuse.crossval(store, labels, folder / "o", folds, tiny.small(validation=["t0"]))
 
 
@@ -268,3 +271,39 @@ def test_the_command_line(done):
     wrong = CliRunner().invoke(cli.main, [*map(str, args), "--k", "9"])
     assert wrong.exit_code == 2
     assert FeatureStore(store.path).ids
+
+
+def test_epochs_chosen_inside_are_chosen_without_the_fold_that_is_scored(tmp_path):
+    """Of three folds each is scored by a run that it neither trained nor chose; the table says so."""
+    store, labels = tiny.make_data(tmp_path, 4, 2, frames=40)
+    folds = [Fold("a", ("t0", "t1")), Fold("b", ("t2", "t3")), Fold("c", ("set/v0", "set/v1"))]
+    result = fuse.crossval(store, labels, tmp_path / "out", folds, tiny.small(epochs=2, choose="inner"))
+    for fold, following, train in zip(
+        folds, [*folds[1:], folds[0]], [folds[2], folds[0], folds[1]], strict=True
+    ):
+        data = json.loads((tmp_path / "out" / fold.name / "data.json").read_text())
+        assert sorted(data["validation"]) == sorted(following.validation)
+        assert sorted(data["train"]) == sorted(train.validation)
+    assert set(result["per_video"]) == {v for fold in folds for v in fold.validation}
+    assert "chosen on the videos of the next fold" in fold_table(result)
+    assert "flatter" in fold_table(
+        fuse.crossval(store, labels, tmp_path / "plain", folds, tiny.small(epochs=1))
+    )
+    with pytest.raises(UsageError, match="3 folds at least"):
+        fuse.crossval(store, labels, tmp_path / "two", folds[:2], tiny.small(choose="inner"))
+
+
+def test_who_is_held_out_neither_trains_nor_validates(tmp_path):
+    store, labels = tiny.make_data(tmp_path, 4, 2, frames=40)
+    split = find_labels(labels, Split(held_out=["t1", "set/v0"]))
+    assert [sorted(split[name]) for name in ("train", "validation", "held_out")] == [
+        ["t0", "t2", "t3"],
+        ["set/v1"],
+        ["set/v0", "t1"],
+    ]
+    with pytest.raises(UsageError, match=r"Setting held_out: 't9' is no labelled video of .*; did you mean"):
+        find_labels(labels, Split(held_out=["t9"]))
+    run = affuse.train(
+        store, labels, tmp_path / "run", settings=tiny.small(epochs=1, held_out=["t1", "set/v0"])
+    )
+    assert set(run.evaluate(store, labels, "held_out")["per_video"]) == {"t1", "set/v0"}

@@ -9,7 +9,8 @@ import tiny
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import load_corpus
-from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import Split, find_labels
 from affuse.fuse.data.track import Track, lay, on_rows, resample
 from affuse.fuse.scoring.metrics import ccc
 from affuse.fuse.training.settings import train_settings
@@ -235,16 +236,16 @@ def test_labels_are_scored_at_their_own_rate(sparse, tmp_path):
 def test_a_new_split_never_takes_a_test_video(tmp_path):
     for partition, video in (("train", "a"), ("train", "b"), ("validation", "c"), ("test", "d")):
         write(tmp_path / partition / f"{video}.csv", "time,valence", "0,0")
-    split = find_labels(tmp_path, ["a"], resplit=True)
+    split = find_labels(tmp_path, Split(["a"], resplit=True))
     assert {name: list(files) for name, files in split.items()} == {
         "train": ["b", "c"],
         "validation": ["a"],
         "test": ["d"],
     }
     with pytest.raises(UsageError, match="'d' is in the test partition"):
-        find_labels(tmp_path, ["a", "d"], resplit=True)
+        find_labels(tmp_path, Split(["a", "d"], resplit=True))
     with pytest.raises(UsageError, match="'x' has no label file"):
-        find_labels(tmp_path, ["x"], resplit=True)
+        find_labels(tmp_path, Split(["x"], resplit=True))
 
 
 def test_closed_gaps_take_frames_out_and_masked_ones_keep_the_clock(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from affuse.errors import AffuseError, UsageError
-from affuse.fuse.data.labels import find_labels, partition_files, read_abaw
+from affuse.fuse.data.labels import read_abaw
+from affuse.fuse.data.partitions import Split, find_labels, partition_files
 from affuse.fuse.data.track import on_frames
 
 
@@ -101,18 +102,18 @@ def test_a_flat_folder_needs_a_list(tmp_path):
         write(tmp_path / f"{name}.txt", ["0,0"])
     with pytest.raises(UsageError, match="subfolders train/ and validation/"):
         partition_files(tmp_path, "train")
-    assert list(partition_files(tmp_path, "train", ["b"])) == ["a", "c"]
-    assert list(partition_files(tmp_path, "validation", ["b"])) == ["b"]
+    assert list(partition_files(tmp_path, "train", Split(["b"]))) == ["a", "c"]
+    assert list(partition_files(tmp_path, "validation", Split(["b"]))) == ["b"]
     assert list(partition_files(tmp_path, "all")) == ["a", "b", "c"]
     with pytest.raises(UsageError, match="'bb' has no label file"):
-        partition_files(tmp_path, "train", ["bb"])
+        partition_files(tmp_path, "train", Split(["bb"]))
 
 
 def test_contradictory_and_overlapping_splits_are_refused(tmp_path):
     write(tmp_path / "train" / "a.txt", ["0,0"])
     write(tmp_path / "validation" / "b.txt", ["0,0"])
     with pytest.raises(UsageError, match="Keep one of them"):
-        find_labels(tmp_path, ["b"])
+        find_labels(tmp_path, Split(["b"]))
     write(tmp_path / "validation" / "a.txt", ["0,0"])
     with pytest.raises(AffuseError, match="video 'a' is in train and in validation"):
         find_labels(tmp_path)

@@ -18,10 +18,12 @@ import tiny
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import load_corpus
-from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training import train as training
 from affuse.fuse.training.checkpoint import read_tensors
+from affuse.fuse.training.losses import LOSSES
 from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 
@@ -428,7 +430,7 @@ def test_a_video_without_any_of_the_modalities_is_left_out_and_named(tmp_path, c
 
 def test_a_diverging_run_says_so(data, tmp_path, monkeypatch):
     store, labels = data
-    monkeypatch.setattr(training, "ccc_loss", lambda p, *_: p.sum() * torch.nan)
+    monkeypatch.setitem(LOSSES, "ccc", lambda p, *_: p.sum() * torch.nan)
     with pytest.raises(AffuseError, match=r"diverged in epoch 1.*learning_rate"):
         fuse.train(store, labels, tmp_path / "run", tiny.small())
 

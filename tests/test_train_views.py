@@ -12,7 +12,8 @@ from affuse.errors import AffuseError
 from affuse.features import FeatureStore
 from affuse.features.exporting import export_features
 from affuse.fuse.data.corpus import load_corpus
-from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training.checkpoint import read_tensors
 from test_train import read_metrics

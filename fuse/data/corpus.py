@@ -19,7 +19,7 @@ from affuse.features.resampling import resampled
 from affuse.features.timeline import frame_rate, moments, on_clock, rows_at
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import Frames
-from affuse.fuse.data.labels import find_labels
+from affuse.fuse.data.partitions import AS_IT_IS, Split, find_labels
 from affuse.fuse.data.track import Track, lay
 
 log = logging.getLogger("affuse")
@@ -235,12 +235,10 @@ def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = Fa
     return [video for video in labelled if video in store]
 
 
-def fingerprint(
-    store: FeatureStore, labels: Path, validation: Iterable[str] = (), resplit: bool = False
-) -> Fingerprint:
+def fingerprint(store: FeatureStore, labels: Path, wanted: Split = AS_IT_IS) -> Fingerprint:
     """{"train" and "validation": {video: {"features", "labels"}}}, the digest of each; no "features" where the store
     lacks the video. Raises as `find_labels` and `FeatureStore.header` do."""
-    split, kept = find_labels(labels, validation, resplit), set(store.ids)
+    split, kept = find_labels(labels, wanted), set(store.ids)
     return {
         partition: {
             video: {

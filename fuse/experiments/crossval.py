@@ -14,7 +14,7 @@ from affuse.features import FeatureStore
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.clock import choose_rate
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
-from affuse.fuse.data.labels import find_labels
+from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.reports.tables import write_csv, write_json
 from affuse.fuse.scoring.evaluate import judge, pairs, score_pairs
@@ -96,7 +96,9 @@ def crossval(
     """Train and score every fold in `out`; finished folds are not made again, an unfinished one is gone on with. A fold
     whose features or labels have changed is trained anew, and a warning says what has.
 
-    All folds read features at one rate, which the setting fps gives for their videos together.
+    All folds read features at one rate, which the setting fps gives for their videos together. With the setting
+    choose=inner a fold's epoch is chosen on the videos of the next fold, which then do not train, and its own videos
+    are scored only; else on the videos it is scored on, which flatters.
 
     on_epoch hears (fold, row of metrics), on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
     all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
@@ -104,8 +106,10 @@ def crossval(
     """
     settings, store = as_settings(settings), as_store(store)
     out = as_path("a folder for the runs of the folds", out)
-    if settings.validation:
-        raise UsageError("The setting `validation` names one split; cross-validation makes its own. Leave it out.")
+    if settings.validation or settings.held_out:
+        raise UsageError("The settings `validation` and `held_out` name one split; leave it to cross-validation.")
+    if settings.choose == "inner" and len(folds) < 3:
+        raise UsageError("choose=inner takes one fold to score, one to choose, others to train: 3 folds at least.")
     if ensemble not in METHODS:
         raise UsageError(f"Unknown ensemble {ensemble!r}. Known: {', '.join(METHODS)}.")
     if taken := [fold.name for fold in folds if fold.name.lower() in TAKEN]:
@@ -116,9 +120,11 @@ def crossval(
     videos = (video for fold in folds for video in fold.validation if video in store)
     settings = settings.model_copy(update={"fps": choose_rate(store, videos, settings.fps) or "own"})
     runs: list[Run] = []
-    for fold in folds:
+    for fold, following in zip(folds, [*folds[1:], *folds[:1]], strict=True):
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
-        folder, data = RunFolder(out / file_name(fold.name)), fingerprint(store, labels, own.validation, own.resplit)
+        if settings.choose == "inner":
+            own = own.model_copy(update={"validation": list(following.validation), "held_out": list(fold.validation)})
+        folder, data = RunFolder(out / file_name(fold.name)), fingerprint(store, labels, own.split)
         if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
             log.warning("fold %s is trained anew: %s", fold.name, changed)
             folder.discard()
@@ -140,7 +146,8 @@ def crossval(
 def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path) -> dict:
     found, each, left_out = {}, {}, {}
     for run, fold in zip(runs, folds, strict=True):
-        corpus, prediction = run.predict_partition(store, labels, "validation", str(run.device))
+        scored = "held_out" if run.settings.choose == "inner" else "validation"
+        corpus, prediction = run.predict_partition(store, labels, scored, str(run.device))
         own = pairs(corpus, prediction)
         found |= own
         left_out |= corpus.left_out
@@ -151,6 +158,7 @@ def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path
     return {
         "run": str(out),
         "partition": f"out of {len(runs)} folds",
+        "choose": runs[0].settings.choose,
         **judge(found, runs[0].model.targets, PERMUTATIONS),
         "left_out": left_out,
         "folds": each,

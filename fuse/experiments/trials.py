@@ -215,7 +215,7 @@ def run_trials(
         owners.setdefault(entry.identity, entry)
     plan = [(e, seed, RunFolder(out / "runs" / f"{e.folder}-seed{seed}")) for e in owners.values() for seed in seeds]
     shared = entries[0].settings
-    data = fingerprint(store, labels, shared.validation, shared.resplit)
+    data = fingerprint(store, labels, shared.split)
     _check_folder(out, data)
     for entry, seed, folder in plan:
         if not folder.holds(entry.seeded(seed), data):

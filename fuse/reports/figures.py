@@ -27,7 +27,7 @@ def learning_curve(history: list[dict]) -> Figure:
     figure, (loss, agreement) = new_figure(2, 6.0)
     epochs = [row["epoch"] for row in history]
     loss.plot(epochs, [row["loss"] for row in history], color="black")
-    loss.set_ylabel("training loss\n(1 − CCC)")
+    loss.set_ylabel("training loss")
     for i, name in enumerate(key for key in history[0] if key.startswith("ccc_")):
         target = name.removeprefix("ccc_")
         style = {"color": "black", "linewidth": 2} if target == "mean" else {"color": colour(target, i)}
@@ -146,7 +146,7 @@ def learning_curves(histories: dict[tuple[str, int], pd.DataFrame], names: list[
         style["marker"] = "." if len(curve) == 1 else ""
         for axis, column in zip(axes, curve, strict=True):
             axis.plot(curve.index, curve[column], label=name, linewidth=1.4, **style)
-    axes[0].set_ylabel("training loss\n(1 − CCC)")
+    axes[0].set_ylabel("training loss")
     axes[1].set(xlabel="epoch", ylabel="validation CCC,\nmean of the targets")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")

@@ -11,6 +11,10 @@ import pandas as pd
 
 from affuse.files import write_text
 
+CHOSEN = {
+    "scored": "Every fold's epoch was chosen on the videos it is scored on, so the numbers flatter a little.",
+    "inner": "Every fold's epoch was chosen on the videos of the next fold, which did not train it.",
+}
 SCORES = ("ccc", "ccc_per_video", "pearson", "rmse")
 
 
@@ -91,7 +95,7 @@ def fold_table(result: dict) -> str:
         score_table(result),
         "",
         *aligned(head, [*rows, ["mean", "", "", *(f"{mean:.4f}" for mean in means)]]),
-        "Every fold's epoch was chosen on the videos it is scored on, so the numbers flatter a little.",
+        CHOSEN[result["choose"]],
     ]
     if videos := result["ensemble"]["videos"]:
         lines.append(f"{len(videos)} other videos predicted by all folds together ({result['ensemble']['method']}).")

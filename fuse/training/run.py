@@ -20,7 +20,8 @@ from affuse.features.record import Provenance, how_they_differ
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
-from affuse.fuse.data.labels import partition_files, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import partition_files
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model, check_weights, load_weights
 from affuse.fuse.reports.figures import explanation, save_figure
@@ -255,7 +256,7 @@ def labelled_corpus(
 ) -> Corpus:
     """The videos of one partition with their labels, and with `views` all views of their faces, on the device; fps as
     `load_corpus` has it."""
-    files = partition_files(labels, partition, settings.validation, settings.resplit)
+    files = partition_files(labels, partition, settings.split)
     videos = match(store, files, settings.allow_missing)
     tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
     corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views, fps)

@@ -15,6 +15,7 @@ from affuse.config import merge, nearest, parse_assignments, read_yaml, resolve
 from affuse.errors import UsageError
 from affuse.features.parts import MODALITIES
 from affuse.features.resampling import FASTEST
+from affuse.fuse.data.partitions import Split
 from affuse.fuse.models.registry import located
 from affuse.fuse.models.spec import ModelSettings
 
@@ -57,6 +58,7 @@ class TrainSettings(ModelSettings):
     fps: float | Literal["common", "equal", "own"] = "common"
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
+    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse"] = "ccc"  # see `affuse.fuse.training.losses`
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     batch: int = Field(12, ge=1)  # windows
@@ -71,6 +73,8 @@ class TrainSettings(ModelSettings):
     # Video ids, where the label folder has no train/ and validation/ of its own.
     validation: list[str] = Field(default_factory=list)
     resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
+    held_out: list[str] = Field(default_factory=list)  # video ids that neither train nor validate
+    choose: Literal["scored", "inner"] = "scored"  # crossval: by which fold each one's epoch is chosen
     label_rate: float | None = Field(None, gt=0, le=1e6)  # rows per second of label files that do not say
     allow_missing: bool = False  # leave out labelled videos that the store lacks
 
@@ -116,6 +120,10 @@ class TrainSettings(ModelSettings):
         if hop > window:
             raise ValueError(f"a hop longer than the window ({window}) would skip frames")
         return hop
+
+    @property
+    def split(self) -> Split:
+        return Split(self.validation, self.resplit, self.held_out)
 
     def model_options(self, widths: dict[str, int]) -> dict:
         """The arguments of `build_model`. Raises UsageError for a modality that has no width."""

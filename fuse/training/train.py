@@ -23,13 +23,12 @@ from affuse.errors import AffuseError
 from affuse.files import as_path, file_name, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
-from affuse.fuse.data.labels import find_labels, partition_files
+from affuse.fuse.data.partitions import find_labels, partition_files
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.reports.card import model_card
 from affuse.fuse.reports.figures import learning_curve, save_figure
 from affuse.fuse.scoring.evaluate import score
-from affuse.fuse.scoring.metrics import ccc_loss
 from affuse.fuse.scoring.predict import by_video, predict_frames
 from affuse.fuse.training.checkpoint import (
     RunFolder,
@@ -41,6 +40,7 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
+from affuse.fuse.training.losses import LOSSES
 from affuse.fuse.training.memory import check_training
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule
@@ -77,7 +77,7 @@ def train(
     """
     settings, store = as_settings(settings), as_store(store)
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
-    data = fingerprint(store, labels, settings.validation, settings.resplit)
+    data = fingerprint(store, labels, settings.split)
     folder.check(settings, data)
     check_training(settings, store.widths, len(data.get("train", ())), device)
     devices = [device] if device.type == "cuda" else []
@@ -105,7 +105,7 @@ def train(
 
 def _load(store, labels, settings, targets, device) -> tuple[float | None, Corpus, Corpus, int]:
     """The model's frame rate, training and validation data, and how many videos of the store have no label."""
-    files = partition_files(labels, "train", settings.validation, settings.resplit)
+    files = partition_files(labels, "train", settings.split)
     fps = choose_rate(store, filter(store.__contains__, files), settings.fps)
     training, validation = (
         labelled_corpus(store, labels, partition, settings, targets, device, fps, views)
@@ -118,7 +118,7 @@ def _load(store, labels, settings, targets, device) -> tuple[float | None, Corpu
     for partition, corpus in (("training", training), ("validation", validation)):
         if not (corpus.annotated & corpus.any_present()).any():
             raise AffuseError(f"No frame of the {partition} videos has both a label and features. Check {labels}.")
-    labelled = find_labels(labels, settings.validation, settings.resplit).values()
+    labelled = find_labels(labels, settings.split).values()
     return fps, training, validation, len(set(store.ids).difference(*labelled))
 
 
@@ -194,7 +194,7 @@ class _Training:
                 group["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 prediction = self.model(batch.inputs, mask=batch.mask)
-            loss = ccc_loss(prediction, batch.truth, batch.counted)
+            loss = LOSSES[settings.loss](prediction, batch.truth, batch.counted)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()

@@ -24,7 +24,8 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
 from affuse.extract.videos import Job
 from affuse.files import file_name, write_text
-from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.track import TOLERATED_ROWS
 from affuse.fuse.experiments.folds import Fold
 
