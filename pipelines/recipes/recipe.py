@@ -1,0 +1,134 @@
+"""A data set from its folder to a table: check, extract, labels in affuse's own files, its split or folds that keep
+subjects together, training, and the published numbers beside ours.
+
+Everything is kept in one folder and made only once: run again after a stop, or with more models, it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from affuse.config import read_yaml
+from affuse.console import Announce
+from affuse.errors import UsageError
+from affuse.extract.settings import ExtractSettings
+from affuse.features.store import FeatureStore
+from affuse.files import make_folder, publish, write_text
+from affuse.fuse import TrainSettings, choose_folds
+from affuse.fuse.experiments.folds import FOLD, SUBJECT, VIDEO, Fold
+from affuse.fuse.reports.tables import aligned, write_json
+from affuse.pipelines.recipes.dataset import DataSet, Recipe, check, find_data, official_fold
+from affuse.pipelines.recipes.joining import join_all
+from affuse.pipelines.recipes.media import contained
+from affuse.pipelines.recipes.ratings import Ratings, apart, gold_standard, label_file, trust
+from affuse.pipelines.steps import extract_all, refuse_missing, train_all
+
+SPLITS = ("official", "subject")
+FOLDS = 5  # of subjects, where the field has none of its own
+
+
+def run_recipe(
+    recipe: Recipe,
+    root: Path,
+    out: Path,
+    models: Sequence[str],
+    extraction: ExtractSettings,
+    training: TrainSettings,
+    *,
+    gold: str = "published",
+    split: str | None = None,
+    features: Path | None = None,
+    ensemble: str = "mean",
+    allow_missing: bool = False,
+    announce: Announce = lambda text: None,
+    **how: Any,
+) -> dict:
+    """Run a recipe in `out`. gold: see `gold_standard`; split: official, or subject for folds that keep subjects
+    together, and by default official where there is one; features: a store to use instead of extracting, with the data
+    set's names; how: weights_dir, allow_untrained, compute and progress of `extract_jobs`.
+
+    Gives {"check", "models": {model: what crossval gives}, "table"}. Raises UsageError for a folder that is not the
+    data set, AffuseError for videos that are missing (unless `allow_missing`) or files that cannot be read.
+    """
+    data = find_data(recipe, root)
+    report = check(data)
+    write_json(make_folder(out) / "check.json", report)
+    refuse_missing(report, root, allow_missing, features)
+    by = split or SPLITS[not data.split]
+    if by not in SPLITS or (by == "official" and not data.split):
+        raise UsageError(
+            f"{recipe.title} has no split {by!r}. It has: {', '.join(SPLITS if data.split else SPLITS[1:])}."
+        )
+    if features:
+        store = FeatureStore(features)
+    else:
+        store = extract_all(contained(data.jobs(), out / "media"), out / "store", extraction, announce=announce, **how)
+    ratings = data.ratings
+    if any(recording.apart for recording in data.recordings):
+        store, ratings = join_all(store, data.recordings, ratings, out / "joined", allow_missing)
+    elif allow_missing:
+        ratings = {name: own for name, own in ratings.items() if name in store}
+    write_labels(data, ratings, gold, out / "labels")
+    folds = official_fold(data) if by == "official" else subject_folds(data, ratings, out)
+    test = data.split and any(one.partition == "test" and one.id in ratings for one in data.recordings)
+    results = train_all(
+        models, store, out / "labels", out, folds, training, announce=announce, ensemble=ensemble, score_test=test
+    )
+    text = table(recipe, results, f"{by} validation" if by == "official" else f"out of {len(folds)} folds")
+    write_text(out / "table.txt", text + "\n")
+    return {"check": report, "models": results, "table": text}
+
+
+def defaults(recipe: Recipe, config: Path | None) -> dict[str, list[str]]:
+    """The data set's own target and modalities, but for those that a settings file names."""
+    said = read_yaml(config) if config else {}
+    own = {"target": list(recipe.target), "modalities": list(recipe.modalities)}
+    return {key: value for key, value in own.items() if key not in said}
+
+
+def write_labels(data: DataSet, ratings: dict[str, Ratings], gold: str, out: Path) -> None:
+    """A label file per recording below its partition in `out`, which is made anew."""
+    weights = trust(ratings.values()) if gold == "ewe" else {}
+
+    def fill(folder: Path) -> None:
+        for recording in data.recordings:
+            if recording.id in ratings:
+                own = apart(ratings[recording.id])
+                suffix, text = label_file(own, gold_standard(own, gold, weights), data.recipe.scales)
+                path = folder / recording.partition / f"{recording.id}{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+
+    publish(out, fill, folder=True)
+
+
+def subject_folds(data: DataSet, ratings: dict[str, Ratings], out: Path) -> list[Fold]:
+    """Folds of all labelled recordings but those of the test partition: those of the field, or about as large ones that
+    keep each subject in one. `videos.csv` in `out` is their table."""
+    rows = [one for one in data.recordings if one.id in ratings and one.partition != "test"]
+    own = all(one.fold for one in rows)
+    quoted = [[one.id, one.subject, *([one.fold] if own else [])] for one in rows]
+    lines = [",".join('"' + field.replace('"', '""') + '"' for field in row) for row in quoted]
+    head = ",".join([VIDEO, SUBJECT, *([FOLD] if own else [])])
+    write_text(out / "videos.csv", "\n".join([head, *lines]) + "\n")
+    k = min(FOLDS, len({one.subject for one in rows}))
+    return choose_folds(out / "labels", out / "videos.csv", *((FOLD, None) if own else (SUBJECT, k)))
+
+
+def table(recipe: Recipe, results: dict[str, dict], where: str) -> str:
+    """Published CCC and ours, of what, and where a number was read."""
+    rows = [(p.method, p.where, p.scores, p.source) for p in recipe.published]
+    for model, result in results.items():
+        rows.append((f"ours: {model}", where, result["ccc"], ""))
+        if "test" in result:
+            rows.append((f"ours: {model}", "test", result["test"]["ccc"], ""))
+    targets = list(dict.fromkeys(t for _, _, scores, _ in rows for t in scores if t != "mean"))
+    cells = [
+        [name, of, *(f"{scores[t]:.3f}" if t in scores else "–" for t in targets), source]
+        for name, of, scores, source in rows
+    ]
+    lines = aligned(["", "of", *targets, "source"], cells, str.ljust)
+    note = "Backbones are frozen here. Every epoch is chosen on the videos it is scored on, but for test."
+    return "\n".join([f"CCC on {recipe.title}", *lines, note])
