@@ -118,11 +118,11 @@ def test_the_whole_way(roots, tmp_path, name):
     channels = {m: [4, 4] for m in RECIPES[name].modalities}
     config.write_text(json.dumps({**tiny.SMALL, "epochs": 1, "channels": channels}))
     arguments = ["run", name, root, "--out", tmp_path / "out", "--features", store.path, "--config", config]
-    arguments += ["--model", "concat" if len(channels) > 1 else "unimodal"]
+    arguments += ["--model", "concat"] * (len(channels) > 1)
     said = affuse(*arguments, "--json")
     assert said.exit_code == 0, said.output
     result = json.loads(said.stdout)
-    (ours,) = result["models"].values()
+    ((folder, ours),) = result["models"].items()
     split = find_labels(tmp_path / "out/labels")
     official = "train" in layouts.KNOWN[name]
     assert {part: len(videos) for part, videos in split.items()} == {
@@ -138,6 +138,17 @@ def test_the_whole_way(roots, tmp_path, name):
     for published in RECIPES[name].published:
         assert published.method in result["table"]
         assert all(f"{score:.3f}" in result["table"] for score in published.scores.values())
+    unit, own = tmp_path / "out" / folder / "predictions", tmp_path / "out" / folder / "own_scale/predictions"
+    (low, high), *_ = (RECIPES[name].scales[target] for target in targets)
+    assert own.exists() == ((low, high) != (-1, 1))
+    for path in own.glob("*.csv"):
+        (mine, theirs) = (
+            np.genfromtxt(place / path.name, delimiter=",", names=True) for place in (unit, own)
+        )
+        np.testing.assert_allclose(
+            theirs[targets[0]], (low + high) / 2 + mine[targets[0]] * (high - low) / 2, rtol=1e-4
+        )
+        np.testing.assert_allclose(theirs["time"], mine["time"], rtol=1e-4)
     again = affuse(*arguments)
     assert again.stdout.strip() == (tmp_path / "out/table.txt").read_text().strip()
     assert "trained" not in again.stderr
@@ -443,6 +454,15 @@ def test_missing_videos_stop_the_run_unless_they_may_be_missing(roots, tmp_path)
     assert "1 videos have no media file" in said.stderr
     assert "Train_DE_01" in said.stderr
     assert json.loads((tmp_path / "out/check.json").read_text())["without_media"] == ["Train_DE_01"]
+
+
+def test_labels_of_somebody_else_are_never_replaced(roots, tmp_path):
+    root = shutil.copytree(roots["sewa"][0], tmp_path / "data")
+    said = affuse("run", "sewa", root, "--out", root)
+    assert said.exit_code == 2
+    assert f"{root / 'labels'} is there already, and not a recipe's" in said.stderr
+    assert len(list((root / "labels").iterdir())) == 5
+    assert not (root / "check.json").exists()
 
 
 def test_options_of_another_data_set_and_unknown_names(roots, tmp_path):

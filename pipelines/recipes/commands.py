@@ -58,7 +58,7 @@ def check(name, root, test_list, as_json) -> None:
 @click.argument("name")
 @ROOT
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, labels and runs; made, or gone on with.")
-@click.option("--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated.")
+@click.option("--model", "models", multiple=True, help="May be repeated.  [default: rjcma; of one modality: unimodal]")
 @PRESET
 @click.option("--split", help="official, or subject: folds that keep subjects together.  [default: official, if any]")
 @click.option("--gold", help="Of several raters: published, mean, or ewe, weighted by agreement.  [default: published]")
@@ -97,14 +97,14 @@ def run(name, root, out, models, preset, split, gold, ensemble, features, profil
         own = defaults(about, config)
         training = train_settings(config, assignments, preset=preset, device=compute["device"], **own)
         own = {"gold": gold or "published", "split": split}
-        result = run_recipe(about, root, out, models, extraction, training, **own, **common)
+        result = run_recipe(about, root, out, models or about.models, extraction, training, **own, **common)
     else:
         if given := [option for option, value in (("split", split), ("gold", gold), ("face", face)) if value]:
             raise UsageError(f"--{given[0]} is not for {about.title}, which brings its own.")
         extraction = extract_settings(profile, given_faces=True, views=views)
         training = train_settings(config, assignments, preset=preset, device=compute["device"])
         result = run_aff_wild2(
-            root, out, models, extraction, training, test_list=test_list, sample=sample, **common
+            root, out, models or ["rjcma"], extraction, training, test_list=test_list, sample=sample, **common
         )  # fmt: skip
     answer(result, as_json, result["table"])
 

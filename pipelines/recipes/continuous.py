@@ -161,10 +161,10 @@ def _actor(path: Path) -> str:
 
 def _afew_va(path: Path) -> Ratings:
     frames = _json(path)["frames"]
-    text = lines_of(path)
+    place = {frame: n for n, said in enumerate(lines_of(path), start=1) for frame in re.findall(r'"(\d+)"\s*:', said)}
     values, lines = [], []
     for frame in sorted(frames):
-        line = next((n for n, said in enumerate(text, start=1) if f'"{frame}"' in said), 1)
+        line = place.get(frame, 1)
         rated = frames[frame] if isinstance(frames[frame], dict) else {}
         pair = [rated.get(d) for d in DIMENSIONS]
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in pair):

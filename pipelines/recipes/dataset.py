@@ -80,6 +80,11 @@ class Recipe(About):
     pictures: bool = False
     published: tuple[Published, ...] = ()
 
+    @property
+    def models(self) -> list[str]:
+        """What is trained where no model is named."""
+        return ["rjcma" if len(self.modalities) > 1 else "unimodal"]
+
 
 @dataclass(frozen=True)
 class DataSet:

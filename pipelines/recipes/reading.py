@@ -32,7 +32,10 @@ def table(path: Path, separator: str = ",", head: Iterable[str] | None = None) -
 
     Raises AffuseError naming file and line for a row of another length, and for a file without rows.
     """
-    rows = list(csv.reader(lines_of(path), delimiter=separator, skipinitialspace=True))
+    try:
+        rows = list(csv.reader(lines_of(path), delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise AffuseError(f"{path} is no table: {error}. Unpack it again.") from None
     names = [name.strip() for name in (head or (rows[0] if rows else ()))]
     found = []
     for line, row in enumerate(rows[0 if head else 1 :], start=1 if head else 2):

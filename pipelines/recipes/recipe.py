@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from affuse.config import read_yaml
 from affuse.console import Announce
 from affuse.errors import UsageError
@@ -18,15 +20,16 @@ from affuse.features.store import FeatureStore
 from affuse.files import make_folder, publish, write_text
 from affuse.fuse import TrainSettings, choose_folds
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, VIDEO, Fold
-from affuse.fuse.reports.tables import aligned, write_json
+from affuse.fuse.reports.tables import aligned, write_csv, write_json
 from affuse.pipelines.recipes.dataset import DataSet, Recipe, check, find_data, official_fold
 from affuse.pipelines.recipes.joining import join_all
 from affuse.pipelines.recipes.media import contained
-from affuse.pipelines.recipes.ratings import Ratings, apart, gold_standard, label_file, trust
+from affuse.pipelines.recipes.ratings import Ratings, apart, from_unit, gold_standard, label_file, trust
 from affuse.pipelines.steps import extract_all, refuse_missing, train_all
 
 SPLITS = ("official", "subject")
 FOLDS = 5  # of subjects, where the field has none of its own
+CHECK, LABELS, OWN_SCALE = "check.json", "labels", "own_scale"  # in the folder of a run, the last in a model's
 
 
 def run_recipe(
@@ -52,9 +55,11 @@ def run_recipe(
     Gives {"check", "models": {model: what crossval gives}, "table"}. Raises UsageError for a folder that is not the
     data set, AffuseError for videos that are missing (unless `allow_missing`) or files that cannot be read.
     """
+    if (out / LABELS).exists() and not (out / CHECK).exists():
+        raise UsageError(f"{out / LABELS} is there already, and not a recipe's. Choose another folder for --out.")
     data = find_data(recipe, root)
     report = check(data)
-    write_json(make_folder(out) / "check.json", report)
+    write_json(make_folder(out) / CHECK, report)
     refuse_missing(report, root, allow_missing, features)
     by = split or SPLITS[not data.split]
     if by not in SPLITS or (by == "official" and not data.split):
@@ -70,12 +75,13 @@ def run_recipe(
         store, ratings = join_all(store, data.recordings, ratings, out / "joined", allow_missing)
     elif allow_missing:
         ratings = {name: own for name, own in ratings.items() if name in store}
-    write_labels(data, ratings, gold, out / "labels")
+    write_labels(data, ratings, gold, out / LABELS)
     folds = official_fold(data) if by == "official" else subject_folds(data, ratings, out)
     test = data.split and any(one.partition == "test" and one.id in ratings for one in data.recordings)
     results = train_all(
-        models, store, out / "labels", out, folds, training, announce=announce, ensemble=ensemble, score_test=test
-    )
+        models, store, out / LABELS, out, folds, training, announce=announce, ensemble=ensemble, score_test=test,
+        finish=lambda folder, result: write_back(recipe, folder),
+    )  # fmt: skip
     text = table(recipe, results, f"{by} validation" if by == "official" else f"out of {len(folds)} folds")
     write_text(out / "table.txt", text + "\n")
     return {"check": report, "models": results, "table": text}
@@ -114,7 +120,17 @@ def subject_folds(data: DataSet, ratings: dict[str, Ratings], out: Path) -> list
     head = ",".join([VIDEO, SUBJECT, *([FOLD] if own else [])])
     write_text(out / "videos.csv", "\n".join([head, *lines]) + "\n")
     k = min(FOLDS, len({one.subject for one in rows}))
-    return choose_folds(out / "labels", out / "videos.csv", *((FOLD, None) if own else (SUBJECT, k)))
+    return choose_folds(out / LABELS, out / "videos.csv", *((FOLD, None) if own else (SUBJECT, k)))
+
+
+def write_back(recipe: Recipe, folder: Path) -> None:
+    """The predictions of a cross-validation once more, on the scale that people rated on, where that is another."""
+    scales = {target: scale for target, scale in recipe.scales.items() if scale != (-1, 1)}
+    for path in sorted(folder.glob("predictions/*.csv")) + sorted(folder.glob("ensemble/*.csv")) if scales else ():
+        rows = pd.read_csv(path)
+        for target in scales.keys() & set(rows.columns):
+            rows[target] = from_unit(rows[target], *scales[target])
+        write_csv(make_folder(folder / OWN_SCALE / path.parent.name) / path.name, rows, "%.6g")
 
 
 def table(recipe: Recipe, results: dict[str, dict], where: str) -> str:
