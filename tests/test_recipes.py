@@ -342,7 +342,7 @@ def test_the_evaluator_weighted_estimator_by_loops():
                         mean.append(sum(row.values()) / len(row))
             r[f"r{k}"] = max(0.0, np.corrcoef(mine, mean)[0, 1])
             assert weights[f"r{k}"][target] == pytest.approx(r[f"r{k}"], abs=1e-12)
-        assert r["r4"] == 0 < r["r3"] < r["r0"]
+        assert r["r4"] == 0 < r["r0"]
         for ratings in everything:
             found = gold_standard(ratings, "ewe", weights)[:, target]
             for n in range(30):
