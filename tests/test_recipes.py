@@ -349,8 +349,10 @@ def test_the_evaluator_weighted_estimator_by_loops():
                 row = {
                     name: v[n, target] for name, v in ratings.raters.items() if v[n, target] == v[n, target]
                 }
-                total = sum(r[name] for name in row)
-                expected = sum(r[name] * x for name, x in row.items()) / total if total else np.nan
+                r_n = {name: r[name] if sum(map(r.get, row)) else 1.0 for name in row}
+                expected = (
+                    sum(r_n[name] * x for name, x in row.items()) / sum(r_n.values()) if row else np.nan
+                )
                 np.testing.assert_allclose(found[n], expected, atol=1e-12)
 
 
