@@ -49,13 +49,16 @@ def train_all(
 
 
 def refuse_missing(report: dict, root: Path, allow_missing: bool, features: Path | None) -> None:
-    """Raise AffuseError for videos without media, unless they may be missing or features are given, and for files that
-    cannot be read."""
+    """Raise AffuseError for videos without media, unless they may be missing or features are given."""
     missing = [] if features or allow_missing else report["without_media"]
     if missing:
         raise AffuseError(
             f"{len(missing)} videos have no media file below {root}: {', '.join(missing[:5])}"
             f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
         )
+
+
+def refuse_unreadable(report: dict, advice: str = "") -> None:
+    """Raise AffuseError for files that cannot be read, each a line, and what to do."""
     if report["unreadable"]:
-        raise AffuseError("\n".join(report["unreadable"].values()))
+        raise AffuseError("\n".join([*report["unreadable"].values(), *([advice] if advice else [])]))

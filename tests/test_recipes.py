@@ -410,6 +410,8 @@ HOSTILE = [
      "of dev_1 are not of the same moments"),
     ("sewa", "labels/Devel_HU_01.csv", 1, "name;timeStamp;arousal;pleasure;liking",
      "line 1: no column 'valence'"),
+    ("sewa", "labels/Devel_HU_01.csv", 1, "name,timeStamp,arousal,valence,liking",
+     "5 fields, expected 1"),
     ("sewa", "labels/Train_DE_01.csv", 2, "'Train_DE_01';0.1;0;-1.5;0",
      "line 2: valence is -1.5, but is rated from -1 to 1"),
     ("omg-emotion", "omg_TrainVideos.csv", 3, "l,0.6,1.2,aaa,u,0.1,99,4",
@@ -423,8 +425,10 @@ HOSTILE = [
      "line 3: '[0.0 - 0.4] Ses01F_impro01_F000 neu' is neither a turn nor a rating"),
     ("iemocap", "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt", 6, "A-E3:\tval 9; act 2; dom  2;\t()",
      "line 3: valence is 9, but is rated from 1 to 5"),
-    ("msp-improv", "Evaluation.txt", 2, "somebody said something",
-     "line 2: 'somebody said something' is neither a turn nor a rating"),
+    ("msp-improv", "Evaluation.txt", 2, "A1B2_x; Neutral; A:high",
+     "line 2: 'A1B2_x; Neutral; A:high' is neither a turn nor a rating"),
+    ("msp-improv", "Evaluation.txt", 1, "UTD-IMPROV-S01A-F01-P-FM00.avi; N; A:x; V:3; D:NaN ; N:4;",
+     "line 1: rating is 'x', not a number"),
     ("msp-podcast", "Labels/labels_consensus.csv", 3, "MSP-PODCAST_0001_0002.wav,N,8,4,4,30,Male,Train",
      "line 3: arousal is 8, but is rated from 1 to 7"),
     ("msp-podcast", "Labels/labels_detailed.csv", 2, "MSP-PODCAST_0001_0001.wav,nothing",
@@ -442,9 +446,16 @@ def test_what_is_broken_is_named_with_its_line(roots, tmp_path, name, file, line
     assert said.exit_code == 1
     assert message in said.output
     assert (root / file).stem.split("_")[0] in said.output
-    ran = affuse("run", name, root, "--out", tmp_path / "out", "--features", tmp_path, "--allow-missing")
+    ran = affuse("run", name, root, "--out", tmp_path / "out", "--features", tmp_path)
     assert ran.exit_code == 1
     assert message in ran.stderr
+
+
+def test_what_cannot_be_read_may_be_left_out(roots, tmp_path):
+    root = shutil.copytree(roots["sewa"][0], tmp_path / "data")
+    edit(root / "labels/Train_DE_01.csv", 2, "'Train_DE_01';0.1;0;-1.5;0")
+    found = tracks("sewa", {"sewa": (root, roots["sewa"][1])}, tmp_path, allow_missing=True)
+    assert sorted(found) == ["Devel_DE_01", "Devel_HU_01", "Train_DE_02", "Train_HU_01"]
 
 
 def test_a_rating_that_is_no_number_in_a_json_file(roots, tmp_path):

@@ -19,7 +19,7 @@ from affuse.fuse import TrainSettings
 from affuse.fuse.reports.tables import write_json
 from affuse.pipelines.aff_wild2.data import check, discover, six_folds, write_submission
 from affuse.pipelines.recipes.dataset import About
-from affuse.pipelines.steps import extract_all, refuse_missing, train_all
+from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, train_all
 
 AFF_WILD2 = About(
     "aff-wild2", "Aff-Wild2", "videos in the wild with face crops; a rating of every frame",
@@ -66,6 +66,7 @@ def run_aff_wild2(
     report = check(data)
     write_json(make_folder(out) / "check.json", report)
     refuse_missing(report, root, allow_missing, features)
+    refuse_unreadable(report)
     if not features and extraction.faces != "given":
         raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
     jobs = data.jobs()

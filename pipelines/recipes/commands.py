@@ -68,7 +68,7 @@ def check(name, root, test_list, as_json) -> None:
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @VIEWS
 @click.option("--face", help="Whom to follow: main, left, right, largest.  [default: main]")
-@click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
+@click.option("--allow-missing", is_flag=True, help="Go on without what is missing or unreadable.")
 @TEST_LIST
 @click.option("--sample", type=FILE, help="Aff-Wild2: the challenge's sample submission; ours has its rows.")
 @WEIGHTS

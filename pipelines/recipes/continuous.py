@@ -94,9 +94,9 @@ def sewa(root: Path) -> list[Recording]:
 def _sewa(path: Path) -> Ratings:
     named = "arousal" in next(iter(lines_of(path)), "")
     rows = table(path, ";", None if named else SEWA)
-    clock = list(rows[0][1])[1]
     targets = ("valence", "arousal", "liking")
     values = columns(path, rows, targets)
+    clock = list(rows[0][1])[1]  # named differently
     return Ratings(path, targets, [line for line, _ in rows], values, time=columns(path, rows, [clock])[:, 0])
 
 
@@ -112,7 +112,9 @@ def omg_empathy(root: Path) -> list[Recording]:
     """
     found = []
     for path in sorted(root.rglob("Subject_*_Story_*.csv")):
-        partition = next((OMG_EMPATHY[name] for name in reversed(path.parts) if name in OMG_EMPATHY), None)
+        partition = next(
+            (OMG_EMPATHY[name] for name in reversed(path.relative_to(root).parts) if name in OMG_EMPATHY), None
+        )
         if partition:
             subject = path.stem.rpartition("_Story_")[0]
             found.append(Recording(path.stem, subject, (path.stem,), partial(_omg_empathy, path), partition))

@@ -25,7 +25,7 @@ from affuse.pipelines.recipes.dataset import DataSet, Recipe, check, find_data, 
 from affuse.pipelines.recipes.joining import join_all
 from affuse.pipelines.recipes.media import contained
 from affuse.pipelines.recipes.ratings import Ratings, apart, from_unit, gold_standard, label_file, trust
-from affuse.pipelines.steps import extract_all, refuse_missing, train_all
+from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, train_all
 
 SPLITS = ("official", "subject")
 FOLDS = 5  # of subjects, where the field has none of its own
@@ -53,7 +53,7 @@ def run_recipe(
     set's names; how: weights_dir, allow_untrained, compute and progress of `extract_jobs`.
 
     Gives {"check", "models": {model: what crossval gives}, "table"}. Raises UsageError for a folder that is not the
-    data set, AffuseError for videos that are missing (unless `allow_missing`) or files that cannot be read.
+    data set, AffuseError for videos that are missing or files that cannot be read, unless `allow_missing`.
     """
     if (out / LABELS).exists() and not (out / CHECK).exists():
         raise UsageError(f"{out / LABELS} is there already, and not a recipe's. Choose another folder for --out.")
@@ -61,6 +61,8 @@ def run_recipe(
     report = check(data)
     write_json(make_folder(out) / CHECK, report)
     refuse_missing(report, root, allow_missing, features)
+    if not allow_missing:
+        refuse_unreadable(report, "Unpack them again, or go on without them: --allow-missing.")
     by = split or SPLITS[not data.split]
     if by not in SPLITS or (by == "official" and not data.split):
         raise UsageError(
@@ -69,7 +71,8 @@ def run_recipe(
     if features:
         store = FeatureStore(features)
     else:
-        store = extract_all(contained(data.jobs(), out / "media"), out / "store", extraction, announce=announce, **how)
+        jobs = contained([job for job in data.jobs() if job.id not in report["unreadable"]], out / "media")
+        store = extract_all(jobs, out / "store", extraction, announce=announce, **how)
     ratings = data.ratings
     if any(recording.apart for recording in data.recordings):
         store, ratings = join_all(store, data.recordings, ratings, out / "joined", allow_missing)

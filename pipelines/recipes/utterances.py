@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -109,7 +108,7 @@ def _dialogue(path: Path) -> list[Recording]:
         elif (rated := RATED.match(text)) and said:
             if rated[1][0] == "E":
                 said[-1][rated[1]] = [number(path, line, "rating", value) for value in rated.group(2, 3, 4)]
-        elif text.strip() and not text.startswith(("%", "C-")):
+        elif text.startswith(("[", "A-")):
             raise AffuseError(f"{path}, line {line}: {text!r} is neither a turn nor a rating of IEMOCAP.")
     if not turns:
         raise AffuseError(f"{path} has no turns. Unpack it again.")
@@ -149,7 +148,7 @@ def msp_improv(root: Path) -> list[Recording]:
         elif (rated := RATER.fullmatch(text)) and said and not text.startswith("UTD-"):
             arousal, valence, dominance = (number(path, line, "rating", value) for value in rated.group(2, 3, 4))
             said[-1][rated[1]] = [valence, arousal, dominance]
-        elif text:
+        elif text.startswith("UTD-") or "; A:" in text:
             raise AffuseError(f"{path}, line {line}: {text!r} is neither a turn nor a rating of MSP-IMPROV.")
     if not turns:
         raise AffuseError(f"{path} has no turns. Unpack it again.")
@@ -224,8 +223,8 @@ def mosei(root: Path) -> list[Recording]:
         …/cmu_mosei_std_folds.py    the official split, of CMU-MultimodalSDK; without it, folds of videos
         …/Raw/Videos/Full/Combined/<video>.mp4
 
-    The order of the seven is that of the SDK's README, and read from the file where it says. Videos in none of the
-    SDK's lists are left out. Who speaks is not said, so each video counts as a speaker.
+    The order of the seven is that of the SDK's README. Videos in none of its lists are left out. Who speaks is not
+    said, so each video counts as a speaker.
     """
     path = the_file(root, "CMU_MOSEI_Labels.csd", "CMU-MOSEI")
     folds = sorted(root.rglob("cmu_mosei_std_folds.py"))
@@ -258,13 +257,8 @@ def _mosei(path: Path, video: str) -> Ratings:
         with h5py.File(path) as file:
             data = file[f"All Labels/data/{video}"]
             values, spans = np.array(data["features"], float), np.array(data["intervals"], float)
-            named = file.get("All Labels/metadata/dimension names")
-            targets = tuple(json.loads(named[0])) if named is not None else MOSEI
     except (OSError, KeyError, ValueError) as error:
         raise AffuseError(f"{path}, video {video}: {error}. Fetch it again.") from None
-    if values.shape != (len(spans), len(MOSEI)) or spans.shape[1:] != (2,) or set(targets) != set(MOSEI):
-        raise AffuseError(
-            f"{path}, video {video}: features {values.shape} of {targets} and intervals {spans.shape} do not fit."
-        )
-    rows = list(range(1, len(spans) + 1))
-    return Ratings(path, targets, rows, values, time=spans[:, 0], end=spans[:, 1])
+    if values.shape != (len(spans), len(MOSEI)) or spans.shape[1:] != (2,):
+        raise AffuseError(f"{path}, video {video}: features {values.shape} and intervals {spans.shape} do not fit.")
+    return Ratings(path, MOSEI, range(1, len(spans) + 1), values, time=spans[:, 0], end=spans[:, 1])
