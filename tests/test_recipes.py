@@ -292,6 +292,9 @@ def test_three_gold_standards_of_recola(roots, tmp_path):
         tracks("recola", roots, tmp_path / "x", gold="median")
     with pytest.raises(AffuseError, match=r"no ratings of single raters .* --gold published"):
         tracks("sewa", roots, tmp_path / "y", gold="ewe")
+    said = affuse("run", "sewa", roots["sewa"][0], "--out", tmp_path / "z", "--gold", "ewe")
+    assert "no ratings of single raters" in said.stderr  # before hours of extraction
+    assert not (tmp_path / "z/store").exists()
 
 
 def test_actors_do_not_rate_themselves(roots, tmp_path):
@@ -454,8 +457,25 @@ def test_what_is_broken_is_named_with_its_line(roots, tmp_path, name, file, line
 def test_what_cannot_be_read_may_be_left_out(roots, tmp_path):
     root = shutil.copytree(roots["sewa"][0], tmp_path / "data")
     edit(root / "labels/Train_DE_01.csv", 2, "'Train_DE_01';0.1;0;-1.5;0")
-    found = tracks("sewa", {"sewa": (root, roots["sewa"][1])}, tmp_path, allow_missing=True)
-    assert sorted(found) == ["Devel_DE_01", "Devel_HU_01", "Train_DE_02", "Train_HU_01"]
+    edit(root / "labels/Devel_DE_01.csv", 2, "'Devel_DE_01';0.1;0;x;0")
+    store = layouts.store_of(tmp_path / "store", roots["sewa"][1])
+    config = tmp_path / "c.json"
+    config.write_text(json.dumps({**tiny.SMALL, "epochs": 1, "channels": {m: [4, 4] for m in tiny.WIDTHS}}))
+    arguments = ["run", "sewa", root, "--out", tmp_path / "out", "--features", store.path, "--config", config]
+    said = affuse(*arguments, "--model", "concat")
+    assert said.exit_code == 1
+    assert said.stderr.rstrip().endswith("Unpack them again, or go on without them: --allow-missing.")
+    said = affuse(*arguments, "--model", "concat", "--allow-missing", "--json")
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["models"]["concat"]["folds"]["official"]["videos"] == 1
+    labels = find_labels(tmp_path / "out/labels")
+    assert {part: list(files) for part, files in labels.items()} == {
+        "train": ["Train_DE_02", "Train_HU_01"], "validation": ["Devel_HU_01"]
+    }  # fmt: skip
+    edit(root / "labels/Devel_HU_01.csv", 1, "name")
+    said = affuse(*arguments, "--model", "concat", "--allow-missing")
+    assert said.exit_code == 2
+    assert "Nothing of the validation partition of SEWA" in said.stderr
 
 
 def test_a_rating_that_is_no_number_in_a_json_file(roots, tmp_path):

@@ -17,7 +17,6 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
 from affuse.extract.videos import Job
 from affuse.fuse.data.labels import PARTITIONS
-from affuse.fuse.experiments.folds import Fold
 from affuse.pipelines.recipes.ratings import Ratings, Scales, check_scale
 
 SOUND = ".wav"
@@ -230,8 +229,3 @@ def name_some(names: list[str], what: str) -> str:
     """ "3 videos without crops: a, b, c"; of many the first few."""
     more = " …" * (len(names) > NAMED)
     return f"{len(names)} {what}" + (f": {', '.join(map(shown, names[:NAMED]))}{more}" if names else "")
-
-
-def official_fold(data: DataSet) -> list[Fold]:
-    """The data set's own split as the one fold."""
-    return [Fold("official", tuple(one.id for one in data.recordings if one.partition == "validation"))]

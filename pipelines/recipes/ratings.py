@@ -103,6 +103,12 @@ def gold_standard(ratings: Ratings, how: str, weights: Mapping[str, np.ndarray])
     return np.where(np.isnan(weighed), _mean(ratings.stacked), weighed)
 
 
+def settle(everything: Mapping[str, Ratings], how: str) -> dict[str, Ratings]:
+    """The same with the gold standard that is asked for. Raises as `gold_standard` does."""
+    weights = trust(everything.values()) if how == "ewe" else {}
+    return {name: replace(own, gold=gold_standard(own, how, weights)) for name, own in everything.items()}
+
+
 def disagreement(ratings: Ratings) -> np.ndarray:
     """The standard deviation of a row's raters (rows, targets), on their scale; NaN where fewer than two rated."""
     spread = np.sqrt(_mean((ratings.stacked - _mean(ratings.stacked)) ** 2))
@@ -144,10 +150,11 @@ def apart(ratings: Ratings) -> Ratings:
     )
 
 
-def label_file(ratings: Ratings, gold: np.ndarray, scales: Scales) -> tuple[str, str]:
-    """A label file of affuse, its suffix and text: one column in [−1, 1] per target, and beside it what raters disagree
-    by, `<target>_disagreement`, their standard deviation on the same scale. A row per frame is the ABAW challenge's."""
-    columns = {target: to_unit(gold[:, k], *scales[target]) for k, target in enumerate(ratings.targets)}
+def label_file(ratings: Ratings, scales: Scales) -> tuple[str, str]:
+    """A label file of affuse, its suffix and text: the gold standard in [−1, 1], and beside each target what raters
+    disagree by, `<target>_disagreement`, their standard deviation on the same scale. A row per frame is the ABAW
+    challenge's."""
+    columns = {target: to_unit(ratings.gold[:, k], *scales[target]) for k, target in enumerate(ratings.targets)}
     if ratings.time is None:
         rows = np.nan_to_num(np.column_stack([columns["valence"], columns["arousal"]]), nan=-5.0)
         return ".txt", "valence,arousal\n" + "".join(f"{v:.6g},{a:.6g}\n" for v, a in rows)

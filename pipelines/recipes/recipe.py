@@ -21,10 +21,10 @@ from affuse.files import make_folder, publish, write_text
 from affuse.fuse import TrainSettings, choose_folds
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, VIDEO, Fold
 from affuse.fuse.reports.tables import aligned, write_csv, write_json
-from affuse.pipelines.recipes.dataset import DataSet, Recipe, check, find_data, official_fold
+from affuse.pipelines.recipes.dataset import DataSet, Recipe, check, find_data
 from affuse.pipelines.recipes.joining import join_all
 from affuse.pipelines.recipes.media import contained
-from affuse.pipelines.recipes.ratings import Ratings, apart, from_unit, gold_standard, label_file, trust
+from affuse.pipelines.recipes.ratings import Ratings, apart, from_unit, label_file, settle
 from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, train_all
 
 SPLITS = ("official", "subject")
@@ -68,18 +68,18 @@ def run_recipe(
         raise UsageError(
             f"{recipe.title} has no split {by!r}. It has: {', '.join(SPLITS if data.split else SPLITS[1:])}."
         )
+    ratings = settle(data.ratings, gold)
     if features:
         store = FeatureStore(features)
     else:
         jobs = contained([job for job in data.jobs() if job.id not in report["unreadable"]], out / "media")
         store = extract_all(jobs, out / "store", extraction, announce=announce, **how)
-    ratings = data.ratings
     if any(recording.apart for recording in data.recordings):
         store, ratings = join_all(store, data.recordings, ratings, out / "joined", allow_missing)
     elif allow_missing:
         ratings = {name: own for name, own in ratings.items() if name in store}
-    write_labels(data, ratings, gold, out / LABELS)
-    folds = official_fold(data) if by == "official" else subject_folds(data, ratings, out)
+    write_labels(data, ratings, out / LABELS)
+    folds = (official_fold if by == "official" else subject_folds)(data, ratings, out)
     test = data.split and any(one.partition == "test" and one.id in ratings for one in data.recordings)
     results = train_all(
         models, store, out / LABELS, out, folds, training, announce=announce, ensemble=ensemble, score_test=test,
@@ -97,20 +97,26 @@ def defaults(recipe: Recipe, config: Path | None) -> dict[str, list[str]]:
     return {key: value for key, value in own.items() if key not in said}
 
 
-def write_labels(data: DataSet, ratings: dict[str, Ratings], gold: str, out: Path) -> None:
+def write_labels(data: DataSet, ratings: dict[str, Ratings], out: Path) -> None:
     """A label file per recording below its partition in `out`, which is made anew."""
-    weights = trust(ratings.values()) if gold == "ewe" else {}
 
     def fill(folder: Path) -> None:
         for recording in data.recordings:
             if recording.id in ratings:
-                own = apart(ratings[recording.id])
-                suffix, text = label_file(own, gold_standard(own, gold, weights), data.recipe.scales)
+                suffix, text = label_file(apart(ratings[recording.id]), data.recipe.scales)
                 path = folder / recording.partition / f"{recording.id}{suffix}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
 
     publish(out, fill, folder=True)
+
+
+def official_fold(data: DataSet, ratings: dict[str, Ratings], out: Path) -> list[Fold]:
+    """The data set's own split as the one fold. Raises UsageError where its validation partition has nothing."""
+    videos = tuple(one.id for one in data.recordings if one.partition == "validation" and one.id in ratings)
+    if not videos:
+        raise UsageError(f"Nothing of the validation partition of {data.recipe.title} is there: --split subject.")
+    return [Fold("official", videos)]
 
 
 def subject_folds(data: DataSet, ratings: dict[str, Ratings], out: Path) -> list[Fold]:
