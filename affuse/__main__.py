@@ -33,8 +33,9 @@ from affuse.console import (
     shown,
 )
 from affuse.features.commands import features
-from affuse.fuse.commands import PRESET, RUN, SEEDS, finish_prediction, fuse
+from affuse.fuse.commands import RUN, SEEDS, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
+from affuse.pipelines.recipes.commands import recipe
 from affuse.version import VERSION
 
 
@@ -52,6 +53,7 @@ def main() -> None:
 main.add_command(features)
 main.add_command(fuse)
 main.add_command(bench)
+main.add_command(recipe)
 
 
 @main.command()
@@ -121,47 +123,6 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 
     facts, text = run_demo(out, seeds, data_seed, device, weights_dir=weights_dir, announce=say, progress=show_progress)
     answer(facts, as_json, text)
-
-
-@main.command("aff-wild2")
-@click.argument("root", type=FOLDER)
-@click.option("--out", type=FOLDER, default="aff-wild2", show_default=True, help="Folder for features and runs.")
-@click.option("--check", "only_check", is_flag=True, help="Report on the data, and do nothing else.")
-@click.option("--test-list", type=FILE, help="The challenge's list of test videos, one per line.")
-@click.option("--sample", type=FILE, help="The challenge's sample submission; ours has its rows.")
-@click.option("--model", "models", multiple=True, default=["rjcma"], show_default=True, help="May be repeated.")
-@PRESET
-@click.option("--ensemble", default="mean", show_default=True, help="Of the six folds, for test videos: mean, ccc.")
-@click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
-@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
-@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
-@VIEWS
-@click.option("--allow-missing", is_flag=True, help="Go on without the videos that are not there.")
-@WEIGHTS
-@compute_options
-@JSON
-@CONFIG
-@SET
-def aff_wild2(root, out, only_check, test_list, sample, models, preset, ensemble, features, profile, allow_untrained,
-              views, allow_missing, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
-    """Aff-Wild2 in the challenge's layout: features, official split and six folds, table, submission file."""
-    from affuse.extract.extraction import Compute, extract_settings
-    from affuse.fuse.training.settings import train_settings
-    from affuse.pipelines.aff_wild2.data import check, describe_check, discover
-    from affuse.pipelines.aff_wild2.recipe import run_aff_wild2
-
-    if only_check:
-        report = check(discover(root, test_list))
-        answer(report, as_json, describe_check(report))
-        sys.exit(bool(report["without_media"] or report["unreadable"]))
-    training = train_settings(config, assignments, preset=preset, device=compute["device"])
-    result = run_aff_wild2(
-        root, out, models, extract_settings(profile, given_faces=True, views=views), training, test_list=test_list,
-        sample=sample, features=features, ensemble=ensemble, weights_dir=weights_dir,
-        allow_untrained=allow_untrained, allow_missing=allow_missing, compute=Compute.of(**compute),
-        announce=say, progress=show_progress,
-    )  # fmt: skip
-    answer(result, as_json, result["table"])
 
 
 @main.command()

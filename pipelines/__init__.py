@@ -1,1 +1,1 @@
-"""Recipes that join the two stages: extract a folder, predict on new videos, the demonstration."""
+"""Recipes that join the two stages: extract a folder, predict on new videos, data sets, the demonstration."""

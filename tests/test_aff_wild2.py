@@ -122,7 +122,7 @@ def test_the_check_says_what_is_missing(root, data, tmp_path):
     }
     assert report["shared_over_folds"] == ["video1.mp4"]
     said = CliRunner().invoke(
-        cli.main, ["aff-wild2", str(root), "--check", "--test-list", str(root / "test_list.txt")]
+        cli.main, ["recipe", "check", "aff-wild2", str(root), "--test-list", str(root / "test_list.txt")]
     )
     assert said.exit_code == 0, said.output
     assert said.stdout.rstrip("\n") == describe_check(report)
@@ -139,7 +139,9 @@ def test_missing_and_double_files(root, tmp_path):
     report = check(discover(tmp_path))
     assert report["without_media"] == ["a", "c", "b"]
     assert "c.txt, line 2: valence is 2" in report["unreadable"]["c"]
-    result = CliRunner().invoke(cli.main, ["aff-wild2", str(tmp_path), "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        cli.main, ["recipe", "run", "aff-wild2", str(tmp_path), "--out", str(tmp_path / "out")]
+    )
     assert result.exit_code == 1
     assert "3 videos have no media file" in result.stderr
     listed = tmp_path / "list.txt"
@@ -220,8 +222,9 @@ def test_the_whole_recipe(root, store, tmp_path):
     config = tmp_path / "c.json"
     settings = {**tiny.SMALL, "epochs": 1, "channels": {m: [4, 4] for m in tiny.WIDTHS}}
     config.write_text(json.dumps(settings))
-    args = ["aff-wild2", root, "--out", tmp_path / "out", "--features", store.path, "--config", config]
+    args = ["recipe", "run", "aff-wild2", root, "--out", tmp_path / "out", "--features", store.path]
     args += ["--test-list", root / "test_list.txt", "--sample", root / "sample.txt", "--model", "concat"]
+    args += ["--config", config]
     result = CliRunner().invoke(cli.main, [*map(str, args), "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

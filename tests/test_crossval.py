@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -77,6 +78,39 @@ def test_k_folds_keep_subjects_together_and_are_even(tmp_path):
     for k in (1, 7):
         with pytest.raises(UsageError, match="folds cannot be made"):
             grouped_folds(videos, k)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a#1", "a#2"), ("a_left", "a_right"), ("a", "a_right")])
+def test_the_people_of_a_file_in_two_folds_are_named(tmp_path, one, other):
+    path = table(tmp_path / "t.csv", "video,fold,subject", f"{one},0,p", f"{other},1,q")
+    message = f"file 'a' is in fold 0 with '{one}' (line 2) and in fold 1 with '{other}' (line 3)"
+    with pytest.raises(AffuseError, match=re.escape(message)):
+        listed_folds(read_videos(path, [one, other]))
+
+
+def test_the_people_of_a_file_are_never_parted(tmp_path):
+    """Their subjects hang together through the file, and a subject's other videos with them."""
+    rows = ["c#1,p", "c#2,q", "d,q", "e_left,r", "e_right,s", "f,t", "g,u"]
+    path = table(tmp_path / "t.csv", "video,subject", *rows)
+    videos = read_videos(path, [row.split(",")[0] for row in rows])
+    for k in (2, 3, 4):
+        sides = [set(fold.validation) for fold in grouped_folds(videos, k)]
+        assert len(sides) == k
+        for whole in ({"c#1", "c#2", "d"}, {"e_left", "e_right"}):
+            assert any(whole <= side for side in sides)
+    with pytest.raises(
+        UsageError, match="has 4 values in 'subject', those of one file's people taken together"
+    ):
+        grouped_folds(videos, 5)
+
+
+def test_a_table_that_does_not_know_the_subjects_warns(tmp_path, caplog):
+    known = table(tmp_path / "known.csv", "video,fold,subject", "a,0,p", "b,1,q")
+    listed_folds(read_videos(known, "ab"))
+    assert not caplog.messages
+    listed_folds(read_videos(table(tmp_path / "t.csv", "video,fold", "a,0", "b,1"), "ab"))
+    assert len(caplog.messages) == 1
+    assert "t.csv has no column 'subject': a person may be in training and validation" in caplog.messages[0]
 
 
 def test_ccc_centring_by_hand():

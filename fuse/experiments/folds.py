@@ -1,18 +1,26 @@
-"""Who validates in which fold. Folds come from a table of the videos; no subject may be on both sides of one."""
+"""Who validates in which fold. Folds come from a table of the videos; no subject, and no file of several people, may be
+on both sides of one."""
 
 from __future__ import annotations
 
 import csv
+import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError
 
+log = logging.getLogger("affuse")
+
 VIDEO, SUBJECT, FOLD = "video", "subject", "fold"
+PERSON = re.compile(r"(#\d+|_left|_right)$")  # of several in a file: the store's mark, and the sides of Aff-Wild2
 
 
 @dataclass(frozen=True)
@@ -84,23 +92,34 @@ def read_videos(path: Path, labelled: Iterable[str], test: Iterable[str] = ()) -
     return VideoTable(path, columns, rows, numbers)
 
 
+def file_of(video: str) -> str:
+    """The file that a video's id is of: "clip" of "clip#2", "clip_left" and "clip"."""
+    return PERSON.sub("", video)
+
+
 def listed_folds(table: VideoTable, column: str = FOLD) -> list[Fold]:
     """A fold for each value of a column: those videos validate in it. Raises UsageError where that is one fold only,
-    AffuseError where a subject is in two, naming file and lines."""
+    AffuseError where a subject, or a file of several people, is in two, naming file and lines. A warning says so where
+    the table does not know the subjects."""
+    if SUBJECT not in table.columns:
+        log.warning(
+            "%s has no column %r: a person may be in training and validation of a fold, and the score too good",
+            table.path, SUBJECT,
+        )  # fmt: skip
     return _folds(table, table.column(column))
 
 
 def grouped_folds(table: VideoTable, k: int, column: str = SUBJECT, seed: int = 0) -> list[Fold]:
-    """`k` folds of about as many videos, none of which divides the videos with the same value of `column`.
+    """`k` folds of about as many videos, none of which divides the videos with the same value of `column`, or of one
+    file.
 
     Raises UsageError for more folds than there are such groups.
     """
-    groups: dict[str, list[str]] = {}
-    for video, value in table.column(column).items():
-        groups.setdefault(value, []).append(video)
+    groups = _groups(table.column(column))
     if not 2 <= k <= len(groups):
         raise UsageError(
-            f"{k} folds cannot be made: {table.path} has {len(groups)} values in {column!r}. Give 2 to {len(groups)}."
+            f"{k} folds cannot be made: {table.path} has {len(groups)} values in {column!r}, those of one file's "
+            f"people taken together. Give 2 to {len(groups)}."
         )
     order = np.random.default_rng(seed).permutation(sorted(groups))
     filled = [0] * k
@@ -112,17 +131,34 @@ def grouped_folds(table: VideoTable, k: int, column: str = SUBJECT, seed: int = 
     return _folds(table, values)
 
 
+def _groups(values: dict[str, str]) -> dict[str, list[str]]:
+    """Of {video: value}, the videos that hang together by a value or a file, by the first of their values."""
+    names, value = np.unique(list(values.values()), return_inverse=True)
+    _, file = np.unique([file_of(video) for video in values], return_inverse=True)
+    size = len(names) + len(values)
+    links = coo_array((np.ones(len(values)), (value, len(names) + file)), shape=(size, size))
+    _, together = connected_components(links, directed=False)
+    groups: dict[str, list[str]] = {}
+    for video, i in zip(values, value, strict=True):
+        groups.setdefault(str(names[(together[: len(names)] == together[i]).argmax()]), []).append(video)
+    return groups
+
+
 def _folds(table: VideoTable, values: dict[str, str]) -> list[Fold]:
     """A fold for each of the values {video: fold}."""
-    first: dict[str, str] = {}
-    for video, subject in table.column(SUBJECT).items() if SUBJECT in table.columns else ():
-        other = first.setdefault(subject, video)
-        if values[video] != values[other]:
-            raise AffuseError(
-                f"Table of videos {table.path}: subject {subject!r} is in fold {values[other]} with {other!r} (line "
-                f"{table.lines[other]}) and in fold {values[video]} with {video!r} (line {table.lines[video]}). A "
-                "person in training and validation makes the score too good; keep a subject's videos together."
-            )
+    owners = {"file": {video: file_of(video) for video in values}}
+    if SUBJECT in table.columns:
+        owners = {SUBJECT: table.column(SUBJECT)} | owners
+    for what, owner in owners.items():
+        first: dict[str, str] = {}
+        for video, name in owner.items():
+            other = first.setdefault(name, video)
+            if values[video] != values[other]:
+                raise AffuseError(
+                    f"Table of videos {table.path}: {what} {name!r} is in fold {values[other]} with {other!r} (line "
+                    f"{table.lines[other]}) and in fold {values[video]} with {video!r} (line {table.lines[video]}). A "
+                    f"person in training and validation makes the score too good; keep a {what}'s videos together."
+                )
     names = sorted(set(values.values()))
     if len(names) < 2:
         raise UsageError(f"{table.path} gives one fold only ({', '.join(names)}); nothing would be left to train on.")

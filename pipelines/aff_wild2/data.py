@@ -28,6 +28,7 @@ from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.track import TOLERATED_ROWS
 from affuse.fuse.experiments.folds import Fold
+from affuse.pipelines.recipes.dataset import name_some
 
 KNOWN = {"train": 356, "validation": 76, "test": 162}  # videos of the challenge's release
 CROPS = "cropped_aligned"
@@ -165,10 +166,7 @@ def describe_check(report: dict) -> str:
         ("one_label_more", "videos with one label more than frames; the last is dropped"),
         ("shared_over_folds", "media files whose people are in training and validation of some fold"),
     ):
-        names = report[key]
-        lines.append(
-            f"{len(names)} {what}" + (f": {', '.join(map(shown, names[:8]))}{' …' * (len(names) > 8)}" if names else "")
-        )
+        lines.append(name_some(report[key], what))
     for video in report["lengths_differ"]:
         length = report["lengths"][video]
         lines.append(f"{shown(video)}: {length['labels']} labels, {length['frames']} frames")

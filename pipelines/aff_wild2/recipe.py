@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from affuse.config import resolve
 from affuse.console import Announce
-from affuse.errors import AffuseError, UsageError
-from affuse.extract.extraction import describe, extract_jobs
+from affuse.errors import UsageError
 from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
 from affuse.files import make_folder, write_text
-from affuse.fuse import TrainSettings, crossval
-from affuse.fuse.experiments.trials import folder_name
+from affuse.fuse import TrainSettings
 from affuse.fuse.reports.tables import write_json
-from affuse.pipelines.aff_wild2.data import AffWild2, check, discover, six_folds, write_submission
+from affuse.pipelines.aff_wild2.data import check, discover, six_folds, write_submission
+from affuse.pipelines.recipes.dataset import About
+from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, train_all
 
+AFF_WILD2 = About(
+    "aff-wild2", "Aff-Wild2", "videos in the wild with face crops; a rating of every frame",
+    "EULA", "https://sites.google.com/view/dimitrioskollias/databases/aff-wild2",
+)  # fmt: skip
 OFFICIAL, FOLD1 = "fold0", "fold1"
 # CCC of valence and arousal as their authors print them: on validation videos without a word on which split, on the
 # official validation set, on fold 1, on the test set; None where they print none.
@@ -62,44 +65,26 @@ def run_aff_wild2(
     data = discover(root, test_list)
     report = check(data)
     write_json(make_folder(out) / "check.json", report)
-    _refuse_missing(data, report, allow_missing, features)
-    store = FeatureStore(features) if features else _extract(data, out / "store", extraction, announce=announce, **how)
-    results = {}
-    for model in models:
-        settings = resolve(TrainSettings, training.model_dump(), {"model": model, "allow_missing": allow_missing})
-        folder = out / folder_name(model)
-        result = crossval(
-            store, data.labels, folder, six_folds(data), settings, ensemble,
-            on_fold=lambda fold, made, model=model: announce(f"{model}, {fold}: {'trained' if made else 'there'}"),
-        )  # fmt: skip
+    refuse_missing(report, root, allow_missing, features)
+    refuse_unreadable(report)
+    if not features and extraction.faces != "given":
+        raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
+    jobs = data.jobs()
+    store = (
+        FeatureStore(features) if features else extract_all(jobs, out / "store", extraction, announce=announce, **how)
+    )
+
+    def submit(folder: Path, result: dict) -> None:
         if sample:
             result["submission"] = write_submission(sample, folder / "ensemble", folder / "submission.txt")
-        results[model] = result
+
+    training = training.model_copy(update={"allow_missing": allow_missing})
+    results = train_all(
+        models, store, data.labels, out, six_folds(data), training, announce=announce, finish=submit, ensemble=ensemble
+    )
     text = table(results)
     write_text(out / "table.txt", text + "\n")
     return {"check": report, "models": results, "table": text}
-
-
-def _refuse_missing(data: AffWild2, report: dict, allow_missing: bool, features: Path | None) -> None:
-    missing = [] if features else report["without_media"]
-    if missing and not allow_missing:
-        raise AffuseError(
-            f"{len(missing)} videos have no media file below {data.root}: {', '.join(missing[:5])}"
-            f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
-        )
-    if report["unreadable"]:
-        raise AffuseError("\n".join(report["unreadable"].values()))
-
-
-def _extract(data: AffWild2, out: Path, settings: ExtractSettings, *, announce: Announce, **how: Any) -> FeatureStore:
-    if settings.faces != "given":
-        raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
-    summary, _ = extract_jobs(data.jobs(), out, settings, announce=announce, **how)
-    announce(describe(summary))
-    if summary.failed:
-        video, why = next(iter(summary.failed.items()))
-        raise AffuseError(f"{len(summary.failed)} videos could not be extracted; first {video}: {why}")
-    return FeatureStore(out)
 
 
 def table(results: dict[str, dict]) -> str:

@@ -1,0 +1,64 @@
+"""What every recipe does: videos into a store, a cross-validation for each model, missing videos refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from affuse.config import resolve
+from affuse.console import Announce
+from affuse.errors import AffuseError
+from affuse.extract.extraction import describe, extract_jobs
+from affuse.extract.settings import ExtractSettings
+from affuse.extract.videos import Job
+from affuse.features.store import FeatureStore
+from affuse.fuse import TrainSettings, crossval
+from affuse.fuse.experiments.folds import Fold
+from affuse.fuse.experiments.trials import folder_name
+
+
+def extract_all(
+    jobs: list[Job], out: Path, settings: ExtractSettings, *, announce: Announce, **how: Any
+) -> FeatureStore:
+    """All of them in the store at `out`; how: as `extract_jobs`. Raises AffuseError for the first that fails."""
+    summary, _ = extract_jobs(jobs, out, settings, announce=announce, **how)
+    announce(describe(summary))
+    if summary.failed:
+        video, why = next(iter(summary.failed.items()))
+        raise AffuseError(f"{len(summary.failed)} videos could not be extracted; first {video}: {why}")
+    return FeatureStore(out)
+
+
+def train_all(
+    models: Sequence[str], store: FeatureStore, labels: Path, out: Path, folds: Sequence[Fold], training: TrainSettings,
+    *, announce: Announce, finish: Callable[[Path, dict], None] = lambda folder, result: None, **how: Any,
+) -> dict[str, dict]:  # fmt: skip
+    """{model: what `crossval` gives}, each in a folder of its own below `out`; how: more of its arguments. `finish` may
+    add to a result."""
+    results = {}
+    for model in models:
+        settings, folder = resolve(TrainSettings, training.model_dump(), {"model": model}), out / folder_name(model)
+
+        def tell(fold: str, made: bool, model: str = model) -> None:
+            announce(f"{model}, {fold}: {'trained' if made else 'there'}")
+
+        results[model] = crossval(store, labels, folder, folds, settings, on_fold=tell, **how)
+        finish(folder, results[model])
+    return results
+
+
+def refuse_missing(report: dict, root: Path, allow_missing: bool, features: Path | None) -> None:
+    """Raise AffuseError for videos without media, unless they may be missing or features are given."""
+    missing = [] if features or allow_missing else report["without_media"]
+    if missing:
+        raise AffuseError(
+            f"{len(missing)} videos have no media file below {root}: {', '.join(missing[:5])}"
+            f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
+        )
+
+
+def refuse_unreadable(report: dict, advice: str = "") -> None:
+    """Raise AffuseError for files that cannot be read, each a line, and what to do."""
+    if report["unreadable"]:
+        raise AffuseError("\n".join([*report["unreadable"].values(), *([advice] if advice else [])]))
