@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training import train as training
 from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.losses import LOSSES
-from affuse.fuse.training.schedule import Schedule
 from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -38,31 +38,61 @@ def data(tmp_path_factory):
 # ---- settings
 
 
-def test_presets_are_the_schedule_table():
-    paper, released, grjca = (train_settings(preset=name) for name in ("rcma", "released", "grjca"))
-    assert (paper.learning_rate, paper.weight_decay, paper.warmup, paper.reload_best) == (
-        1e-4,
-        5e-4,
-        "linear",
-        False,
+PUBLISHED = {  # optimiser, rate, weight decay, batch, epochs, warm-up and its epochs, restarts, least rate, early stop
+    "released": ("adam", 1e-5, 1e-3, 12, 100, "sawtooth", 5, 2, 1e-8, 50),
+    "rcma": ("adam", 1e-4, 5e-4, 12, 100, "linear", 5, 0, 0, 0),
+    "grjca": ("adam", 1e-4, 1e-3, 12, 100, "sawtooth", 5, 2, 1e-8, 50),
+    "lfan": ("adam", 1e-5, 1e-3, 8, 100, "stairs", 10, 2, 1e-7, 20),
+    "jca": ("adam", 1e-3, 0, 96, 30, "sawtooth", 0, 0, 0, 0),
+    "rjca": ("adam", 1e-3, 0, 64, 50, "sawtooth", 0, 0, 0, 0),
+    "dca": ("adamw", 1e-3, 1e-5, 64, 100, "sawtooth", 0, 0, 0, 0),
+    "ca": ("adam", 1e-4, 0, 16, 60, "sawtooth", 0, 0, 0, 0),
+}
+DATA = {  # gaps, normalisation, order of the windows
+    **dict.fromkeys(("released", "grjca", "lfan"), ("close", "text", "once")),
+    "rcma": ("mask", "channels", "epoch"),
+    **dict.fromkeys(("jca", "ca"), ("mask", "none", "epoch")),
+    **dict.fromkeys(("rjca", "dca"), ("mask", "none", "once")),
+}
+
+
+def test_presets_are_what_was_published():
+    assert set(PRESETS) == set(PUBLISHED) == set(DATA)
+    for name, published in PUBLISHED.items():
+        s = train_settings(preset=name)
+        assert published == (
+            *(s.optimiser, s.learning_rate, s.weight_decay, s.batch, s.epochs, s.warmup, s.warmup_epochs),
+            *(s.restarts, s.min_learning_rate, s.stop_patience),
+        )
+        assert (s.gaps, s.normalisation, s.shuffle) == DATA[name]
+        assert (s.plateau_patience, s.window, s.hop) == (5, 300, 200)
+        of_clips = name in ("jca", "rjca", "dca", "ca")
+        assert (s.plateau_factor, s.decay) == ((1, 0.8) if of_clips else (0.1, 1))
+        assert s.reload_best is not (of_clips or name == "rcma")
+    assert train_settings() == TrainSettings()
+    for name, dropouts in (("released", (0.6, 0.1, 0)), ("rcma", (0.5, 0.1, 0.8))):
+        options = train_settings(preset=name).model_options({"visual": 8, "audio": 8, "text": 8})
+        with torch.device("meta"):
+            dropout = fuse.build_model(**options).config["dropout"]
+        assert (dropout["attention"], dropout["encoder"], dropout["head"]) == dropouts
+
+
+def test_the_readme_tells_the_presets_as_they_are():
+    """Rows | `name` | optimiser, rate, weight decay | batch, epochs | … of the table in the README."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = dict(
+        re.findall(
+            r"^\| `(\w+)` \| (.*) \|$", text[text.index("### Presets") :].split("\n###")[0], re.MULTILINE
+        )
     )
-    assert (released.learning_rate, released.weight_decay, released.stop_patience) == (1e-5, 1e-3, 50)
-    assert (grjca.learning_rate, grjca.weight_decay, grjca.warmup, grjca.reload_best) == (
-        1e-4,
-        1e-3,
-        "sawtooth",
-        True,
-    )
-    for settings in (paper, released, grjca):
-        assert (settings.batch, settings.epochs, settings.warmup_epochs) == (12, 100, 5)
-        assert (settings.plateau_factor, settings.plateau_patience) == (0.1, 5)
-        assert (settings.window, settings.hop) == (300, 200)
-    assert released == TrainSettings()
-    with torch.device("meta"):
-        config = fuse.build_model(**released.model_options({"visual": 8, "audio": 8, "text": 8})).config
-        assert (config["dropout"]["attention"], config["dropout"]["encoder"]) == (0.6, 0.1)
-        config = fuse.build_model(**paper.model_options({"visual": 8, "audio": 8, "text": 8})).config
-        assert (config["dropout"]["attention"], config["dropout"]["head"]) == (0.5, 0.8)
+    assert set(rows) == set(PRESETS)
+    for name, row in rows.items():
+        s = train_settings(preset=name)
+        rates = f"{s.optimiser}, {s.learning_rate:.0e}, {s.weight_decay:.0e}".replace("e-0", "e-").replace(
+            "0e+00", "0"
+        )
+        data = f"{s.gaps}, {s.normalisation}, {s.shuffle}"
+        assert row.split(" | ")[1:] == [rates, f"{s.batch}, {s.epochs}", data, str(s.restarts)]
 
 
 def test_precedence_is_preset_file_option_assignment(tmp_path):
@@ -82,59 +112,12 @@ def test_precedence_is_preset_file_option_assignment(tmp_path):
         ("hop=301", r"longer than the window \(300\)"),
         ("modalities=[visual,txt]", "did you mean 'text'"),
         ("modalities=[]", "at least one"),
+        ("learning_rate=1e-9", "min_learning_rate: it is above learning_rate"),
     ],
 )
 def test_settings_that_cannot_be(assignment, message):
     with pytest.raises(UsageError, match=message):
         train_settings(None, [assignment])
-    assert set(PRESETS) == {"rcma", "released", "grjca"}
-
-
-# ---- schedule
-
-
-def schedule(**changes):
-    return Schedule(
-        **{
-            "learning_rate": 1.0,
-            "warmup": "linear",
-            "warmup_epochs": 5,
-            "factor": 0.1,
-            "patience": 5,
-            "stop_patience": 8,
-            **changes,
-        }
-    )
-
-
-def test_linear_warmup_rises_to_the_full_rate():
-    rates = [schedule().rate(epoch, batch, 4) for epoch in range(6) for batch in range(4)]
-    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
-    assert rates[20:] == [1.0] * 4
-
-
-def test_sawtooth_is_the_released_codes():
-    s = schedule(warmup="sawtooth")
-    for epoch in range(5):
-        for b in range(1, 5):
-            assert s.rate(epoch, b - 1, 4) == pytest.approx(b * (epoch + 1) / (25 * 4))
-    assert s.rate(5, 0, 4) == 1.0
-
-
-def test_plateau_reduces_after_five_epochs_and_the_early_stop_comes():
-    s = schedule(warmup_epochs=2)
-    assert s.observe(0, 0.5)
-    for epoch in range(1, 7):  # epoch 1 is warm-up and does not count; 2 … 6 are five without a gain
-        assert s.rate(6, 0, 1) == 1.0
-        assert not s.observe(epoch, 0.5)
-    assert s.rate(7, 0, 1) == pytest.approx(0.1)
-    assert not s.stop
-    assert s.observe(7, 0.6)
-    for epoch in range(8, 16):
-        assert not s.stop
-        s.observe(epoch, 0.1)
-    assert s.stop
-    assert s.rate(16, 0, 1) == pytest.approx(0.01)
 
 
 # ---- data
@@ -182,6 +165,51 @@ def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
     assert Normalisation.fit(corpus).std["visual"][0] > 0.01
     with pytest.raises(AffuseError, match="No training video has text"):
         Normalisation.fit(load_corpus(store, ["t0"], ["text", "audio"], ["valence"]))
+
+
+def test_text_alone_is_scaled_by_one_mean_and_one_deviation(data):
+    store, _ = data
+    corpus = load_corpus(store, ["t1", "t2"], ["visual", "text"], ["valence"])
+    fitted = Normalisation.fit(corpus, "text")
+    words = corpus.features["text"][corpus.present["text"]].double().numpy()
+    np.testing.assert_allclose(fitted.mean["text"], np.full(words.shape[1], words.mean()), rtol=1e-5)
+    np.testing.assert_allclose(fitted.std["text"], np.full(words.shape[1], words.std()), rtol=1e-5)
+    assert not np.allclose(words.mean(0), words.mean(), atol=0.1)
+    for how, m in (("text", "visual"), ("none", "visual"), ("none", "text")):
+        fitted = Normalisation.fit(corpus, how)
+        np.testing.assert_array_equal(fitted.mean[m], np.zeros(tiny.WIDTHS[m]))
+        np.testing.assert_array_equal(fitted.std[m], np.ones(tiny.WIDTHS[m]))
+
+
+@pytest.mark.parametrize(("shuffle", "orders"), [("once", 1), ("epoch", 3)])
+def test_windows_come_in_one_order_or_in_a_new_one_every_epoch(data, tmp_path, monkeypatch, shuffle, orders):
+    drawn, gather = [], Windows.gather
+
+    def watched(self, which, view=None):
+        drawn.extend(which.tolist() if view is not None else [])
+        return gather(self, which, view)
+
+    monkeypatch.setattr(Windows, "gather", watched)
+    fuse.train(*data, tmp_path / "run", tiny.small(epochs=3, shuffle=shuffle))
+    epochs = np.array(drawn).reshape(3, -1)
+    assert (np.sort(epochs) == np.arange(epochs.shape[1])).all()
+    assert (epochs[0] != np.sort(epochs[0])).any()
+    assert len({tuple(order) for order in epochs}) == orders
+
+
+def test_a_run_keeps_its_normalisation(data, tmp_path):
+    store, labels = data
+    for how in ("channels", "text", "none"):
+        fuse.train(store, labels, tmp_path / how, tiny.small(epochs=1, normalisation=how))
+    visual, text = (
+        {
+            how: float(fuse.load_run(tmp_path / how).normalisation.mean[m].std())
+            for how in ("channels", "text", "none")
+        }
+        for m in ("visual", "text")
+    )
+    assert visual["channels"] > 0 == visual["text"] == visual["none"]
+    assert text["channels"] > 0 == text["text"] == text["none"]
 
 
 def test_every_window_is_drawn_once_an_epoch_in_an_order_of_its_own(data):
@@ -260,7 +288,8 @@ def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypa
     for reload, same in ((True, True), (False, False)):
         weights.clear()
         scores = iter([0.5, 0.4, 0.3])
-        fuse.train(store, labels, tmp_path / str(reload), tiny.small(epochs=3, reload_best=reload))
+        settings = tiny.small(epochs=3, reload_best=reload, gaps="mask")
+        fuse.train(store, labels, tmp_path / str(reload), settings)
         assert all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0]) is same
     # What is kept are the best weights, not the last: predictions from the file are those in the folder.
     run = tmp_path / "False"
