@@ -57,7 +57,7 @@ class JointCrossAttention(nn.Module):
     start       of FC and W_j, W_c, W_h: torch's default in the releases of RCMA and RJCMA, Xavier in the others'.
     options.attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
 
-    Left out: the audio-guided attention over the 7 × 7 map of every video frame that precedes the video's LSTM in the
+    Left out: the audio-guided attention over the 7 × 7 map of every clip that precedes the video's LSTM in the
     releases of RJCA and DCA. Cached features are one vector a frame: the map is gone, and there is nothing to choose
     from.
     """
