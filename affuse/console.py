@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -24,6 +26,7 @@ Announce = Callable[[str], None]  # a sentence on what is about to happen
 Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk
+PAUSE = 10.0  # seconds between two lines on the same work
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -68,7 +71,7 @@ def shown(name: str) -> str:
 
 
 def progress_bar(**options):
-    """The one display of progress, tqdm's: on a terminal only, nothing in a pipe."""
+    """The one display of progress, tqdm's: on a terminal only."""
     from tqdm import tqdm
 
     return tqdm(file=sys.stderr, disable=None, **options)
@@ -106,8 +109,23 @@ def answer(facts: dict | list, as_json: bool, text: str) -> None:
     click.echo(json.dumps(facts, indent=2) if as_json else text)
 
 
-def show_epoch(row: dict) -> None:
-    _status.show(f"  epoch {row['epoch']} of {row['epochs']}: CCC {row['ccc_mean']:.3f}")
+class _Epochs:
+    """How far training is: the status on a terminal; in a pipe a line, for the first epoch that ends after `PAUSE`
+    seconds without one."""
+
+    def __init__(self):
+        self._said = -math.inf
+
+    def show(self, row: dict) -> None:
+        line = f"  epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, CCC {row['ccc_mean']:.3f}"
+        if sys.stderr.isatty():
+            _status.show(line)
+        elif time.monotonic() - self._said >= PAUSE:
+            self._said = time.monotonic()
+            say(line)
+
+
+show_epoch = _Epochs().show
 
 
 def show_progress(line: str, failure: str | None, last: bool) -> None:

@@ -23,7 +23,9 @@ def parse_seeds(seeds: str) -> list[int]:
 
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
-PRESET = click.option("--preset", help="Schedule: rcma, released, grjca.  [default: released]")
+PRESET = click.option(
+    "--preset", help="A paper's training: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: released]"
+)
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 SEEDS = click.option(

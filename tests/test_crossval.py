@@ -165,7 +165,7 @@ def done(tmp_path_factory):
     rows = ["t0,a", "t1,b", "t2,a", "t3,c", "set/v0,b", "set/v1,c"]
     path = table(folder / "videos.csv", "video,subject", *rows)
     folds = fuse.choose_folds(labels, path, "subject")
-    settings = tiny.small(epochs=2, warmup_epochs=1)
+    settings = tiny.small(epochs=2, warmup_epochs=1, gaps="mask", normalisation="channels")
     heard = []
     result = fuse.crossval(
         store, labels, folder / "out", folds, settings, "ccc", True, on_fold=lambda *fold: heard.append(fold)

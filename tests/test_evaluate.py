@@ -23,7 +23,7 @@ from affuse.fuse.scoring.metrics import ccc
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     store, labels = tiny.make_data(folder, 3, 3, frames=50, without=("audio", "text"))
-    result = fuse.train(store, labels, folder / "run", tiny.small(epochs=3, warmup_epochs=1))
+    result = fuse.train(store, labels, folder / "run", tiny.small(epochs=3, warmup_epochs=1, gaps="mask"))
     return folder / "run", store, labels, result
 
 

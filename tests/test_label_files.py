@@ -212,7 +212,7 @@ def sparse(tmp_path_factory):
 
 def test_labels_are_scored_at_their_own_rate(sparse, tmp_path):
     store, labels = sparse
-    settings = tiny.small(epochs=2, target="valence", label_rate=5)
+    settings = tiny.small(epochs=2, target="valence", label_rate=5, gaps="mask")
     result = fuse.train(store, labels, tmp_path / "run", settings)
     scored = fuse.evaluate(tmp_path / "run", store, labels)
     assert scored["ccc"] == result["best"]["ccc"]
@@ -253,7 +253,7 @@ def test_closed_gaps_take_frames_out_and_masked_ones_keep_the_clock(tmp_path):
     files = find_labels(labels)["train"]
     tracks = {video: read_track(path) for video, path in files.items()}
     corpus = load_corpus(store, files, ["visual", "audio"], ["valence", "arousal"], tracks)
-    closed = corpus.closed()
+    closed = corpus.closed("train")
     assert np.diff(corpus.start).tolist() == [70, 77]
     assert np.diff(closed.start).tolist() == [67, 74]
     assert closed.annotated.all()

@@ -1,6 +1,7 @@
 """A run in a notebook: predictions that show, plot and save themselves; wrong types; one interval; one display."""
 
 import io
+import sys
 
 import numpy as np
 import pandas as pd
@@ -204,17 +205,32 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_seen_on_a_terminal_and_nowhere_else(monkeypatch):
+EPOCH = {"epoch": 1, "epochs": 3, "loss": 0.75, "ccc_mean": 0.5}
+
+
+def test_progress_is_seen_on_a_terminal(monkeypatch):
     for stream, seen in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr("sys.stderr", stream)
         console.show_progress("1 of 2 videos", None, False)
         console.show_progress("2 of 2 videos", "b: it is no video", True)
-        console.show_epoch({"epoch": 1, "epochs": 3, "ccc_mean": 0.5})
+        console._Epochs().show(EPOCH)
         console.say("done")
         text = stream.getvalue()
-        assert ("1 of 2 videos" in text) is ("epoch 1 of 3: CCC 0.500" in text) is seen
+        assert ("1 of 2 videos" in text) is seen
+        assert "epoch 1 of 3: loss 0.750, CCC 0.500" in text
         assert "failed: b: it is no video" in text
         assert text.endswith("done\n")
+
+
+def test_in_a_pipe_training_says_now_and_then_where_it_is(monkeypatch):
+    clock = iter([100.0, 100.0, 101.0, 109.9, 110.0, 110.0, 119.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    show = console._Epochs().show
+    for epoch in range(1, 6):
+        show({**EPOCH, "epoch": epoch})
+    said = [f"  epoch {epoch} of 3: loss 0.750, CCC 0.500" for epoch in (1, 4)]
+    assert sys.stderr.getvalue().splitlines() == said
 
 
 def test_features_of_another_kind_are_refused(trained, tmp_path):

@@ -25,7 +25,7 @@ from affuse.fuse.training.settings import train_settings
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     store, labels = tiny.make_data(folder, 3, 2)
-    fuse.train(store, labels, folder / "run", tiny.small(epochs=2))
+    fuse.train(store, labels, folder / "run", tiny.small(gaps="mask", epochs=2))
     return folder / "run", store, labels
 
 
@@ -44,7 +44,7 @@ def test_a_finished_run_has_everything_and_nothing_else(trained):
         "predictions/set%2Fv0.csv",
         "predictions/set%2Fv1.csv",
     ]
-    assert train_settings(run / "config.yaml") == tiny.small(epochs=2)
+    assert train_settings(run / "config.yaml") == tiny.small(gaps="mask", epochs=2)
     card = (run / "card.md").read_text()
     assert store.provenance.settings_hash in card
     assert "| mean |" in card
@@ -86,13 +86,13 @@ def test_a_finished_run_is_not_trained_over(trained, tmp_path):
     run, store, labels = trained
     kept = (run / "model.safetensors").read_bytes()
     with pytest.raises(UsageError, match="finished run with these settings: nothing to do"):
-        fuse.train(store, labels, run, tiny.small(epochs=2))
+        fuse.train(store, labels, run, tiny.small(gaps="mask", epochs=2))
     with pytest.raises(UsageError, match="batch is 4 there and 5 here"):
-        fuse.train(store, labels, run, tiny.small(epochs=2, batch=5))
+        fuse.train(store, labels, run, tiny.small(gaps="mask", epochs=2, batch=5))
     other = tiny.copy_labels(labels, tmp_path / "labels")
     tiny.change_label(other / "train/t1.txt")
     with pytest.raises(UsageError, match=r"made from other data \(labels of video 't1' have changed\)"):
-        fuse.train(store, other, run, tiny.small(epochs=2))
+        fuse.train(store, other, run, tiny.small(gaps="mask", epochs=2))
     assert (run / "model.safetensors").read_bytes() == kept
 
 

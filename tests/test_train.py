@@ -1,4 +1,4 @@
-"""Training: schedules, what enters a batch, and that a run killed at any moment ends as if it were not."""
+"""Training: what enters a batch, and that a run killed at any moment ends as if it were not."""
 
 import csv
 import json
@@ -24,8 +24,6 @@ from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training import train as training
 from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.losses import LOSSES
-from affuse.fuse.training.schedule import Schedule
-from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -33,108 +31,6 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.make_data(tmp_path_factory.mktemp("data"), without=("text",))
-
-
-# ---- settings
-
-
-def test_presets_are_the_schedule_table():
-    paper, released, grjca = (train_settings(preset=name) for name in ("rcma", "released", "grjca"))
-    assert (paper.learning_rate, paper.weight_decay, paper.warmup, paper.reload_best) == (
-        1e-4,
-        5e-4,
-        "linear",
-        False,
-    )
-    assert (released.learning_rate, released.weight_decay, released.stop_patience) == (1e-5, 1e-3, 50)
-    assert (grjca.learning_rate, grjca.weight_decay, grjca.warmup, grjca.reload_best) == (
-        1e-4,
-        1e-3,
-        "sawtooth",
-        True,
-    )
-    for settings in (paper, released, grjca):
-        assert (settings.batch, settings.epochs, settings.warmup_epochs) == (12, 100, 5)
-        assert (settings.plateau_factor, settings.plateau_patience) == (0.1, 5)
-        assert (settings.window, settings.hop) == (300, 200)
-    assert released == TrainSettings()
-    with torch.device("meta"):
-        config = fuse.build_model(**released.model_options({"visual": 8, "audio": 8, "text": 8})).config
-        assert (config["dropout"]["attention"], config["dropout"]["encoder"]) == (0.6, 0.1)
-        config = fuse.build_model(**paper.model_options({"visual": 8, "audio": 8, "text": 8})).config
-        assert (config["dropout"]["attention"], config["dropout"]["head"]) == (0.5, 0.8)
-
-
-def test_precedence_is_preset_file_option_assignment(tmp_path):
-    config = tmp_path / "c.yaml"
-    config.write_text("preset: rcma\nbatch: 3\nepochs: 3\nseed: 3\n")
-    settings = train_settings(config, ["seed=5", "dropout.head=0.2"], epochs=4, model=None)
-    assert (settings.batch, settings.epochs, settings.seed, settings.weight_decay) == (3, 4, 5, 5e-4)
-    assert settings.dropout == {"attention": 0.5, "head": 0.2}
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("preset=relased", "did you mean 'released'"),
-        ("learing_rate=1", "did you mean 'learning_rate'"),
-        ("batch=0", "batch"),
-        ("hop=301", r"longer than the window \(300\)"),
-        ("modalities=[visual,txt]", "did you mean 'text'"),
-        ("modalities=[]", "at least one"),
-    ],
-)
-def test_settings_that_cannot_be(assignment, message):
-    with pytest.raises(UsageError, match=message):
-        train_settings(None, [assignment])
-    assert set(PRESETS) == {"rcma", "released", "grjca"}
-
-
-# ---- schedule
-
-
-def schedule(**changes):
-    return Schedule(
-        **{
-            "learning_rate": 1.0,
-            "warmup": "linear",
-            "warmup_epochs": 5,
-            "factor": 0.1,
-            "patience": 5,
-            "stop_patience": 8,
-            **changes,
-        }
-    )
-
-
-def test_linear_warmup_rises_to_the_full_rate():
-    rates = [schedule().rate(epoch, batch, 4) for epoch in range(6) for batch in range(4)]
-    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
-    assert rates[20:] == [1.0] * 4
-
-
-def test_sawtooth_is_the_released_codes():
-    s = schedule(warmup="sawtooth")
-    for epoch in range(5):
-        for b in range(1, 5):
-            assert s.rate(epoch, b - 1, 4) == pytest.approx(b * (epoch + 1) / (25 * 4))
-    assert s.rate(5, 0, 4) == 1.0
-
-
-def test_plateau_reduces_after_five_epochs_and_the_early_stop_comes():
-    s = schedule(warmup_epochs=2)
-    assert s.observe(0, 0.5)
-    for epoch in range(1, 7):  # epoch 1 is warm-up and does not count; 2 … 6 are five without a gain
-        assert s.rate(6, 0, 1) == 1.0
-        assert not s.observe(epoch, 0.5)
-    assert s.rate(7, 0, 1) == pytest.approx(0.1)
-    assert not s.stop
-    assert s.observe(7, 0.6)
-    for epoch in range(8, 16):
-        assert not s.stop
-        s.observe(epoch, 0.1)
-    assert s.stop
-    assert s.rate(16, 0, 1) == pytest.approx(0.01)
 
 
 # ---- data
@@ -182,6 +78,51 @@ def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
     assert Normalisation.fit(corpus).std["visual"][0] > 0.01
     with pytest.raises(AffuseError, match="No training video has text"):
         Normalisation.fit(load_corpus(store, ["t0"], ["text", "audio"], ["valence"]))
+
+
+def test_text_alone_is_scaled_by_one_mean_and_one_deviation(data):
+    store, _ = data
+    corpus = load_corpus(store, ["t1", "t2"], ["visual", "text"], ["valence"])
+    fitted = Normalisation.fit(corpus, "text")
+    words = corpus.features["text"][corpus.present["text"]].double().numpy()
+    np.testing.assert_allclose(fitted.mean["text"], np.full(words.shape[1], words.mean()), rtol=1e-5)
+    np.testing.assert_allclose(fitted.std["text"], np.full(words.shape[1], words.std()), rtol=1e-5)
+    assert not np.allclose(words.mean(0), words.mean(), atol=0.1)
+    for how, m in (("text", "visual"), ("none", "visual"), ("none", "text")):
+        fitted = Normalisation.fit(corpus, how)
+        np.testing.assert_array_equal(fitted.mean[m], np.zeros(tiny.WIDTHS[m]))
+        np.testing.assert_array_equal(fitted.std[m], np.ones(tiny.WIDTHS[m]))
+
+
+@pytest.mark.parametrize(("shuffle", "orders"), [("once", 1), ("epoch", 3)])
+def test_windows_come_in_one_order_or_in_a_new_one_every_epoch(data, tmp_path, monkeypatch, shuffle, orders):
+    drawn, gather = [], Windows.gather
+
+    def watched(self, which, view=None):
+        drawn.extend(which.tolist() if view is not None else [])
+        return gather(self, which, view)
+
+    monkeypatch.setattr(Windows, "gather", watched)
+    fuse.train(*data, tmp_path / "run", tiny.small(epochs=3, shuffle=shuffle))
+    epochs = np.array(drawn).reshape(3, -1)
+    assert (np.sort(epochs) == np.arange(epochs.shape[1])).all()
+    assert (epochs[0] != np.sort(epochs[0])).any()
+    assert len({tuple(order) for order in epochs}) == orders
+
+
+def test_a_run_keeps_its_normalisation(data, tmp_path):
+    store, labels = data
+    for how in ("channels", "text", "none"):
+        fuse.train(store, labels, tmp_path / how, tiny.small(epochs=1, normalisation=how))
+    visual, text = (
+        {
+            how: float(fuse.load_run(tmp_path / how).normalisation.mean[m].std())
+            for how in ("channels", "text", "none")
+        }
+        for m in ("visual", "text")
+    )
+    assert visual["channels"] > 0 == visual["text"] == visual["none"]
+    assert text["channels"] > 0 == text["text"] == text["none"]
 
 
 def test_every_window_is_drawn_once_an_epoch_in_an_order_of_its_own(data):
@@ -260,7 +201,8 @@ def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypa
     for reload, same in ((True, True), (False, False)):
         weights.clear()
         scores = iter([0.5, 0.4, 0.3])
-        fuse.train(store, labels, tmp_path / str(reload), tiny.small(epochs=3, reload_best=reload))
+        settings = tiny.small(epochs=3, reload_best=reload, gaps="mask")
+        fuse.train(store, labels, tmp_path / str(reload), settings)
         assert all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0]) is same
     # What is kept are the best weights, not the last: predictions from the file are those in the folder.
     run = tmp_path / "False"

@@ -91,7 +91,7 @@ def test_views_change_faces_only_and_order_not_at_all(data):
 
 def test_closing_gaps_takes_the_same_frames_out_of_every_view(data):
     store, _, labels = data
-    corpus = load(store, labels, views=True).closed()
+    corpus = load(store, labels, views=True).closed("train")
     faces = corpus.present["visual"][:, None].half() * STEP
     assert corpus.annotated.all()
     for k, rows in enumerate(corpus.views.values(), start=1):

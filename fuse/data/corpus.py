@@ -92,16 +92,17 @@ class Corpus:
         """(F,) bool: at least one modality has features at that frame."""
         return torch.stack(list(self.present.values())).any(0)
 
-    def closed(self) -> Corpus:
+    def closed(self, partition: str) -> Corpus:
         """Without the frames that are not annotated: what follows a gap comes right after what precedes it.
 
-        Videos without a frame that has both a label and features are left out; AffuseError where no other is.
+        Videos without a frame that has both a label and features are left out; AffuseError where no other is, naming
+        the partition.
         """
         useful = (self.annotated & self.any_present()).cpu().numpy()
         has = np.add.reduceat(useful, self.start[:-1]) > 0
         kept = np.flatnonzero(has)
         if not len(kept):
-            raise AffuseError("No frame of the videos has both a label and features.")
+            raise AffuseError(f"No frame of the {partition} videos has both a label and features. Check the labels.")
         left_out = {self.videos[i]: "no frame has both a label and features" for i in np.flatnonzero(~has)}
         rows = np.flatnonzero(self.annotated.cpu().numpy() & np.repeat(has, np.diff(self.start)))
         keep = torch.from_numpy(rows).to(self.device)

@@ -50,14 +50,17 @@ def overlap_mean(predictions: np.ndarray, starts: np.ndarray, frames: int) -> np
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per modality the mean and standard deviation (width,) float32 of the training frames that have it."""
+    """Per modality what is taken off its features, and what they are then divided by: (width,) float32 each."""
 
     mean: dict[str, Tensor]
     std: dict[str, Tensor]
 
     @classmethod
-    def fit(cls, corpus: Corpus) -> Normalisation:
-        """Statistics of the frames where each modality is present: chunks in float32, merged in float64.
+    def fit(cls, corpus: Corpus, how: str = "channels") -> Normalisation:
+        """Statistics of the training frames where each modality is present: chunks in float32, merged in float64.
+
+        how  channels: mean and standard deviation of every channel; text: one mean and one deviation of all numbers of
+             the text embeddings, nothing of the others; none: nothing
 
         Raises AffuseError when a modality is present nowhere.
         """
@@ -69,6 +72,10 @@ class Normalisation:
                     f"No training video has {m} features, so nothing can be learned from them. "
                     f"Leave {m} out of the setting `modalities`."
                 )
+            if how != "channels" and (how, m) != ("text", "text"):
+                mean[m] = torch.zeros(features.shape[1], device=features.device)
+                std[m] = torch.ones_like(mean[m])
+                continue
             parts = rows.split(CHUNK)
             moments = [torch.var_mean(features[part].float(), 0, correction=0) for part in parts]
             part_var, part_mean = (torch.stack(each).double() for each in zip(*moments, strict=True))
@@ -76,6 +83,9 @@ class Normalisation:
             share = counts / len(rows)
             centre = (share * part_mean).sum(0)
             variance = (share * (part_var + (part_mean - centre) ** 2)).sum(0)
+            if how == "text":
+                variance = (variance + (centre - centre.mean()) ** 2).mean().expand_as(centre)
+                centre = centre.mean().expand_as(centre)
             overall = float(variance.mean().sqrt())
             mean[m] = centre.float()
             std[m] = variance.sqrt().clamp(min=max(STD_FLOOR * overall, 1e-6)).float()
@@ -142,11 +152,12 @@ class Windows:
         for which in torch.arange(len(self), device=self.first.device).split(batch):
             yield self.gather(which)
 
-    def shuffled(self, batch: int, seed: int) -> Iterator[Batch]:
-        """All windows in the random order that `seed` gives, `batch` at a time, each with a view of its faces that
-        `seed` draws evenly from those there are."""
+    def shuffled(self, batch: int, seed: int, order_seed: int | None = None) -> Iterator[Batch]:
+        """All windows in the random order that `order_seed` gives, `seed` where there is none, `batch` at a time, each
+        with a view of its faces that `seed` draws evenly from those there are."""
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator).to(self.first.device)
+        ordering = generator if order_seed is None else torch.Generator().manual_seed(order_seed)
+        order = torch.randperm(len(self), generator=ordering).to(self.first.device)
         views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator).to(self.first.device)
         for which, view in zip(order.split(batch), views.split(batch), strict=True):
             yield self.gather(which, view)

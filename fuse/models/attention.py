@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from affuse.fuse.models.layers import Dropout, Valid, any_valid, frames, xavier, zero_invalid
+from affuse.fuse.models.layers import Dropout, Start, Valid, any_valid, default, frames, xavier, zero_invalid
 from affuse.fuse.models.spec import Options
 
 JCA_WIDTH = 32  # k, the inner width of JCA's H
@@ -54,10 +54,22 @@ class JointCrossAttention(nn.Module):
     joint       'all': one J of all modalities; 'others': J_m of all but m.
     unused_fc   variants whose J' is the raw J and not FC(J). The FC exists, is counted and never trained, as RJCMA
                 was released (there it is computed and thrown away; here only its weights are kept).
+    start       of FC and W_j, W_c, W_h: torch's default in the releases of RCMA and RJCMA, Xavier in the others'.
     options.attention   'channel': C_m is d_m × d_J, W_j mixes time; 'frame': C_m is L × L, W_c and W_h mix time.
+
+    Left out: the audio-guided attention over the 7 × 7 map of every clip that precedes the video's LSTM in the
+    releases of RJCA and DCA. Cached features are one vector a frame: the map is gone, and there is nothing to choose
+    from.
     """
 
-    def __init__(self, widths: dict[str, int], options: Options, joint: str, unused_fc: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        widths: dict[str, int],
+        options: Options,
+        joint: str,
+        unused_fc: tuple[str, ...] = (),
+        start: Start = default,
+    ):
         super().__init__()
         self.members = {m: [o for o in widths if joint == "all" or o != m] for m in widths}
         self.joint, self.use_fc = joint, options.variant not in unused_fc
@@ -65,11 +77,11 @@ class JointCrossAttention(nn.Module):
         self.dropout = Dropout(options.dropout["attention"])
         d_J = {m: sum(widths[o] for o in self.members[m]) for m in widths}
         fc = {"all": sum(widths.values())} if joint == "all" else d_J  # one FC per joint
-        self.fc = nn.ModuleDict({joint: xavier(nn.Linear(d, d)) for joint, d in fc.items()})
+        self.fc = nn.ModuleDict({joint: start(nn.Linear(d, d)) for joint, d in fc.items()})
         L, self.channel = options.window, options.attention == "channel"
 
         def layers(shape):
-            return nn.ModuleDict({m: xavier(nn.Linear(*shape(m), bias=equations.biases)) for m in widths})
+            return nn.ModuleDict({m: start(nn.Linear(*shape(m), bias=equations.biases)) for m in widths})
 
         self.W_j = layers(lambda m: (L, L) if self.channel else (widths[m], d_J[m]))
         self.W_c = layers(lambda m: (widths[m], widths[m]) if self.channel else (L, L))
@@ -118,15 +130,21 @@ class JointCrossAttention(nn.Module):
 class OnePassJointAttention(nn.Module):
     """JCA, through H of width k = 32; W_jm (L × L), W_m (L × k) and W_hm (k × L) run over time. No biases.
 
-    (The release concatenates the raw with the attended video before its head, by mistake; here both attended
-    modalities are, as printed.)
+    It is `models/cam.py` of github.com/praveena2j/JointCrossAttentional-AV-Fusion. Left out of the releases:
+
+      - the raw video that is concatenated with the attended, by mistake, before the head: as printed, and as the
+        file's own next version has it, both attended modalities are;
+      - what github.com/praveena2j/Joint-Cross-Attention-for-Audio-Visual-Fusion trains: its main.py takes the module
+        of that name from `orig_cam.py`, which is RJCA, beside this one;
+      - a head for each target, in the second repository (the first trains a run for each): valence and arousal share
+        one here, as in all models of the family but RJCA and DCA.
     """
 
     def __init__(self, widths: dict[str, int], options: Options):
         super().__init__()
         L, k, d_J = options.window, JCA_WIDTH, sum(widths.values())
         for name, shape in {"W_j": (L, L), "W_m": (L, k), "W_c": (d_J, k), "W_h": (k, L)}.items():
-            self.add_module(name, nn.ModuleDict({m: xavier(nn.Linear(*shape, bias=False)) for m in widths}))
+            self.add_module(name, nn.ModuleDict({m: nn.Linear(*shape, bias=False) for m in widths}))
 
     def forward(self, x: dict[str, Tensor], valid: Valid = None) -> dict[str, Tensor]:
         J = torch.cat(list(x.values()), -1)  # [X_v ; X_a], zero wherever its members are
@@ -139,7 +157,8 @@ class OnePassJointAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """CA: each of two modalities attends over its own frames, weighted by its correlation with the other.
+    """CA: each of two modalities attends over its own frames, weighted by its correlation with the other. As printed:
+    the release leaves out the residual and the tanh, adds the two, and predicts one value for a whole clip.
 
     The first modality takes the part of X_v, the second of X_a. A masked frame has weight zero, so that nothing
     attends to it.

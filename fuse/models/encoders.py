@@ -11,6 +11,8 @@ Emotion Recognition", ICASSP 2023 (arXiv 2304.07958), and its release.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +47,8 @@ class TemporalBlock(nn.Module):
         self.first = CausalConv1d(width, out, dilation)
         self.second = CausalConv1d(out, out, dilation)
         self.skip = nn.Linear(width, out) if width != out else None  # the 1×1 convolution
+        if self.skip is not None:
+            nn.init.xavier_uniform_(self.skip.weight, gain=math.sqrt(2))
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

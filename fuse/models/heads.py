@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from affuse.fuse.models.encoders import BiLSTM
-from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, Valid, any_valid
+from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, Start, Valid, any_valid, default
 
 
 class Concatenation(nn.Module):
@@ -39,6 +39,7 @@ class Head(nn.Module):
     norm        BatchNorm1d over the hidden channels
     per_target  a head of its own for every target
     tanh        outputs within (−1, 1)
+    start       of the weights
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Head(nn.Module):
         activation: Callable[[Tensor], Tensor] | None = None,
         per_target: bool = False,
         tanh: bool = False,
+        start: Start = default,
     ):
         super().__init__()
         copies, outputs = (targets, 1) if per_target else (1, targets)
-        self.inner = nn.ModuleList(nn.Linear(width, hidden) for _ in range(copies if hidden else 0))
+        self.inner = nn.ModuleList(start(nn.Linear(width, hidden)) for _ in range(copies if hidden else 0))
         self.norm = MaskedBatchNorm1d(hidden) if norm else None
-        self.outer = nn.ModuleList(nn.Linear(hidden or width, outputs) for _ in range(copies))
+        self.outer = nn.ModuleList(start(nn.Linear(hidden or width, outputs)) for _ in range(copies))
         self.dropout = Dropout(dropout)
         self.activation, self.tanh = activation, tanh
 

@@ -13,6 +13,7 @@ A frame of modality m is valid when it is neither padding nor missing. Everywher
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -113,9 +114,17 @@ class Dropout(nn.Dropout):
         return dropout(x, self.p, self.training)
 
 
+Start = Callable[[nn.Linear], nn.Linear]  # draws the weights that a layer starts from
+
+
 def xavier(linear: nn.Linear) -> nn.Linear:
-    """Xavier-uniform weight, zero bias: how every attention and gate layer starts."""
+    """Xavier-uniform weight, zero bias."""
     nn.init.xavier_uniform_(linear.weight)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
+    return linear
+
+
+def default(linear: nn.Linear) -> nn.Linear:
+    """Torch's own: weight and bias uniform within ±1/√(width of the input)."""
     return linear

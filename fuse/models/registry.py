@@ -30,6 +30,7 @@ from affuse.fuse.models.attention import (
     OnePassJointAttention,
 )
 from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
+from affuse.fuse.models.layers import Start, default, xavier
 from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
 from affuse.plugins import installed, run_file, said, split
 
@@ -42,10 +43,10 @@ def both(value) -> dict:
     return dict.fromkeys(VARIANTS, value)
 
 
-def recursive(joint: str, unused_fc: tuple[str, ...] = (), **fields) -> ModelSpec:
+def recursive(joint: str, unused_fc: tuple[str, ...] = (), start: Start = default, **fields) -> ModelSpec:
     """A model of the joint cross-attention, twice unless said."""
     return ModelSpec(
-        block=partial(JointCrossAttention, joint=joint, unused_fc=unused_fc),
+        block=partial(JointCrossAttention, joint=joint, unused_fc=unused_fc, start=start),
         joint=joint,
         attentions=ATTENTIONS,
         attention_dropout={variant: equations.dropout for variant, equations in EQUATIONS.items()},
@@ -54,18 +55,24 @@ def recursive(joint: str, unused_fc: tuple[str, ...] = (), **fields) -> ModelSpe
 
 
 gated = partial(
-    recursive, "all", paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)", standard=AUDIO_VISUAL, l2="encoded"
+    recursive,
+    "all",
+    start=xavier,
+    paper="Rajasekhar, Alam, Charton, 2025, CVPRW (ABAW8)",
+    standard=AUDIO_VISUAL,
+    l2="encoded",
 )
 baseline = partial(ModelSpec, paper="baseline", block=None)
 of_lstms = partial(
     recursive,
     "all",
+    start=xavier,
     standard=AUDIO_VISUAL,
     encoder="bilstm",
     channels=dict.fromkeys(TRIMODAL, (512,)),
     l2="features",
     fusion=ConcatenationBiLSTM,
-    head=partial(Head, hidden=128, activation=F.relu, per_target=True),
+    head=partial(Head, hidden=128, activation=F.relu, per_target=True, start=xavier),
     head_dropout=0.6,
 )
 

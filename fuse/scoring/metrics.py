@@ -81,6 +81,9 @@ def ccc_loss(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     prediction, truth (B, L, targets); valid (B, L) bool. Computed in float32 at least, also under autocast. A
     window with fewer than 2 valid frames has no loss; with none at all the result is 0. EPSILON stands in for the
     rule on constants: it makes their ρ_c 0 and leaves a gradient to get away from there.
+
+    One N divides all. The releases divide the covariance by N and the variances by N − 1, where a perfect window costs
+    1/N: 3e-3 at 300 frames.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         dtype = torch.promote_types(prediction.dtype, torch.float32)

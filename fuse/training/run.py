@@ -260,7 +260,7 @@ def labelled_corpus(
     videos = match(store, files, settings.allow_missing)
     tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
     corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views, fps)
-    return corpus.closed() if settings.gaps == "close" else corpus
+    return corpus.closed(partition) if settings.gaps == "close" else corpus
 
 
 def evaluate(run: Run | Path | str, store: Features, labels: Path | str, *args, **options) -> dict:

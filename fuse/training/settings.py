@@ -1,4 +1,4 @@
-"""Everything that decides a training run, and the presets of the published schedules.
+"""Everything that decides a training run, and the presets: how each paper's release trains, by where it was read.
 
 Precedence: preset ← settings file ← named options ← `--set key=value`. A run folder keeps the resolved result.
 """
@@ -19,24 +19,84 @@ from affuse.fuse.data.partitions import Split
 from affuse.fuse.models.registry import located
 from affuse.fuse.models.spec import ModelSettings
 
-RELEASED = {  # the code behind RJCMA; its dropouts (block 0.6, TCNs 0.1) are the model's own
+# github.com/praveena2j/RJCMA, and github.com/sucv/ABAW3, whose trainer it takes. The dropouts (block 0.6, TCNs 0.1) are
+# the model's own. There a restart also unfreezes a part of the backbones, which are frozen here.
+RELEASED = {
+    "gaps": "close",
+    "normalisation": "text",
+    "shuffle": "once",
+    "optimiser": "adam",
     "learning_rate": 1e-5,
     "weight_decay": 1e-3,
+    "batch": 12,
+    "epochs": 100,
     "warmup": "sawtooth",
+    "warmup_epochs": 5,
+    "decay": 1.0,
+    "plateau_factor": 0.1,
+    "plateau_patience": 5,
+    "min_learning_rate": 1e-8,
+    "restarts": 2,
     "reload_best": True,
     "stop_patience": 50,
 }
+# The releases that see a video as clips, 8 to 16 of them a window. What they do not have is off.
+OF_CLIPS = {
+    **RELEASED,
+    "gaps": "mask",
+    "normalisation": "none",
+    "shuffle": "epoch",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "warmup_epochs": 0,
+    "decay": 0.8,
+    "decay_start": 5,
+    "decay_every": 2,
+    "plateau_factor": 1.0,
+    "min_learning_rate": 0.0,
+    "restarts": 0,
+    "reload_best": False,
+    "stop_patience": 0,
+}
 PRESETS: dict[str, dict] = {
-    "rcma": {  # the text of the RCMA and RJCMA papers
+    "released": RELEASED,
+    # The text of the RCMA paper. Of gaps, normalisation, order and restarts it says nothing: those are ours.
+    "rcma": {
+        **RELEASED,
+        "gaps": "mask",
+        "normalisation": "channels",
+        "shuffle": "epoch",
         "learning_rate": 1e-4,
         "weight_decay": 5e-4,
         "dropout": {"attention": 0.5, "head": 0.8},
         "warmup": "linear",
+        "min_learning_rate": 0.0,
+        "restarts": 0,
         "reload_best": False,
         "stop_patience": 0,
     },
-    "released": RELEASED,
-    "grjca": {**RELEASED, "learning_rate": 1e-4},  # GRJCA and HGRJCA: the released schedule at ten times the rate
+    # GRJCA and HGRJCA: the released schedule at ten times the rate.
+    "grjca": {**RELEASED, "learning_rate": 1e-4},
+    # github.com/sucv/ABAW3 as it was for the LFAN paper (2022). There no warm-up follows a restart, and the audio
+    # embeddings are scaled as those of text are.
+    "lfan": {
+        **RELEASED,
+        "batch": 8,
+        "warmup": "stairs",
+        "warmup_epochs": 10,
+        "min_learning_rate": 1e-7,
+        "stop_patience": 20,
+    },
+    # github.com/praveena2j/JointCrossAttentional-AV-Fusion
+    "jca": {**OF_CLIPS, "batch": 96, "epochs": 30},
+    # github.com/praveena2j/Joint-Cross-Attention-for-Audio-Visual-Fusion, which trains RJCA's module. There the first
+    # six epochs are at 1e-4.
+    "rjca": {**OF_CLIPS, "shuffle": "once", "batch": 64, "epochs": 50},
+    # github.com/praveena2j/Dynamic-CrossAttention. There the first six epochs are at 3e-4, and every epoch ends after
+    # its sixth batch, as if for debugging.
+    "dca": {**OF_CLIPS, "shuffle": "once", "optimiser": "adamw", "weight_decay": 1e-5, "batch": 64, "epochs": 100},
+    # github.com/praveena2j/Cross-Attentional-AV-Fusion
+    "ca": {**OF_CLIPS, "learning_rate": 1e-4, "decay_start": 15, "batch": 16, "epochs": 60},
 }
 
 
@@ -52,21 +112,31 @@ class TrainSettings(ModelSettings):
     modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
 
     hop: int = Field(200, ge=1)
-    gaps: Literal["mask", "close"] = "mask"  # frames without a label: kept and masked, or taken out before cutting
+    gaps: Literal["mask", "close"] = "close"  # frames without a label: kept and masked, or taken out before cutting
+    # channels: every channel by its own mean and deviation. text: the text embeddings, all by one mean and one
+    # deviation, and nothing else. none: features as they are.
+    normalisation: Literal["channels", "text", "none"] = "text"
+    shuffle: Literal["epoch", "once"] = "once"  # windows in a new order every epoch, or in one for all
     # Frames per second at which the model reads features. common: the rate of most training videos; equal: that of all,
     # which must be one; own: every video on its own frames. Rates within 1 % of each other are one.
     fps: float | Literal["common", "equal", "own"] = "common"
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
     loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse"] = "ccc"  # see `affuse.fuse.training.losses`
+    optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     batch: int = Field(12, ge=1)  # windows
     epochs: int = Field(100, ge=1)
-    warmup: Literal["linear", "sawtooth"] = "sawtooth"
+    warmup: Literal["linear", "sawtooth", "stairs"] = "sawtooth"
     warmup_epochs: int = Field(5, ge=0)
-    plateau_factor: float = Field(0.1, gt=0, le=1)
+    decay: float = Field(1.0, gt=0, le=1)  # of the rate, after decay_start, once in decay_every epochs
+    decay_start: int = Field(0, ge=0)
+    decay_every: int = Field(1, ge=1)
+    plateau_factor: float = Field(0.1, gt=0, le=1)  # of the rate, after more than plateau_patience epochs without gain
     plateau_patience: int = Field(5, ge=1)
+    min_learning_rate: float = Field(1e-8, ge=0)  # a plateau that leads below it ends the run, or restarts it
+    restarts: int = Field(2, ge=0)  # from the best weights, with a warm-up and a new optimiser
     reload_best: bool = True  # go on from the best weights after every epoch
     stop_patience: int = Field(50, ge=0)  # epochs without gain before the end; 0: never
 
@@ -112,6 +182,13 @@ class TrainSettings(ModelSettings):
         if not isinstance(fps, int | float) or not 0 < fps <= FASTEST:
             raise ValueError(f"expected {', '.join(RULES)}, or frames per second, up to {FASTEST:g}")
         return float(fps)
+
+    @field_validator("min_learning_rate")
+    @classmethod
+    def _is_below_the_rate(cls, least: float, info: ValidationInfo) -> float:
+        if least > info.data.get("learning_rate", least):
+            raise ValueError(f"it is above learning_rate ({info.data['learning_rate']:g}): training would end at once")
+        return least
 
     @field_validator("hop")
     @classmethod

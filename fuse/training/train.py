@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ from affuse.fuse.training.checkpoint import (
 from affuse.fuse.training.losses import LOSSES
 from affuse.fuse.training.memory import check_training
 from affuse.fuse.training.run import labelled_corpus
-from affuse.fuse.training.schedule import Schedule
+from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import TrainSettings, as_settings
 
 log = logging.getLogger("affuse")
@@ -127,27 +127,37 @@ class _Training:
 
     def __init__(self, folder, settings, model: FusionModel, training: Corpus, validation: Corpus, store, fps):
         self.folder, self.settings, self.model, self.store, self.fps = folder, settings, model, store, fps
-        self.normalisation = Normalisation.fit(training)
+        self.normalisation = Normalisation.fit(training, settings.normalisation)
         self.training, self.validation = (
             Windows(corpus, settings.window, settings.hop, self.normalisation) for corpus in (training, validation)
         )
-        self.optimiser = torch.optim.Adam(
-            model.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,  # one pass over the weights: 4 times sooner on a CPU than tensor by tensor
+        self.optimiser = self._optimiser()
+        rule = {field.name for field in fields(Schedule)} & set(TrainSettings.model_fields)
+        self.progress = Progress(Schedule(**settings.model_dump(include=rule)))
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        make = torch.optim.AdamW if self.settings.optimiser == "adamw" else torch.optim.Adam
+        # Fused, it is one pass over the weights: 4 times sooner on a CPU than tensor by tensor.
+        return make(
+            self.model.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
-        rule = ("learning_rate", "warmup", "warmup_epochs", "plateau_factor", "plateau_patience", "stop_patience")
-        self.progress = Progress(Schedule(*(getattr(settings, name) for name in rule)))
 
     def learn(self, on_epoch: Callable[[dict], None]) -> None:
-        """Epoch after epoch until the last one or the early stop."""
+        """Epoch after epoch until the last one or the schedule's end."""
         progress, epochs = self.progress, self.settings.epochs
         saved = time.monotonic()
         with _events(self.folder.path / "events", self.settings.tensorboard, progress.epoch) as write_event:
             while progress.epoch < epochs and not progress.schedule.stop:
+                if progress.schedule.spent:
+                    self._restart()
                 row = self._epoch(progress.epoch)
                 progress.history.append(row)
+                if at_rest(progress.history):
+                    log.warning(
+                        f"{progress.epoch + 1} epochs have moved neither the loss ({row['loss']:.3f}) nor the "
+                        f"validation CCC ({row['ccc_mean']:.3f}). Try a higher learning_rate than "
+                        f"{self.settings.learning_rate:g}, or another preset."
+                    )
                 progress.epoch += 1
                 if time.monotonic() - saved >= self.settings.checkpoint_seconds or progress.epoch == epochs:
                     self._save()
@@ -155,6 +165,12 @@ class _Training:
                 self.folder.write_metrics(progress.history)
                 write_event(row)
                 on_epoch({**row, "epochs": epochs})
+
+    def _restart(self) -> None:
+        """Go on from the best weights as if training began, with an optimiser that remembers nothing."""
+        self.model.load_state_dict(self.progress.weights)
+        self.optimiser = self._optimiser()
+        self.progress.schedule.restart(self.progress.epoch)
 
     def _epoch(self, epoch: int) -> dict:
         """Train on every window once, score the validation videos, keep the best weights."""
@@ -187,8 +203,10 @@ class _Training:
         """One optimiser step per batch of windows; the mean loss and the last learning rate."""
         settings, device = self.settings, self.training.corpus.device
         steps, total = -(-len(self.training) // settings.batch), 0.0
+        order = _derived_seed(settings.seed, "order") if settings.shuffle == "once" else None
+        batches = self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch), order)
         self.model.train()
-        for step, batch in enumerate(self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch))):
+        for step, batch in enumerate(batches):
             rate = self.progress.schedule.rate(epoch, step, steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -253,9 +271,9 @@ class _Training:
         folder.checkpoint.unlink(missing_ok=True)
 
 
-def _derived_seed(seed: int, epoch: int) -> int:
-    """A seed of its own for every epoch of every run seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1
+def _derived_seed(seed: int, use: int | str) -> int:
+    """A seed of its own for every use of every run seed; an epoch is one."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{use}".encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""The presets against what was published and what the README says; precedence; settings that cannot be."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from affuse import fuse
+from affuse.errors import UsageError
+from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
+
+PUBLISHED = {  # optimiser, rate, weight decay, batch, epochs, warm-up and its epochs, restarts, least rate, early stop
+    "released": ("adam", 1e-5, 1e-3, 12, 100, "sawtooth", 5, 2, 1e-8, 50),
+    "rcma": ("adam", 1e-4, 5e-4, 12, 100, "linear", 5, 0, 0, 0),
+    "grjca": ("adam", 1e-4, 1e-3, 12, 100, "sawtooth", 5, 2, 1e-8, 50),
+    "lfan": ("adam", 1e-5, 1e-3, 8, 100, "stairs", 10, 2, 1e-7, 20),
+    "jca": ("adam", 1e-3, 0, 96, 30, "sawtooth", 0, 0, 0, 0),
+    "rjca": ("adam", 1e-3, 0, 64, 50, "sawtooth", 0, 0, 0, 0),
+    "dca": ("adamw", 1e-3, 1e-5, 64, 100, "sawtooth", 0, 0, 0, 0),
+    "ca": ("adam", 1e-4, 0, 16, 60, "sawtooth", 0, 0, 0, 0),
+}
+DATA = {  # gaps, normalisation, order of the windows
+    **dict.fromkeys(("released", "grjca", "lfan"), ("close", "text", "once")),
+    "rcma": ("mask", "channels", "epoch"),
+    **dict.fromkeys(("jca", "ca"), ("mask", "none", "epoch")),
+    **dict.fromkeys(("rjca", "dca"), ("mask", "none", "once")),
+}
+
+
+def test_presets_are_what_was_published():
+    assert set(PRESETS) == set(PUBLISHED) == set(DATA)
+    for name, published in PUBLISHED.items():
+        s = train_settings(preset=name)
+        assert published == (
+            *(s.optimiser, s.learning_rate, s.weight_decay, s.batch, s.epochs, s.warmup, s.warmup_epochs),
+            *(s.restarts, s.min_learning_rate, s.stop_patience),
+        )
+        assert (s.gaps, s.normalisation, s.shuffle) == DATA[name]
+        assert (s.plateau_patience, s.window, s.hop) == (5, 300, 200)
+        of_clips = name in ("jca", "rjca", "dca", "ca")
+        assert (s.plateau_factor, s.decay) == ((1, 0.8) if of_clips else (0.1, 1))
+        assert s.reload_best is not (of_clips or name == "rcma")
+    assert train_settings() == TrainSettings()
+    for name, dropouts in (("released", (0.6, 0.1, 0)), ("rcma", (0.5, 0.1, 0.8))):
+        options = train_settings(preset=name).model_options({"visual": 8, "audio": 8, "text": 8})
+        with torch.device("meta"):
+            dropout = fuse.build_model(**options).config["dropout"]
+        assert (dropout["attention"], dropout["encoder"], dropout["head"]) == dropouts
+
+
+def test_the_readme_tells_the_presets_as_they_are():
+    """Rows | `name` | optimiser, rate, weight decay | batch, epochs | … of the table in the README."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = dict(
+        re.findall(
+            r"^\| `(\w+)` \| (.*) \|$", text[text.index("### Presets") :].split("\n###")[0], re.MULTILINE
+        )
+    )
+    assert set(rows) == set(PRESETS)
+    for name, row in rows.items():
+        s = train_settings(preset=name)
+        rates = f"{s.optimiser}, {s.learning_rate:.0e}, {s.weight_decay:.0e}".replace("e-0", "e-").replace(
+            "0e+00", "0"
+        )
+        data = f"{s.gaps}, {s.normalisation}, {s.shuffle}"
+        assert row.split(" | ")[1:] == [rates, f"{s.batch}, {s.epochs}", data, str(s.restarts)]
+
+
+def test_precedence_is_preset_file_option_assignment(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("preset: rcma\nbatch: 3\nepochs: 3\nseed: 3\n")
+    settings = train_settings(config, ["seed=5", "dropout.head=0.2"], epochs=4, model=None)
+    assert (settings.batch, settings.epochs, settings.seed, settings.weight_decay) == (3, 4, 5, 5e-4)
+    assert settings.dropout == {"attention": 0.5, "head": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("preset=relased", "did you mean 'released'"),
+        ("learing_rate=1", "did you mean 'learning_rate'"),
+        ("batch=0", "batch"),
+        ("hop=301", r"longer than the window \(300\)"),
+        ("modalities=[visual,txt]", "did you mean 'text'"),
+        ("modalities=[]", "at least one"),
+        ("learning_rate=1e-9", "min_learning_rate: it is above learning_rate"),
+    ],
+)
+def test_settings_that_cannot_be(assignment, message):
+    with pytest.raises(UsageError, match=message):
+        train_settings(None, [assignment])
