@@ -24,7 +24,7 @@ def parse_seeds(seeds: str) -> list[int]:
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
 PRESET = click.option(
-    "--preset", help="A paper's training: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: released]"
+    "--preset", help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]"
 )
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")

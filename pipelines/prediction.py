@@ -107,7 +107,7 @@ def train(
 ) -> Run:
     """Train a model on a store (or its path) and a folder of labels; the run is kept in `out`.
 
-    settings, or any of TrainSettings by name: model="rjcma", preset="released", seed=0, epochs=20 … A run that was
+    settings, or any of TrainSettings by name: model="rjcma", preset="affuse", seed=0, epochs=20 … A run that was
     stopped goes on; one that is finished with these settings on these data is taken as it is. Raises UsageError for
     settings that cannot be or a folder that is taken, AffuseError for data that do not fit.
     """

@@ -29,7 +29,7 @@ DATA = {  # gaps, normalisation, order of the windows
 
 
 def test_presets_are_what_was_published():
-    assert set(PRESETS) == set(PUBLISHED) == set(DATA)
+    assert set(PRESETS) - {"affuse"} == set(PUBLISHED) == set(DATA)
     for name, published in PUBLISHED.items():
         s = train_settings(preset=name)
         assert published == (
@@ -37,11 +37,12 @@ def test_presets_are_what_was_published():
             *(s.restarts, s.min_learning_rate, s.stop_patience),
         )
         assert (s.gaps, s.normalisation, s.shuffle) == DATA[name]
+        assert (s.loss, s.modality_dropout) == ("ccc", 0)
         assert (s.plateau_patience, s.window, s.hop) == (5, 300, 200)
         of_clips = name in ("jca", "rjca", "dca", "ca")
         assert (s.plateau_factor, s.decay) == ((1, 0.8) if of_clips else (0.1, 1))
         assert s.reload_best is not (of_clips or name == "rcma")
-    assert train_settings() == TrainSettings()
+    assert train_settings() == train_settings(preset="affuse") == TrainSettings()
     for name, dropouts in (("released", (0.6, 0.1, 0)), ("rcma", (0.5, 0.1, 0.8))):
         options = train_settings(preset=name).model_options({"visual": 8, "audio": 8, "text": 8})
         with torch.device("meta"):
@@ -84,9 +85,17 @@ def test_precedence_is_preset_file_option_assignment(tmp_path):
         ("hop=301", r"longer than the window \(300\)"),
         ("modalities=[visual,txt]", "did you mean 'text'"),
         ("modalities=[]", "at least one"),
-        ("learning_rate=1e-9", "min_learning_rate: it is above learning_rate"),
+        ("min_learning_rate=1", "min_learning_rate: it is above learning_rate"),
     ],
 )
 def test_settings_that_cannot_be(assignment, message):
     with pytest.raises(UsageError, match=message):
         train_settings(None, [assignment])
+
+
+def test_one_modality_is_never_dropped():
+    widths = {"visual": 8, "audio": 8}
+    assert train_settings(modalities=["visual", "audio"]).model_options(widths)["modality_dropout"] == 0.2
+    assert (
+        train_settings(model="unimodal", modalities=["visual"]).model_options(widths)["modality_dropout"] == 0
+    )

@@ -25,6 +25,7 @@ from affuse.fuse import train_settings
 WIDTHS = {"visual": 12, "audio": 6, "text": 8}
 FPS = 25.0
 SMALL = {  # settings under which an epoch takes some hundredths of a second
+    "preset": "released",
     "channels": {"visual": [8, 8], "audio": [6, 6], "text": [8, 8]},
     "window": 32,
     "hop": 20,

@@ -22,6 +22,8 @@ from affuse.fuse.models.spec import ModelSettings
 # github.com/praveena2j/RJCMA, and github.com/sucv/ABAW3, whose trainer it takes. The dropouts (block 0.6, TCNs 0.1) are
 # the model's own. There a restart also unfreezes a part of the backbones, which are frozen here.
 RELEASED = {
+    "modality_dropout": 0.0,
+    "loss": "ccc",
     "gaps": "close",
     "normalisation": "text",
     "shuffle": "once",
@@ -59,6 +61,7 @@ OF_CLIPS = {
     "stop_patience": 0,
 }
 PRESETS: dict[str, dict] = {
+    "affuse": {},  # for one's own data, of some dozens of videos: the defaults of `TrainSettings`
     "released": RELEASED,
     # The text of the RCMA paper. Of gaps, normalisation, order and restarts it says nothing: those are ours.
     "rcma": {
@@ -106,39 +109,40 @@ RULES = ("common", "equal", "own")  # for the frame rate
 class TrainSettings(ModelSettings):
     """One run's settings, the model's among them. Lengths are frames, rates are per step, patience is epochs."""
 
-    preset: str = "released"
+    preset: str = "affuse"
 
     model: str = "rjcma"
     modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
 
     hop: int = Field(200, ge=1)
-    gaps: Literal["mask", "close"] = "close"  # frames without a label: kept and masked, or taken out before cutting
+    gaps: Literal["mask", "close"] = "mask"  # frames without a label: kept and masked, or taken out before cutting
     # channels: every channel by its own mean and deviation. text: the text embeddings, all by one mean and one
     # deviation, and nothing else. none: features as they are.
-    normalisation: Literal["channels", "text", "none"] = "text"
-    shuffle: Literal["epoch", "once"] = "once"  # windows in a new order every epoch, or in one for all
+    normalisation: Literal["channels", "text", "none"] = "channels"
+    shuffle: Literal["epoch", "once"] = "epoch"  # windows in a new order every epoch, or in one for all
     # Frames per second at which the model reads features. common: the rate of most training videos; equal: that of all,
     # which must be one; own: every video on its own frames. Rates within 1 % of each other are one.
     fps: float | Literal["common", "equal", "own"] = "common"
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
-    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse"] = "ccc"  # see `affuse.fuse.training.losses`
-    optimiser: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(1e-5, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
+    modality_dropout: float = 0.2  # none where there is one modality only
+    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse"] = "ccc-batch"  # see `affuse.fuse.training.losses`
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
     batch: int = Field(12, ge=1)  # windows
-    epochs: int = Field(100, ge=1)
-    warmup: Literal["linear", "sawtooth", "stairs"] = "sawtooth"
-    warmup_epochs: int = Field(5, ge=0)
+    epochs: int = Field(40, ge=1)
+    warmup: Literal["linear", "sawtooth", "stairs"] = "linear"
+    warmup_epochs: int = Field(2, ge=0)
     decay: float = Field(1.0, gt=0, le=1)  # of the rate, after decay_start, once in decay_every epochs
     decay_start: int = Field(0, ge=0)
     decay_every: int = Field(1, ge=1)
-    plateau_factor: float = Field(0.1, gt=0, le=1)  # of the rate, after more than plateau_patience epochs without gain
+    plateau_factor: float = Field(0.3, gt=0, le=1)  # of the rate, after more than plateau_patience epochs without gain
     plateau_patience: int = Field(5, ge=1)
-    min_learning_rate: float = Field(1e-8, ge=0)  # a plateau that leads below it ends the run, or restarts it
-    restarts: int = Field(2, ge=0)  # from the best weights, with a warm-up and a new optimiser
-    reload_best: bool = True  # go on from the best weights after every epoch
-    stop_patience: int = Field(50, ge=0)  # epochs without gain before the end; 0: never
+    min_learning_rate: float = Field(0.0, ge=0)  # a plateau that leads below it ends the run, or restarts it
+    restarts: int = Field(0, ge=0)  # from the best weights, with a warm-up and a new optimiser
+    reload_best: bool = False  # go on from the best weights after every epoch
+    stop_patience: int = Field(12, ge=0)  # epochs without gain before the end; 0: never
 
     # Video ids, where the label folder has no train/ and validation/ of its own.
     validation: list[str] = Field(default_factory=list)
@@ -211,6 +215,7 @@ class TrainSettings(ModelSettings):
                     f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
                 )
         own = {key: getattr(self, key) for key in ModelSettings.model_fields}
+        own["modality_dropout"] *= len(self.modalities) > 1
         if self.channels:  # those of a modality that is left out are without effect
             own["channels"] = {m: c for m, c in self.channels.items() if m in self.modalities}
         return {"name": self.model, "widths": {m: widths[m] for m in self.modalities}, **own}

@@ -102,7 +102,8 @@ def run(name, root, out, models, preset, split, gold, ensemble, features, profil
         if given := [option for option, value in (("split", split), ("gold", gold), ("face", face)) if value]:
             raise UsageError(f"--{given[0]} is not for {about.title}, which brings its own.")
         extraction = extract_settings(profile, given_faces=True, views=views)
-        training = train_settings(config, assignments, preset=preset, device=compute["device"])
+        published = None if config else "released"
+        training = train_settings(config, assignments, preset=preset or published, device=compute["device"])
         result = run_aff_wild2(
             root, out, models or ["rjcma"], extraction, training, test_list=test_list, sample=sample, **common
         )  # fmt: skip
