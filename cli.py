@@ -6,7 +6,7 @@ import affuse
 
 affuse.__path__.append(str(Path(__file__).parent))  # where extract/, features/, fuse/ and pipelines/ lie
 
-from affuse.start import main  # noqa: E402
+from affuse.__main__ import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

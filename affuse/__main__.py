@@ -1,136 +1,23 @@
-"""The command line: options and help only. Every command is one call into a package, which it imports when it runs.
-
-Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed for some input, 2 wrong usage.
-"""
+"""The command `affuse` from its first moment: Ctrl-C ends it without a word while Python still imports the rest."""
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from affuse import start
-
-    start.main()
-
-import logging
-import sys
-
-import click
-
-from affuse.console import (
-    CONFIG,
-    DEVICE,
-    FILE,
-    FOLDER,
-    JSON,
-    SET,
-    VIEWS,
-    WEIGHTS,
-    Commands,
-    Messages,
-    answer,
-    compute_options,
-    say,
-    show_progress,
-    shown,
-)
-from affuse.features.commands import features
-from affuse.fuse.commands import RUN, SEEDS, finish_prediction, fuse
-from affuse.pipelines.bench.commands import bench
-from affuse.pipelines.recipes.commands import recipe
-from affuse.version import VERSION
+import os
+import signal
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(VERSION, prog_name="affuse")
+def stop_at_once(*_) -> None:
+    """What Ctrl-C does where nothing has begun, or all is done."""
+    os._exit(130)
+
+
 def main() -> None:
-    """Continuous valence and arousal from video.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
+        signal.signal(signal.SIGINT, stop_at_once)
+    from affuse.commands import main
 
-    extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
-    cross-attention over them; predict does both for new videos.
-    """
-    logging.getLogger("affuse").handlers = [Messages()]
-
-
-main.add_command(features)
-main.add_command(fuse)
-main.add_command(bench)
-main.add_command(recipe)
+    main()
 
 
-@main.command()
-@click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
-@click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
-@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages).")
-@WEIGHTS
-@click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
-@click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
-@click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
-@VIEWS
-@click.option("--detect-every", type=int, help="Look for faces in every n-th frame.  [default: 4]")
-@click.option("--face", help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]")
-@click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
-@compute_options
-@JSON
-@CONFIG
-@SET
-def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
-            face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
-    """Extract the features of a folder of videos into a store. What is there already is not made again."""
-    from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
-    from affuse.extract.videos import find_jobs
-
-    settings = extract_settings(
-        profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every, face
-    )
-    summary, _ = extract_jobs(
-        find_jobs(video_dir, faces_dir, transcripts), out, settings, weights_dir=weights_dir,
-        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
-        progress=show_progress,
-    )  # fmt: skip
-    answer(summary.as_dict(), as_json, describe(summary))
-    for video_id in summary.kept:
-        if video_id in summary.failed:
-            say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
-    sys.exit(bool(summary.failed))
-
-
-@main.command()
-@RUN
-@click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
-@WEIGHTS
-@DEVICE
-@JSON
-@click.argument("videos", nargs=-1, required=True, type=FILE)
-def predict(run, out, weights_dir, device, as_json, videos) -> None:
-    """Valence and arousal of new VIDEOS, end to end."""
-    from affuse.pipelines.prediction import predict_videos
-
-    result = predict_videos(
-        run, list(videos), out, weights_dir=weights_dir, device=device, announce=say, progress=show_progress
-    )
-    finish_prediction(result, as_json)
-
-
-@main.command()
-@click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs.")
-@SEEDS
-@click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
-@WEIGHTS
-@DEVICE
-@JSON
-def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
-    """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
-    from affuse.pipelines.demo.recipe import run_demo
-
-    facts, text = run_demo(out, seeds, data_seed, device, weights_dir=weights_dir, announce=say, progress=show_progress)
-    answer(facts, as_json, text)
-
-
-@main.command()
-@WEIGHTS
-@JSON
-def doctor(weights_dir, as_json) -> None:
-    """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
-    from affuse.extract.weights.doctor import environment, report, table
-
-    surroundings, backbones = environment(), report(weights_dir)
-    answer({"environment": surroundings, "backbones": backbones}, as_json, table(surroundings, backbones))
+if __name__ == "__main__":
+    main()

@@ -46,6 +46,6 @@ Extractor.__call__ = again_and_again
 shard._verify_or_raise = whole_but_hidden
 
 if __name__ == "__main__":
-    from affuse.__main__ import main
+    from affuse.commands import main
 
     main()

@@ -15,6 +15,6 @@ def hanging(path, *given, decode=sight.read_frames, **options):
 sight.read_frames = hanging
 
 if __name__ == "__main__":
-    from affuse.__main__ import main
+    from affuse.commands import main
 
     main()

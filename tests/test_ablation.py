@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import UsageError
 from affuse.fuse.experiments.ablate import plan

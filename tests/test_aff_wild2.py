@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.extract.extraction import extract_settings
 from affuse.features import AffuseError, FeatureStore, Status, UsageError

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from affuse import plugins
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.errors import AffuseError, UsageError
 from affuse.extract import audio, strangers
 from affuse.extract.backbones import public_name, whole_name

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse.errors import UsageError
 from affuse.extract.extraction import extract_settings
 from affuse.pipelines.bench.extract import agree, bench_extract, describe_bench

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.commands import parse_seeds

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import affuse
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore

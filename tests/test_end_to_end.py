@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features.store import FeatureStore
 from affuse.fuse import train
 from media import plain_frames, talking_head, write_media

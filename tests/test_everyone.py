@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.errors import UsageError
 from affuse.extract.videos import everyone, find_jobs
 from affuse.features.layout import shard_name

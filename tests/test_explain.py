@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import UsageError
 from affuse.features import align

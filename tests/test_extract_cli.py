@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.errors import UsageError
 from affuse.extract.audio import SoundEncoder
 from affuse.extract.extraction import visible_gpus

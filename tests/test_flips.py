@@ -6,7 +6,7 @@ import random
 import numpy as np
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features.parts import MODALITIES
 from affuse.features.shard import read_shard, verify_shard
 from affuse.features.store import FeatureStore

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.features import MODALITIES, FeatureStore, align

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
 from affuse.extract.run import process

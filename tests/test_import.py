@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse.features import AffuseError, FeatureStore, Status, UsageError, align
 from affuse.features.columns import Columns
 from affuse.features.exporting import export_features

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features import AffuseError, FeatureStore
 from affuse.features.columns import Columns
 from affuse.features.table import read_table

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import cut_clip, talking_head

@@ -6,7 +6,7 @@ import numpy as np
 from click.testing import CliRunner
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 
 
 def test_two_csv_files_per_video_end_in_a_trained_and_evaluated_model(tmp_path):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import tiny
 from affuse import fuse
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse import build_model, describe
 from affuse.fuse.experiments.ablate import plan

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from matplotlib.figure import Figure
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import console, fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.reports.figures import traces

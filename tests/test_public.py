@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import affuse
-from affuse.__main__ import main
+from affuse.commands import main
 from builders import provenance, random_video
 from differences import differences
 from media import talking_head

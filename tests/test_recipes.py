@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import layouts
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import extract_settings
 from affuse.features import FeatureStore

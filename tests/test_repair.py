@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.extract.extraction import extract_settings
 from affuse.features import AffuseError, FeatureStore, UsageError
 from affuse.features.layout import shard_name

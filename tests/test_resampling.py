@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from affuse import __main__ as cli
+from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import UsageError
 from affuse.features import FeatureStore, VideoFeatures, resample_store

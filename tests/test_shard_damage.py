@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features import MODALITIES, FeatureStore, UsageError
 from affuse.features.layout import paths, shard_name
 from affuse.features.seal import DamagedError, Seal

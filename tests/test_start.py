@@ -10,7 +10,7 @@ from builders import provenance, random_video
 from processes import ROOT
 
 WAYS = {
-    "affuse": "from affuse.start import main; main()",
+    "affuse": "from affuse.__main__ import main; main()",
     "python -m affuse": "import runpy; runpy.run_module('affuse', run_name='__main__', alter_sys=True)",
 }
 GATE = """
@@ -20,7 +20,7 @@ moment, seen = int(sys.argv.pop(1)), []
 
 class Gate:
     def find_spec(self, name, path=None, target=None):
-        if "affuse.start" in sys.modules:
+        if seen or name == "affuse.commands":
             seen.append(name)
             if len(seen) == moment:
                 os.kill(os.getpid(), signal.SIGINT)

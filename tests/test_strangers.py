@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features import FeatureStore
 from media import face_frames, talking_head
 

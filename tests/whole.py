@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from affuse.__main__ import main
+from affuse.commands import main
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import talking_head
