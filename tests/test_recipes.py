@@ -17,7 +17,8 @@ from affuse import commands as cli
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import extract_settings
 from affuse.features import FeatureStore
-from affuse.fuse.data.labels import find_labels, read_track
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import find_labels
 from affuse.pipelines.recipes.dataset import check, find_data
 from affuse.pipelines.recipes.joining import join
 from affuse.pipelines.recipes.known import RECIPES, named

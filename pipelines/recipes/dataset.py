@@ -16,7 +16,7 @@ from affuse.console import shown
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
 from affuse.extract.videos import Job
-from affuse.fuse.data.labels import PARTITIONS
+from affuse.fuse.data.partitions import PARTITIONS
 from affuse.pipelines.recipes.ratings import Ratings, Scales, check_scale
 
 SOUND = ".wav"
