@@ -34,7 +34,7 @@ def within(seconds: float, work: Callable[[], A]) -> A:
         else:
             done.set_result(made)
 
-    Thread(target=run, name="video", daemon=True).start()
+    Thread(target=run, name="timed", daemon=True).start()
     try:
         return done.result(min(seconds, TIMEOUT_MAX))
     except Late:

@@ -49,6 +49,7 @@ def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path):
     extractor.time_limit = 0.05
     (record,) = extractor(Job("a", "a.mp4", tmp_path / "a.mp4"))
     assert record.failure == "a.mp4 was given up after 0 s; a larger --time-limit gives it more."
+    os.close(os.open(tmp_path / "a.mp4", os.O_WRONLY | os.O_NONBLOCK))  # the thread left behind reads its end
 
 
 def test_what_was_given_up_reads_no_further():
