@@ -67,7 +67,8 @@ class Sight:
         while starting and (wanted := stacked([t for t in tracks if t not in hung], people[0] if people else (), most)):
             for chosen, layer in zip(wanted, self.embed(wanted, len(time)), strict=True):
                 hung.update(dict.fromkeys(chosen, layer))
-            people = group(hung, lambda track: hung[track].sample(track), starting, detection.likeness)
+            seen = [track for track, layer in hung.items() if layer.embedded[track.frame].any()]  # all, in a whole file
+            people = group(seen, lambda track: hung[track].sample(track), starting, detection.likeness)
         return [self._gathered(person, hung) for person in people[:most]]
 
     def _gathered(self, person: list[Track], hung: dict[Track, Layer]) -> Layer:

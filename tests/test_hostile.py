@@ -22,6 +22,7 @@ from affuse.extract.videos import find_jobs
 from affuse.features.parts import MODALITIES
 from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
+from cast import LEFT, RIGHT, film, scene
 from hostile import CASES, SECRET, build_all, mux
 from media import face_frames, plain_frames, talking_head, tone
 from processes import OWN_SOUND
@@ -192,6 +193,20 @@ def test_a_file_that_shrinks_while_it_is_read_is_said_to(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Sight, "look", then_shrink)
     receipt = process(find_jobs(tmp_path)[0], extractor, FeatureStore(tmp_path / "store", create=True))
+    assert "a.mkv shrank while it was read" in receipt.failure
+
+
+def test_a_file_that_loses_a_person_while_it_is_read_is_said_to(tmp_path, monkeypatch):
+    path, extractor = film(tmp_path / "a.mkv", scene(1, LEFT), scene(1, RIGHT)), seeded_extractor()
+    look = Sight.look
+
+    def then_shrink(video):
+        found = look(video)
+        film(path, scene(1, LEFT))
+        return found
+
+    monkeypatch.setattr(Sight, "look", then_shrink)
+    receipt = process(find_jobs(path)[0], extractor, FeatureStore(tmp_path / "store", create=True))
     assert "a.mkv shrank while it was read" in receipt.failure
 
 
