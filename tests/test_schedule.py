@@ -110,18 +110,6 @@ def scored(monkeypatch):
     return scores
 
 
-class Stop(Exception):
-    pass
-
-
-def stop_after(epoch):
-    def stop(row):
-        if row["epoch"] == epoch:
-            raise Stop
-
-    return stop
-
-
 def test_a_restart_begins_anew_from_the_best_weights(data, tmp_path, scored, monkeypatch):
     began, best = [], {}
     restart = training._Training._restart
@@ -146,8 +134,8 @@ def test_a_run_stopped_around_a_restart_ends_as_if_it_had_not_been(data, tmp_pat
     settings = tiny.small(**RESTARTING)
     fuse.train(*data, tmp_path / "whole", settings)
     scored["ccc"]["mean"] = 0.0
-    with pytest.raises(Stop):
-        fuse.train(*data, tmp_path / "run", settings, stop_after(epoch))
+    with pytest.raises(tiny.Stop):
+        fuse.train(*data, tmp_path / "run", settings, tiny.stop_after(epoch))
     assert fuse.train(*data, tmp_path / "run", settings)["resumed_at"] == epoch
     whole, again = (read_tensors(tmp_path / run / "model.safetensors")[0] for run in ("whole", "run"))
     assert all(torch.equal(whole[name], again[name]) for name in {**whole, **again})

@@ -257,23 +257,11 @@ def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(data, finished, tmp_
     assert read_metrics(out) == read_metrics(finished[0])
 
 
-class Stop(Exception):
-    pass
-
-
-def stop_after(epoch):
-    def stop(row):
-        if row["epoch"] == epoch:
-            raise Stop
-
-    return stop
-
-
 def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
     store, labels = data
     changed = tiny.copy_labels(labels, tmp_path / "labels")
-    with pytest.raises(Stop):
-        fuse.train(store, labels, tmp_path / "run", tiny.small(), stop_after(2))
+    with pytest.raises(tiny.Stop):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(), tiny.stop_after(2))
     tiny.change_label(changed / "train/t2.txt")
     (changed / "validation/set/v0.txt").rename(changed / "train/v0.txt")
     told = "video 'set/v0' is gone; labels of video 't2' have changed; video 'v0' is new. Bring the data back"
@@ -284,8 +272,8 @@ def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
 
 def test_a_run_does_not_resume_on_features_made_anew(tmp_path):
     store, labels = tiny.make_data(tmp_path, 2, 1)
-    with pytest.raises(Stop):
-        fuse.train(store, labels, tmp_path / "run", tiny.small(), stop_after(1))
+    with pytest.raises(tiny.Stop):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(), tiny.stop_after(1))
     was, _ = tiny.make_video("t1", store.header("t1").frames, 1)
     tiny.extract_again(store, "t1", seed=77)
     with pytest.raises(AffuseError, match="began with other data: features of video 't1' have changed"):
@@ -297,8 +285,8 @@ def test_a_run_does_not_resume_on_features_made_anew(tmp_path):
 def test_before_its_first_checkpoint_a_run_begins_with_the_data_as_they_are(data, tmp_path):
     store, labels = data
     changed = tiny.copy_labels(labels, tmp_path / "labels")
-    with pytest.raises(Stop):
-        fuse.train(store, labels, tmp_path / "run", tiny.small(checkpoint_seconds=99), stop_after(1))
+    with pytest.raises(tiny.Stop):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(checkpoint_seconds=99), tiny.stop_after(1))
     tiny.change_label(changed / "train/t2.txt")
     fuse.train(store, changed, tmp_path / "run", tiny.small(epochs=6))
     with pytest.raises(UsageError, match="with these settings: nothing to do"):

@@ -138,6 +138,20 @@ def extract_again(store: FeatureStore, video: str, seed: int) -> None:
     store.write(made, provenance())
 
 
+class Stop(Exception):
+    """A training is stopped by the test."""
+
+
+def stop_after(epoch: int):
+    """What hears of epochs and raises after this one."""
+
+    def stop(row):
+        if row["epoch"] == epoch:
+            raise Stop
+
+    return stop
+
+
 def make_data(
     folder: Path, train=6, validation=2, frames=70, made=None, without=()
 ) -> tuple[FeatureStore, Path]:
