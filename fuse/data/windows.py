@@ -5,8 +5,9 @@ Nothing is loaded twice and no worker process is needed: a batch is one gather p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -34,12 +35,12 @@ def cut(frames: int, length: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.minimum(frames - starts, length)
 
 
-def overlap_mean(predictions: np.ndarray, starts: np.ndarray, frames: int) -> np.ndarray:
+def overlap_mean(predictions: Sequence[np.ndarray], starts: np.ndarray, frames: int) -> np.ndarray:
     """Each frame's prediction: the mean over the windows that cover it.
 
-    predictions (W, L, targets), starts (W,) as given by `cut` → (frames, targets) float64. Padding is left out.
+    predictions: W of (L, targets); starts (W,) as given by `cut` → (frames, targets) float64. Padding is left out.
     """
-    total = np.zeros((frames, predictions.shape[2]))
+    total = np.zeros((frames, predictions[0].shape[1]))
     count = np.zeros((frames, 1))
     for start, window in zip(starts, predictions, strict=True):
         covered = slice(start, start + len(window))
@@ -107,10 +108,11 @@ class Batch:
 
 
 class Windows:
-    """The windows of a corpus: (W,) first frame among all frames, and how many frames of each exist."""
+    """The windows of a corpus: (W,) first frame among all frames, and how many frames of each exist. Of length None
+    every video is one, and a batch of its own."""
 
-    def __init__(self, corpus: Corpus, length: int, hop: int, normalisation: Normalisation):
-        cuts = [cut(int(n), length, hop) for n in np.diff(corpus.start)]
+    def __init__(self, corpus: Corpus, length: int | None, hop: int, normalisation: Normalisation):
+        cuts = [cut(int(n), length or int(n), hop) for n in np.diff(corpus.start)]
         self.corpus, self.length, self.normalisation = corpus, length, normalisation
         self.starts = [starts for starts, _ in cuts]  # within the video, one array per video
         first = np.concatenate([s + base for s, base in zip(self.starts, corpus.start[:-1], strict=True)])
@@ -124,7 +126,8 @@ class Windows:
         """The batch of windows number `which` (B,), the faces of each in its view number `view` (B,): 0 for the
         centre, as for all by default, k for the k-th of the corpus's further views. Padding repeats some frame's
         values under a False mask."""
-        corpus, step = self.corpus, torch.arange(self.length, device=self.first.device)
+        length = self.length or int(self.frames[which].max())
+        corpus, step = self.corpus, torch.arange(length, device=self.first.device)
         inside = step < self.frames[which, None]
         index = (self.first[which, None] + step).clamp(max=len(corpus.truth) - 1)
         mean, std = self.normalisation.mean, self.normalisation.std
@@ -138,18 +141,19 @@ class Windows:
         counted = corpus.annotated[index] & torch.stack(list(mask.values())).any(0)
         return Batch(inputs, mask, corpus.truth[index], counted)
 
-    def to_frames(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values of all windows in order, (W, L, columns), as one (frames, columns) float64 per video.
+    def to_frames(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Values of all windows in order, each (L, columns), as one (frames, columns) float64 per video.
 
         A frame's value is the mean over the windows that cover it.
         """
-        parts = np.split(values, np.cumsum([len(starts) for starts in self.starts])[:-1])
+        ends = np.cumsum([0, *map(len, self.starts)])
+        parts = [values[a:b] for a, b in pairwise(ends)]
         frames = np.diff(self.corpus.start)
         return [overlap_mean(part, starts, int(n)) for part, starts, n in zip(parts, self.starts, frames, strict=True)]
 
     def ordered(self, batch: int) -> Iterator[Batch]:
         """All windows in order, `batch` at a time, faces from the centre."""
-        for which in torch.arange(len(self), device=self.first.device).split(batch):
+        for which in torch.arange(len(self), device=self.first.device).split(batch if self.length else 1):
             yield self.gather(which)
 
     def shuffled(self, batch: int, seed: int, order_seed: int | None = None) -> Iterator[Batch]:

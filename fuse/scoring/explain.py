@@ -27,7 +27,7 @@ def explained(model: FusionModel, windows: Windows, batch: int, precision: str =
     with torch.autocast(corpus.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         parts = [_flat(model.explain(b.inputs, mask=b.mask)) for b in windows.ordered(batch)]
     joined = {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
-    (made,) = by_video(corpus, onto_frames(windows, joined.pop("output"))).values()
+    (made,) = by_video(corpus, onto_frames(windows, [joined.pop("output")])).values()
     columns = {}
     for name, values in joined.items():
         modality = name.split("_")[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -38,14 +38,14 @@ def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: 
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         parts = [model(b.inputs, mask=b.mask).float() for b in windows.ordered(batch)]
     model.train(was_training)
-    return onto_frames(windows, torch.cat(parts))
+    return onto_frames(windows, parts)
 
 
-def onto_frames(windows: Windows, predictions: torch.Tensor) -> np.ndarray:
-    """Per-window predictions (W, L, targets) as `predict_frames` gives them per frame."""
+def onto_frames(windows: Windows, predictions: Iterable[torch.Tensor]) -> np.ndarray:
+    """Predictions of batches of windows, (B, L, targets) each, as `predict_frames` gives them per frame."""
     corpus = windows.corpus
     present = corpus.any_present().cpu().numpy()
-    frames = windows.to_frames(predictions.cpu().numpy())
+    frames = windows.to_frames([window for part in predictions for window in part.cpu().numpy()])
     for video, values in enumerate(frames):
         where = corpus.frames(video)
         bridge(corpus.time[where], values, present[where])
