@@ -189,6 +189,24 @@ def lfan(w, x, v):
     return np.array(out)
 
 
+def trailing_mean(x, v, frames):
+    out = np.zeros_like(x)
+    for t in range(len(x)):
+        last = slice(max(0, t - frames + 1), t + 1)
+        if v[last].any():
+            out[t] = x[last][v[last]].mean(0)
+    return out
+
+
+def mean_of_predictions(x, v, targets):
+    """Of every frame: the mean over all that any modality that is there says of each target."""
+    out = np.zeros((len(next(iter(v.values()))), targets))
+    for t in range(len(out)):
+        if said := [x[m][t].reshape(-1, targets) for m in x if v[m][t]]:
+            out[t] = np.concatenate(said).mean(0)
+    return out
+
+
 def gate(w, query, candidates):
     weights = softmax(w.linear("score", query) / 0.1)
     return relu(sum(weights[:, i : i + 1] * c for i, c in enumerate(candidates)))
@@ -207,6 +225,10 @@ def gated(w, kind, steps):
 
 
 def head(w, name, fused, vs, train):
+    if name == "mean":
+        return fused
+    if name.startswith("linear"):
+        return [w.linear("outer.0", f) for f in fused]
     if name in ("rcma", "lfan"):
         return [np.tanh(w.linear("outer.0", f)) for f in fused]
     if name in ("rjca", "dca"):
@@ -266,6 +288,11 @@ def forward(config, state, features, mask, train=False):
         anywhere.append(np.any([v[b][m] for m in modalities], 0))
         if name == "lfan":
             fused.append(lfan(w.at("fusion"), last, v[b]))
+        elif name.startswith("linear"):
+            frames = int(w["fusion.frames"])
+            fused.append(np.concatenate([trailing_mean(last[m], v[b][m], frames) for m in modalities], -1))
+        elif name == "mean":
+            fused.append(mean_of_predictions(last, v[b], len(config["target"])))
         else:
             fused.append(np.concatenate([last[m] for m in modalities], -1))
             if name in ("rjca", "dca"):

@@ -31,6 +31,7 @@ def test_every_level_of_every_model_can_be_built(name):
     assert list(found) == ["recursions", "encoder", "modalities", "gates", "tied"]
     for ablation in ("recursions", "gates", "tied"):
         assert isinstance(found[ablation], str) is not MODELS[name].recursive
+    assert isinstance(found["encoder"], str) is bool(MODELS[name].fit)
     for made in found.values():
         if not isinstance(made, str):  # levels differ from one another, and one of them is the model itself
             identities = [entry.identity for entry in made.values()]

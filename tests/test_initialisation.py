@@ -35,6 +35,9 @@ STARTS = {
     "jca": {BLOCK: DEFAULT, HEAD: DEFAULT, r"encoders\.\w+": DEFAULT},
     "ca": {HEAD: DEFAULT},
     "lfan": {HEAD: DEFAULT, TCN: SKIP, r"fusion\.(qkv\.\w+|project)": XAVIER},
+    "linear": {HEAD: DEFAULT},
+    "linear-rescaled": {HEAD: DEFAULT},
+    "mean": {},
     "concat": {HEAD: DEFAULT, TCN: SKIP},
     "unimodal": {HEAD: DEFAULT, TCN: SKIP},
 }

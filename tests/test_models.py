@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import reference
 from affuse.errors import UsageError
 from affuse.fuse import build_model, describe
+from affuse.fuse.models.heads import TrailingMean
 from affuse.fuse.models.layers import MaskedBatchNorm1d, drop_modalities
 from affuse.fuse.models.model import load_weights
 from affuse.fuse.models.registry import MODELS, find
@@ -37,6 +38,8 @@ def small(name, modalities=None, **settings):
     modalities = modalities or list(WIDTHS)[: spec.modalities[1]]
     channels = {m: CHANNELS[m] for m in modalities} if spec.encoder != "none" else None
     settings = {"window": WINDOW, "channels": channels, **settings}
+    if name == "mean":  # it takes predictions of any target in any width
+        settings["target"] = "valence"
     model = build_model(name, {m: WIDTHS[m] for m in modalities}, **settings)
     with torch.no_grad():
         for part in model.modules():
@@ -44,6 +47,8 @@ def small(name, modalities=None, **settings):
                 for tensor in (part.running_mean, part.weight, part.bias):
                     tensor.copy_(torch.randn_like(tensor))
                 part.running_var.uniform_(0.5, 2)
+            elif isinstance(part, TrailingMean):
+                part.frames.fill_(4)
             elif isinstance(part, torch.nn.Linear) and part.bias is not None:
                 part.bias.normal_()  # a zero bias would hide a masked frame that a bias revives
     return model
@@ -279,6 +284,9 @@ def test_modality_dropout_drops_in_training_only():
         ({"channels": {"visual": []}}, "channels of visual"),
         ({"encoder": "bilstm", "channels": {"visual": [5]}}, "even for a bilstm"),
         ({"target": ["valence", "valence"]}, "different names"),
+        ({"name": "linear", "encoder": "tcn"}, "takes features as they are"),
+        ({"name": "linear", "recursions": 2}, "no attention to repeat"),
+        ({"name": "mean", "widths": {"visual": 4, "text": 9}}, "a multiple of 2. That of text is 9"),
     ],
 )
 def test_bad_requests_say_why(arguments, message):

@@ -103,6 +103,7 @@ def _encoder(options: Options, published: str) -> Ablation:
         "Temporal encoder",
         f"Does it help to see other frames before the attention? on is {on}; off is {off}, which sees none.",
         {"off": {"encoder": off}, "on": {"encoder": on}},
+        why_not=f"{options.name} takes features as they are" if find(options.name).fit else "",
     )
 
 

@@ -1,7 +1,8 @@
 """What is to be compared, and the runs that are compared: several models with several seeds under one protocol.
 
 NAME[:VARIANT][@MODALITY+MODALITY…]      a model of the registry or FILE.py:NAME, in a variant, over some modalities
-all                                      every model of the family as released, one modality alone for each
+all                                      every model of the family as released, one modality alone for each; not
+                                         `mean`, whose inputs are predictions
 
 Everything is checked before any training. A folder of trials can be stopped at any moment and gone on with: a finished
 run is taken as it is, an unfinished one goes on from its checkpoint.
@@ -125,7 +126,7 @@ def make_entries(
 
 def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]) -> dict[str, dict]:
     alone = settings.modalities if "modalities" in settings.model_fields_set else widths
-    family = [*(model for model in MODELS if model != "unimodal"), *(f"unimodal@{m}" for m in alone)]
+    family = [*(model for model in MODELS if model not in ("mean", "unimodal")), *(f"unimodal@{m}" for m in alone)]
     return {each: parse_name(each) for name in names for each in (family if name == ALL else [name])}
 
 

@@ -32,6 +32,55 @@ class ConcatenationBiLSTM(BiLSTM):
         return super().forward(torch.cat(list(x.values()), -1), any_valid(valid, x))
 
 
+class TrailingMean(nn.Module):
+    """{m: (batch, time, d_m)} → (batch, time, Σ d_m): each modality's mean over the last `frames` frames, of those of
+    them that are valid; zero where none is. One frame: the concatenation."""
+
+    def __init__(self, widths: dict[str, int], dropout: float):
+        super().__init__()
+        self.width = sum(widths.values())
+        self.register_buffer("frames", torch.tensor(1))
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> Tensor:
+        last, means = int(self.frames), []
+        for m, v in x.items():
+            there = torch.ones_like(v[..., :1]) if valid is None else valid[m][..., None]
+            means.append((_sums(v, last) / _sums(there, last).clamp(min=1)).to(v.dtype))
+        return torch.cat(means, -1)
+
+
+def _sums(x: Tensor, last: int) -> Tensor:
+    """The sum over the last frames at every frame of (batch, time, width), as a difference of sums from the start,
+    which is why in float64."""
+    total = x.cumsum(1, dtype=torch.float64)
+    return torch.cat([total[:, :last], total[:, last:] - total[:, :-last]], 1)
+
+
+class EvenShares(nn.Module):
+    """{m: (batch, time, d_m)} → (batch, time, Σ d_m), divided by the number of columns that are valid at the frame."""
+
+    def __init__(self, widths: dict[str, int], dropout: float):
+        super().__init__()
+        self.width = sum(widths.values())
+
+    def forward(self, x: dict[str, Tensor], valid: Valid = None) -> Tensor:
+        joined = torch.cat(list(x.values()), -1)
+        if valid is None:
+            return joined / self.width
+        return joined / sum(valid[m][..., None] * v.shape[-1] for m, v in x.items()).clamp(min=1)
+
+
+class SumOfShares(nn.Module):
+    """(batch, time, k targets) → (batch, time, targets): what `EvenShares` makes of the targets in order, k times."""
+
+    def __init__(self, width: int, targets: int, dropout: float):
+        super().__init__()
+        self.targets = targets
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return self.targets * x.unflatten(-1, (-1, self.targets)).sum(-2)
+
+
 class Head(nn.Module):
     """(batch, time, width) → (batch, time, targets): Linear → norm → activation → dropout → Linear → tanh.
 

@@ -59,6 +59,7 @@ class FusionModel(nn.Module):
 
     config   JSON-able; build_model(**model.config) makes the same model
     targets  names of the output channels, in order
+    window   the most frames at once; None: any number
     """
 
     def __init__(self, spec: ModelSpec, options: Options):
@@ -66,6 +67,7 @@ class FusionModel(nn.Module):
         self.spec, self.options = spec, options
         self.config = options.config()
         self.targets = tuple(options.target)
+        self.window = None if spec.fit else options.window
         self.modalities = tuple(options.widths)
         self.unproven = options.name not in MODELS
         encoder, dropout = ENCODERS[options.encoder], options.dropout
@@ -164,7 +166,7 @@ class FusionModel(nn.Module):
         """Features checked, ordered, zeroed where invalid, padded to the window; masks; length given."""
         batch, time = self._check(features)
         dropping = self.options.modality_dropout if self.training else 0.0
-        valid, short = None, self.options.window - time
+        valid, short = None, self.window - time if self.window else 0
         if mask is not None or short or dropping:
             valid = self._masks(mask, (batch, time), features[self.modalities[0]].device)
         if dropping:
@@ -176,7 +178,7 @@ class FusionModel(nn.Module):
         return x, None if valid is None else unless_full(valid), time
 
     def _check(self, features: dict[str, Tensor]) -> tuple[int, int]:
-        name, widths, window = self.options.name, self.options.widths, self.options.window
+        name, widths = self.options.name, self.options.widths
         if not isinstance(features, dict) or not all(isinstance(v, Tensor) for v in features.values()):
             kinds = features.values() if isinstance(features, dict) else [features]
             raise UsageError(
@@ -191,21 +193,21 @@ class FusionModel(nn.Module):
         shapes = {m: tuple(v.shape) for m, v in features.items()}
         if any(len(s) != 3 for s in shapes.values()) or len({s[:2] for s in shapes.values()}) != 1:
             raise UsageError(f"Features must be (batch, time, width) of one batch and time, not {shapes}.")
-        own = next(self.parameters())
+        own = next(self.parameters(), None)
         for m, width in widths.items():
             if shapes[m][2] != width:
                 raise UsageError(
                     f"Model {name!r} was built for {m} features {width} wide, these are {shapes[m][2]} wide: "
                     "they come from another backbone, or the model from other features."
                 )
-            if features[m].dtype != own.dtype and not torch.is_autocast_enabled(own.device.type):
+            if own is not None and features[m].dtype != own.dtype and not torch.is_autocast_enabled(own.device.type):
                 raise UsageError(
                     f"The {m} features are {features[m].dtype}, the model is {own.dtype}: give it "
                     f"features.to({own.dtype}), or let Run.predict read them."
                 )
         batch, time = shapes[self.modalities[0]][:2]
-        if time > window or not time:
-            raise UsageError(f"The input has {time} frames, the model's window {window}; cut it into windows.")
+        if time > (self.window or time) or not time:
+            raise UsageError(f"The input has {time} frames, the model's window {self.window}; cut it into windows.")
         return batch, time
 
     def _masks(self, mask, shape: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
@@ -233,7 +235,8 @@ class FusionModel(nn.Module):
 def build_model(name: str, widths: dict[str, int], **settings) -> FusionModel:
     """A model by name, its weights drawn from torch's random generator.
 
-    name      rjcma, rcma, grjca, hgrjca, dca, rjca, jca, ca, lfan, concat, unimodal, or your own (FILE.py:NAME)
+    name      rjcma, rcma, grjca, hgrjca, dca, rjca, jca, ca, lfan; concat, unimodal, linear, linear-rescaled, mean; or
+              your own (FILE.py:NAME)
     widths    width of every modality's features; any of visual, audio and text
     settings  window, recursions, variant, target …: those of `affuse.fuse.models.spec.ModelSettings`, which says what
               they are; sha256 refuses another FILE.py than the one that a run was trained with

@@ -29,7 +29,7 @@ from affuse.fuse.models.attention import (
     LeaderFollower,
     OnePassJointAttention,
 )
-from affuse.fuse.models.heads import ConcatenationBiLSTM, Head
+from affuse.fuse.models.heads import ConcatenationBiLSTM, EvenShares, Head, SumOfShares, TrailingMean
 from affuse.fuse.models.layers import Start, default, xavier
 from affuse.fuse.models.spec import ATTENTIONS, TRIMODAL, VARIANTS, ModelSettings, ModelSpec, Options, known
 from affuse.plugins import installed, run_file, said, split
@@ -63,6 +63,7 @@ gated = partial(
     l2="encoded",
 )
 baseline = partial(ModelSpec, paper="baseline", block=None)
+fitted = partial(baseline, modalities=(1, 3), encoder="none", fusion=TrailingMean, head=Head, normalisation="channels")
 of_lstms = partial(
     recursive,
     "all",
@@ -131,6 +132,15 @@ MODELS: dict[str, ModelSpec] = {
         fusion=LeaderFollower,
         fusion_dropout=0.1,
         head=HEAD_LINEAR,
+    ),
+    "linear": fitted(title="Ridge regression", fit="ridge"),
+    "linear-rescaled": fitted(title="Ridge regression, as spread as the labels", fit="rescaled"),
+    "mean": fitted(
+        title="Mean of inputs that are predictions",
+        fusion=EvenShares,
+        head=SumOfShares,
+        fit="nothing",
+        normalisation="none",
     ),
     "concat": baseline(title="Concatenation", why="there is nothing to concatenate; use 'unimodal' for one"),
     "unimodal": baseline(

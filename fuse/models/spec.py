@@ -25,6 +25,7 @@ VARIANTS = ("released", "paper")
 ATTENTIONS = ("channel", "frame")
 DROPOUTS = ("encoder", "attention", "fusion", "head")
 TARGETS = {"both": ("valence", "arousal"), "valence": ("valence",), "arousal": ("arousal",)}
+FITS = ("ridge", "rescaled", "nothing")
 LONGEST = 10**5  # frames of a window: the weights that mix them may take their square
 TRIMODAL = ("visual", "audio", "text")
 
@@ -93,9 +94,14 @@ class ModelSpec:
     attention_dropout: dict[str, float] = field(default_factory=dict)  # per variant
     fusion_dropout: float = 0.0
     head_dropout: float = 0.0
+    # Weights that follow from the data at once, over whole videos: 'ridge', 'rescaled' (a ridge as spread as the
+    # labels), 'nothing' (there are none; the inputs are predictions). None: by descent, over windows.
+    fit: str | None = None
+    normalisation: str | None = None  # whatever the setting of that name says
     sha256: str | None = None
 
     def __post_init__(self):
+        known("fit", self.fit, (*FITS, None))
         known("encoder", self.encoder, ENCODERS)
         known("gates", self.gates, (*GATES, "none"))
         known("l2", self.l2, ("features", "encoded", None))
@@ -121,9 +127,14 @@ class ModelSpec:
         if p and len(widths) == 1:
             raise UsageError("modality_dropout needs at least two modalities: the last one is never dropped.")
         encoder = self.encoder if asked.encoder == "spec" else asked.encoder
+        if self.fit and encoder != self.encoder:
+            raise UsageError(f"Model {name!r} takes features as they are; encoder={encoder!r} means nothing to it.")
+        targets = _targets(asked.target)
+        if self.fit == "nothing":
+            _are_predictions(name, widths, targets)
         resolved = asked.model_dump() | {
             "recursions": (recursions := _recursions(name, self, asked)),
-            "target": _targets(asked.target),
+            "target": targets,
             "channels": _channels(self, encoder, widths, asked.channels or {}),
             "encoder": encoder,
             "gates": _gates(name, self, asked.gates, recursions),
@@ -183,6 +194,16 @@ def _targets(target: str | list[str]) -> list[str]:
     if not target or len(set(target)) != len(target) or not all(target):
         raise UsageError(f"target must be 'both', 'valence', 'arousal' or a list of different names, not {target!r}.")
     return target
+
+
+def _are_predictions(name: str, widths: dict[str, int], targets: list[str]) -> None:
+    for m, width in widths.items():
+        if width % (k := len(targets)):
+            raise UsageError(
+                f"Model {name!r} is the mean of inputs that are predictions: their columns are the targets in order "
+                f"({', '.join(targets)}), once or repeated, so every width is a multiple of {k}. That of {m} is "
+                f"{width}. Name the targets that it has, for example --set target=valence, or leave {m} out."
+            )
 
 
 def _channels(spec: ModelSpec, encoder: str, widths: dict, channels: dict) -> dict[str, list[int]]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def model_card(settings: dict, provenance: Provenance, best: dict, result: dict, facts: dict) -> str:
     """The run in Markdown: what it predicts, from what, how well, and where it should not be trusted.
 
-    best {"epoch"}; result as `score` gives it; facts: parameters, fps, and of the training videos, frames, views,
-    left_out, unlabelled.
+    best {"epoch"}, of a ridge also "ridge" and "smoothing"; result as `score` gives it; facts: parameters, fps, window
+    (None for one that sees whole videos), and of the training videos, frames, views, left_out, unlabelled.
     """
     targets, views = list(result["ccc"]), facts["views"]
     untrained = (
@@ -38,6 +38,13 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
         if facts["fps"]
         else "on every video's own frames:\nat another rate than in training, its seconds are other seconds."
     )
+    flatter = "chosen by these same videos, so\nthe numbers flatter a little."
+    if facts["window"]:
+        chosen = f"Best of at most {settings['epochs']} epochs: epoch {best['epoch']}. It was {flatter}"
+    elif "ridge" in best:
+        chosen = f"Ridge {best['ridge']:g} and {best['smoothing']} s of smoothing were {flatter}"
+    else:
+        chosen = "Nothing was fitted and nothing chosen."
     return _CARD.format(
         settings=settings,
         targets=" and ".join(targets[:-1]),
@@ -50,6 +57,8 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
         scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
         **{**facts, "views": seen if views else ""},
         clock=clock,
+        chosen=chosen,
+        reach=f"window {facts['window']} frames" if facts["window"] else "whole videos",
         hash=provenance.settings_hash,
         backbones=markdown(["part", "backbone", "source", "sha256", "trained", "licence"], backbones),
     )
@@ -57,14 +66,12 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
 
 _CARD = """# {settings[model]} ({settings[variant]}): {targets} per frame
 
-Trained on {today} with affuse {version}: {parameters:,} parameters, modalities {modalities}, window
-{settings[window]} frames, preset `{settings[preset]}`, seed {settings[seed]}. All settings are in
-`config.yaml`.
+Trained on {today} with affuse {version}: {parameters:,} parameters, modalities {modalities}, {reach},
+preset `{settings[preset]}`, seed {settings[seed]}. All settings are in `config.yaml`.
 
 {untrained}## Agreement on the validation videos
 
-Best of at most {settings[epochs]} epochs: epoch {best[epoch]}. It was chosen by these same videos, so
-the numbers flatter a little. CCC is over the concatenation of all {result[frames]:,} annotated frames,
+{chosen} CCC is over the concatenation of all {result[frames]:,} annotated frames,
 from {result[videos]} videos.
 
 {scores}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -137,6 +137,23 @@ class RunFolder:
     def write_metrics(self, history: list[dict]) -> None:
         """One row per epoch, numbers in full precision."""
         write_text(self.metrics, pd.DataFrame(history).to_csv(index=False, na_rep="nan", lineterminator="\n"))
+
+    @contextmanager
+    def events(self, wanted: bool, epoch: int) -> Iterator[Callable[[dict], None]]:
+        """A function that writes a row of metrics for TensorBoard; events of epochs that are repeated are purged."""
+        if not wanted:
+            yield lambda row: None
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not everybody wants it
+
+        with SummaryWriter(str(self.path / "events"), purge_step=epoch + 1) as writer:
+
+            def write(row: dict) -> None:
+                for name, value in row.items():
+                    if name not in ("epoch", "best"):
+                        writer.add_scalar(name, value, row["epoch"])
+
+            yield write
 
     def write_model(
         self,

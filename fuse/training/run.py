@@ -138,7 +138,7 @@ class Run:
         return next(iter(self.normalisation.mean.values())).device
 
     def windows(self, corpus: Corpus) -> Windows:
-        windows = Windows(corpus, self.settings.window, self.settings.hop, self.normalisation)
+        windows = Windows(corpus, self.model.window, self.settings.hop, self.normalisation)
         check_prediction(self.model, min(self.settings.batch, len(windows)), self.device)
         return windows
 

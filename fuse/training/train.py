@@ -10,7 +10,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from affuse.fuse.training.checkpoint import (
     unprefixed,
     write_tensors,
 )
+from affuse.fuse.training.closed_form import candidates, count
 from affuse.fuse.training.losses import LOSSES
 from affuse.fuse.training.memory import check_training
 from affuse.fuse.training.run import labelled_corpus
@@ -85,11 +85,12 @@ def train(
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths)).to(device)
-        fps, training, validation, unlabelled = _load(store, labels, settings, model.targets, device)
+        fps, training, validation, unlabelled = _load(store, labels, settings, model, device)
         folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning("the features come from untrained backbones: %s", ", ".join(store.provenance.untrained))
-        run = _Training(folder, settings, model, training, validation, store, fps)
+        make = _Fitting if model.spec.fit else _Training
+        run = make(folder, settings, model, training, validation, store, fps)
         resumed_at = run.resume()
         run.learn(on_epoch or (lambda row: None))
         run.finish(unlabelled)
@@ -103,13 +104,13 @@ def train(
     }
 
 
-def _load(store, labels, settings, targets, device) -> tuple[float | None, Corpus, Corpus, int]:
+def _load(store, labels, settings, model, device) -> tuple[float | None, Corpus, Corpus, int]:
     """The model's frame rate, training and validation data, and how many videos of the store have no label."""
     files = partition_files(labels, "train", settings.split)
     fps = choose_rate(store, filter(store.__contains__, files), settings.fps)
     training, validation = (
-        labelled_corpus(store, labels, partition, settings, targets, device, fps, views)
-        for partition, views in (("train", settings.views), ("validation", False))
+        labelled_corpus(store, labels, partition, settings, model.targets, device, fps, views)
+        for partition, views in (("train", settings.views and not model.spec.fit), ("validation", False))
     )
     if otherwise := read_otherwise(training.other_rates + validation.other_rates, fps):
         log.warning(otherwise)
@@ -127,9 +128,9 @@ class _Training:
 
     def __init__(self, folder, settings, model: FusionModel, training: Corpus, validation: Corpus, store, fps):
         self.folder, self.settings, self.model, self.store, self.fps = folder, settings, model, store, fps
-        self.normalisation = Normalisation.fit(training, settings.normalisation)
+        self.normalisation = Normalisation.fit(training, model.spec.normalisation or settings.normalisation)
         self.training, self.validation = (
-            Windows(corpus, settings.window, settings.hop, self.normalisation) for corpus in (training, validation)
+            Windows(corpus, model.window, settings.hop, self.normalisation) for corpus in (training, validation)
         )
         self.optimiser = self._optimiser()
         rule = {field.name for field in fields(Schedule)} & set(TrainSettings.model_fields)
@@ -146,7 +147,7 @@ class _Training:
         """Epoch after epoch until the last one or the schedule's end."""
         progress, epochs = self.progress, self.settings.epochs
         saved = time.monotonic()
-        with _events(self.folder.path / "events", self.settings.tensorboard, progress.epoch) as write_event:
+        with self.folder.events(self.settings.tensorboard, progress.epoch) as write_event:
             while progress.epoch < epochs and not progress.schedule.stop:
                 if progress.schedule.spent:
                     self._restart()
@@ -174,7 +175,7 @@ class _Training:
 
     def _epoch(self, epoch: int) -> dict:
         """Train on every window once, score the validation videos, keep the best weights."""
-        began, settings, progress = time.monotonic(), self.settings, self.progress
+        began, settings = time.monotonic(), self.settings
         torch.manual_seed(_derived_seed(settings.seed, epoch))
         loss, rate = self._pass(epoch)
         if not torch.isfinite(loss):
@@ -182,18 +183,23 @@ class _Training:
                 f"Training diverged in epoch {epoch + 1}: the loss is {float(loss)}. Try a lower "
                 f"learning_rate than {settings.learning_rate:g}, or precision=float32."
             )
+        row = self._judged(epoch, {"learning_rate": rate, "loss": float(loss)}, began)
+        if settings.reload_best and not row["best"]:
+            self.model.load_state_dict(self.progress.weights)
+        return row
+
+    def _judged(self, epoch: int, facts: dict, began: float) -> dict:
+        """The epoch's row of metrics.csv, the model's weights kept if it is the best on the validation videos."""
+        settings, progress = self.settings, self.progress
         prediction = predict_frames(self.model, self.validation, settings.batch, settings.precision)
         agreement = score(self.validation.corpus, prediction)["ccc"]
         improved = progress.schedule.observe(epoch, agreement["mean"])
         if improved:
             progress.best = {"epoch": epoch + 1, "ccc": agreement}
             progress.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        elif settings.reload_best:
-            self.model.load_state_dict(progress.weights)
         return {
             "epoch": epoch + 1,
-            "learning_rate": rate,
-            "loss": float(loss),
+            **facts,
             **{f"ccc_{target}": value for target, value in agreement.items()},
             "best": int(improved),
             "seconds": round(time.monotonic() - began, 3),
@@ -258,6 +264,7 @@ class _Training:
         training, result = self.training.corpus, score(corpus, prediction)
         facts = {
             "fps": self.fps,
+            "window": self.model.window,
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "videos": len(training.videos),
             "frames": int(training.annotated.sum()),
@@ -271,24 +278,25 @@ class _Training:
         folder.checkpoint.unlink(missing_ok=True)
 
 
+class _Fitting(_Training):
+    """A run without descent: an epoch is one candidate for the weights. What was stopped begins anew."""
+
+    def _optimiser(self) -> None:
+        """There is nothing to step."""
+
+    def learn(self, on_epoch: Callable[[dict], None]) -> None:
+        """Candidate after candidate."""
+        progress, began = self.progress, time.monotonic()
+        for facts in candidates(self.model, self.training, self.fps):
+            row = self._judged(progress.epoch, facts, began)
+            if row["best"]:
+                progress.best |= facts
+            progress.history.append(row)
+            progress.epoch, began = row["epoch"], time.monotonic()
+            on_epoch({**row, "epochs": count(self.model)})
+        self.folder.write_metrics(progress.history)
+
+
 def _derived_seed(seed: int, use: int | str) -> int:
     """A seed of its own for every use of every run seed; an epoch is one."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{use}".encode()).digest()[:8], "big") >> 1
-
-
-@contextmanager
-def _events(folder: Path, wanted: bool, epoch: int):
-    """A function that writes a row of metrics for TensorBoard; events of epochs that are repeated are purged."""
-    if not wanted:
-        yield lambda row: None
-        return
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and not everybody wants it
-
-    with SummaryWriter(str(folder), purge_step=epoch + 1) as writer:
-
-        def write(row: dict) -> None:
-            for name, value in row.items():
-                if name not in ("epoch", "best"):
-                    writer.add_scalar(name, value, row["epoch"])
-
-        yield write

@@ -33,7 +33,7 @@ from affuse.pipelines.demo.picture import draw
 MODELS = {
     **{m: {"model": "unimodal", "modalities": [m]} for m in MODALITIES},
     "concatenation": {"model": "concat"},
-    **{name: {"model": name} for name in FAMILY if name not in ("concat", "unimodal")},
+    **{name: {"model": name} for name, spec in FAMILY.items() if not spec.fit and name not in ("concat", "unimodal")},
 }
 SCHEDULE = {  # small enough for two cores; the published schedules are the presets of `fuse train`
     "preset": "grjca",
