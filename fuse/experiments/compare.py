@@ -20,6 +20,7 @@ from affuse.errors import UsageError
 from affuse.files import as_path, write_text
 from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, run_trials
+from affuse.fuse.models.registry import find
 from affuse.fuse.reports import tables
 from affuse.fuse.reports.figures import learning_curves, save_figure
 from affuse.fuse.scoring.metrics import OF_DIFFERENCES
@@ -79,6 +80,7 @@ def compare(
     against = trials.differences(reference, [name for name in names if name != reference])
     facts = {
         **surroundings(trials, entries, reference),
+        "baselines": [entry.name for entry in entries if find(entry.settings.model).fit],
         "models": tables.records(table.reset_index()),
         "scores": tables.records(trials.scores),
         "differences": tables.records(against),

@@ -123,7 +123,7 @@ def model_table(rows: list[dict]) -> str:
 
 def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict) -> str:
     """table.md: what was compared and how, the models, and the differences from the reference."""
-    parts = ["# Models compared", _how(facts), markdown(*model_cells(table))]
+    parts = ["# Models compared", _how(facts), markdown(*model_cells(table)), *not_above(table, facts["baselines"])]
     if len(differences):
         positive = f"Share above 0: resamples in which {facts['reference']} is ahead."
         parts += [f"## {facts['reference']} less each other model", f"{_what_differs(facts)} {positive}"]
@@ -133,12 +133,21 @@ def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
 
 def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict) -> str:
     """The same for a terminal, differences of the mean only."""
-    lines = aligned(*model_cells(table))
+    lines = [*aligned(*model_cells(table)), *not_above(table, facts["baselines"])]
     if len(differences):
         mean = differences[differences["target"] == "mean"]
         title = f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):"
         lines += ["", title, *aligned(*difference_cells(mean))]
     return "\n".join(lines)
+
+
+def not_above(table: pd.DataFrame, baselines: list[str]) -> list[str]:
+    """Of each of these rows that has any, the trained models whose mean CCC is not above its own, as a sentence."""
+    trained, lines = table["mean"].drop(baselines), []
+    for baseline in baselines:
+        if below := [str(name) for name in trained.index[trained <= table.loc[baseline, "mean"]]]:
+            lines.append(f"Not above {baseline}: {', '.join(below)}.")
+    return lines
 
 
 def ablation_card(title: str, question: str, table: pd.DataFrame, facts: dict) -> str:
