@@ -25,7 +25,7 @@ from affuse.fuse.scoring.predict import predict_frames
 
 SMOOTHINGS = (0, 2, 8, 30)  # seconds of the trailing mean; 0 is none
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)  # r
-TINY = 1e-30  # of a variance: what does not vary predicts nothing
+TINY = 1e-30  # of a variance; what does not vary predicts nothing
 
 
 def count(model: FusionModel) -> int:
@@ -50,20 +50,18 @@ def candidates(model: FusionModel, training: Windows, fps: float | None) -> Iter
     for seconds in SMOOTHINGS:
         model.fusion.frames.fill_(max(1, round(seconds * rate)))
         mean, covariance = moments(model, training)
-        columns = linear.in_features
-        values, vectors = torch.linalg.eigh(covariance[:columns, :columns])
-        values = values.clamp(min=0)
-        both = vectors.T @ covariance[:columns, columns:]  # c, in the eigenvectors of C
-        spread = covariance.diagonal()[columns:]  # of each target
+        inputs, targets = slice(linear.in_features), slice(linear.in_features, None)
+        within, between = covariance[inputs, inputs], covariance[inputs, targets]  # C, c
+        spread = covariance.diagonal()[targets]  # of each target
         for ridge in RIDGES:
-            solved = both / (values + ridge * values.mean()).clamp(min=TINY)[:, None]
+            penalised = within + (ridge * within.diagonal().mean() + TINY) * torch.eye(len(within)).to(within)
+            weight = torch.cholesky_solve(between, torch.linalg.cholesky(penalised))
             if model.spec.fit == "rescaled":
-                predicted = (values[:, None] * solved.square()).sum(0)
-                solved *= (spread / predicted.clamp(min=TINY)).sqrt()
-            weight = vectors @ solved
+                predicted = (weight * (within @ weight)).sum(0)
+                weight *= (spread / predicted.clamp(min=TINY)).sqrt()
             linear.weight.copy_(weight.T)
-            linear.bias.copy_(mean[columns:] - mean[:columns] @ weight)
-            error = spread + (values[:, None] * solved.square() - 2 * both * solved).sum(0)
+            linear.bias.copy_(mean[targets] - mean[inputs] @ weight)
+            error = spread + (weight * (within @ weight - 2 * between)).sum(0)
             yield {"ridge": ridge, "smoothing": seconds, "loss": float(error.mean())}
 
 
