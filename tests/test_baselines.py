@@ -87,6 +87,7 @@ def test_the_weights_are_those_of_plain_least_squares(data, tmp_path, monkeypatc
     )
     run, frames = fuse.load_run(tmp_path / "run"), max(1, round(seconds * tiny.FPS))
     assert int(run.model.fusion.frames) == frames
+    assert all((std != 1).all() for std in run.normalisation.std.values())
     corpus = laid(store, labels, "train")
     counted = (corpus.annotated & corpus.any_present()).numpy()
     assert not counted.all()

@@ -145,6 +145,14 @@ def test_views_are_used_unless_switched_off(data, finished, tmp_path):
     assert "views" not in (off / "card.md").read_text()
 
 
+def test_a_ridge_sees_the_centre_alone(data, tmp_path):
+    store, plain, labels = data
+    for name, features in (("views", store), ("plain", plain)):
+        fuse.train(features, labels, tmp_path / name, tiny.small(model="linear"))
+    assert same_model(tmp_path / "views", tmp_path / "plain")
+    assert "views" not in (tmp_path / "views" / "card.md").read_text()
+
+
 def test_validation_and_prediction_see_the_centre(data, finished, tmp_path):
     """A run trained on views scores and predicts alike on a store with and one without them."""
     store, plain, labels = data
