@@ -144,7 +144,7 @@ def fuse_explain(run, store, out, device, as_json) -> None:
     required=True,
     metavar="NAMES",
     help="Separated by commas; each a model, or model:variant, or either with @modalities: "
-    "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the whole family.",
+    "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the family and the baselines.",
 )
 @trials_options
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
