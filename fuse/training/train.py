@@ -72,8 +72,8 @@ def train(
     """Train a model on the store's features and leave a run folder; go on with an unfinished run found there.
 
     on_epoch is called after every epoch with its row of metrics.csv plus "epochs", the most there will be.
-    Gives {"run", "epochs", "resumed_at", "best": {"epoch", "ccc": {target: …, "mean": …}}, "unlabelled", "left_out"}; best
-    also has what `candidates` says, for a model without descent, whose epochs are its candidates.
+    Gives {"run", "epochs", "resumed_at", "best": {"epoch", "ccc": {target: …, "mean": …}}, "unlabelled", "left_out"};
+    best also has what `candidates` says, for a model without descent, whose epochs are its candidates.
     Raises UsageError for settings that cannot be or a folder that is taken, AffuseError for data that does not fit.
     """
     settings, store = as_settings(settings), as_store(store)
