@@ -1,20 +1,28 @@
-"""Picking the device that a command runs on."""
+"""Picking the device that a command runs on, and the precision of its numbers there."""
 
 from __future__ import annotations
 
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from affuse.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+Precision = Literal["float32", "bfloat16"]
+AMPERE = (8, 0)  # CUDA's compute capability from which a GPU has units for bfloat16
+
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one. Raises UsageError for one that is absent."""
+    """The device of that name; "auto" is the GPU where there is one. Raises UsageError for one that is absent.
+
+    From here on float32 is that on a GPU too, as on a CPU: nothing is rounded to TF32's 10 bits.
+    """
     import torch
 
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -24,3 +32,19 @@ def pick_device(name: str) -> torch.device:
         reason = shorten(str(error).splitlines()[0], 120)
         raise UsageError(f"Device {name!r} cannot be used: {reason} Try cpu, cuda, or auto.") from None
     return device
+
+
+def pick_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """The precision of that name; "auto" is bfloat16 where the device multiplies it at several times the rate of
+    float32: a GPU from Ampere on, a CPU with tiles for it (AMX) that the system lets this process use. AVX-512's
+    bfloat16 does not count: 2.3 times the rate, measured on an AMD EPYC. Where torch cannot tell, it is float32.
+    """
+    if name != "auto":
+        return name
+    import torch
+
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= AMPERE
+    else:
+        fast = device.type == "cpu" and getattr(torch.cpu, "_init_amx", lambda: False)()
+    return "bfloat16" if fast else "float32"

@@ -20,7 +20,7 @@ from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
 from affuse.extract.extractor import TIME_LIMIT, Extractor
-from affuse.extract.networks import extraction_device
+from affuse.extract.networks import decided, extraction_device
 from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
 from affuse.extract.settings import PROFILES, ExtractSettings
 from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
@@ -213,10 +213,11 @@ def extract_jobs(
     a video that fails is in the summary.
     """
     weights = Path(weights_dir).absolute() if weights_dir else None
+    store = FeatureStore(out, create=True)
+    settings = decided(settings, extraction_device(compute.device), store)
     recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes, compute.time_limit)
     if settings.detection.face == "all" and "visual" in settings.modalities:
         jobs = everyone(jobs)
-    store = FeatureStore(out, create=True)
     extractor = recipe.extractor()
     provenance = extractor.provenance
     accept(provenance)

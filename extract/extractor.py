@@ -21,7 +21,7 @@ from affuse.errors import AffuseError
 from affuse.extract.deadline import OverdueError, within
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio
-from affuse.extract.networks import VIDEOS, Networks, make_provenance
+from affuse.extract.networks import VIDEOS, Networks, decided, make_provenance
 from affuse.extract.people import Layer, Track
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.sight import Sight
@@ -54,7 +54,8 @@ class Extractor:
         threads: int = 1,
         time_limit: float = TIME_LIMIT,
     ):
-        self.settings, self.time_limit = settings, time_limit
+        self.settings = settings = decided(settings, device)
+        self.time_limit = time_limit
         self.at_once = min(VIDEOS[device.type], threads)
         self.threads = threads // self.at_once
         self.turns = BoundedSemaphore(self.at_once)

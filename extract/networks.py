@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from threading import Lock
+from typing import get_args
 
 import torch
 
-from affuse.device import pick_device
+from affuse.device import Precision, pick_device, pick_precision
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.backbones import locate_backbone, public_name
 from affuse.extract.faces import FaceDetector
@@ -20,6 +22,7 @@ from affuse.extract.visual import FaceEncoder
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import BACKBONES, LIBRARIES
 from affuse.features.record import Backbone, Provenance, settings_hash
+from affuse.features.store import FeatureStore
 from affuse.plugins import said
 from affuse.version import VERSION
 
@@ -33,6 +36,23 @@ def extraction_device(name: str) -> torch.device:
     if device.type not in VIDEOS:
         raise UsageError(f"Extraction runs on cpu or cuda, not on {device.type}: choose with --device.")
     return device
+
+
+def decided(settings: ExtractSettings, device: torch.device, store: FeatureStore | None = None) -> ExtractSettings:
+    """The settings with their precision decided: "auto" is that of the store, once anything is in it, so that whoever
+    goes on with it keeps to it, on whatever machine; else what suits `device`."""
+    begun = kept_precision(store) if store and settings.precision == "auto" else None
+    return settings.model_copy(update={"precision": begun or pick_precision(settings.precision, device)})
+
+
+def kept_precision(store: FeatureStore) -> Precision | None:
+    """That of the first video in the store that says one; None where none does."""
+    for video_id in store:
+        with suppress(AffuseError):  # damaged, or of a newer format: the run will say so
+            precision = store.header(video_id).provenance.settings.get("precision")
+            if precision in get_args(Precision):
+                return precision
+    return None
 
 
 def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
@@ -50,7 +70,6 @@ def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bo
 
 def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> Provenance:
     """Settings and backbones as the store keeps them; known before any network is built."""
-    speech = "float32" if settings.precision == "float32" else "float16 on a GPU"  # openai-whisper's own choice
     backbones = {
         part: Backbone(
             name=found.name,
@@ -58,7 +77,7 @@ def make_provenance(settings: ExtractSettings, located: dict[str, Located]) -> P
             sha256=found.sha256,
             trained=found.trained,
             width=found.entry.width,
-            precision=speech if part == "speech" else settings.precision,
+            precision="float32" if part == "speech" else settings.precision,  # words are the same under either
             licence=found.entry.licence,
         )
         for part, found in located.items()
@@ -109,8 +128,7 @@ def build(part: str, located: Located, settings: ExtractSettings, device, dtype,
         if part == "speech":
             from affuse.extract.speech import ChunkedTranscriber, Transcriber
 
-            half = device.type == "cuda" and settings.precision == "bfloat16"
-            given = (located, settings.language, device, half)
+            given = (located, settings.language, device)
             chunked = settings.transcription == "chunked"
             return ChunkedTranscriber(*given, together) if chunked else Transcriber(*given)
         from affuse.extract.audio import ANCHORS, FramedSound, SoundEncoder

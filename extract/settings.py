@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from affuse.config import Settings, nearest
+from affuse.device import Precision
 from affuse.extract.backbones import whole_name
 from affuse.extract.faces import Detection
 from affuse.extract.visual import CHOICES
@@ -48,7 +49,8 @@ class ExtractSettings(Settings):
     audio_anchor: what of a 0.96 s patch of sound lies at its frame's time. language: for a multilingual
     Whisper, None to detect. faces, transcripts: "given" where the user brings them. transcription: "sequential" as
     openai-whisper does it, each window after the one before, or "chunked", many windows at once. views: of each face,
-    the centre and what training is to draw from beside it, see `affuse.extract.visual`.
+    the centre and what training is to draw from beside it, see `affuse.extract.visual`. precision: "auto" is decided
+    where a store is begun, see `affuse.extract.networks.decided`.
     """
 
     backbones: Backbones
@@ -60,7 +62,7 @@ class ExtractSettings(Settings):
     transcripts: Literal["whisper", "given"] = "whisper"
     transcription: Literal["sequential", "chunked"] = "sequential"
     language: str | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision | Literal["auto"] = "auto"
 
     @model_validator(mode="before")
     @classmethod

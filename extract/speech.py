@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import torch
 import whisper
@@ -121,9 +122,13 @@ class EncodedOnce(torch.nn.Module):
 
 
 class Transcriber:
-    """openai-whisper (Radford et al. 2022), with word times from its cross-attention; in float16 if `half`."""
+    """openai-whisper (Radford et al. 2022), with word times from its cross-attention.
 
-    def __init__(self, located: Located, language: str | None, device: torch.device, half: bool = False):
+    In float32, whatever the precision of the store: with its encoder in bfloat16, words move and are misheard.
+    """
+
+    def __init__(self, located: Located, language: str | None, device: torch.device):
+        numba.set_num_threads(1)  # begins its threads: begun by a lane's first word times, they would be that lane's
         dims, state = load_whisper(located.path, located.name)
         try:
             model = Whisper(ModelDimensions(**dims))
@@ -135,7 +140,7 @@ class Transcriber:
         if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)
         self.language = language if self.model.is_multilingual else "en"
-        self.device, self.half = device, half
+        self.device = device
         self._turn = Lock()  # decoding hangs hooks into the network: one sound at a time
 
     @torch.inference_mode()
@@ -167,12 +172,8 @@ class Transcriber:
     def _encoded(self, windows: Sequence[Window]) -> torch.Tensor:
         """(windows, 1500, width); what is known already is not computed again."""
         new = [window.mel for window in windows if window.encoded is None]
-        made = iter(self.model.encoder.encoder(torch.stack(new).to(self.device, self.dtype)) if new else ())
+        made = iter(self.model.encoder.encoder(torch.stack(new).to(self.device)) if new else ())
         return torch.stack([next(made) if window.encoded is None else window.encoded for window in windows])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float16 if self.half else torch.float32
 
     def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
@@ -183,7 +184,7 @@ class Transcriber:
                 piece,
                 language=language,
                 word_timestamps=True,
-                fp16=self.half,
+                fp16=False,
                 hallucination_silence_threshold=PAUSE,
             )
 
@@ -211,10 +212,8 @@ def _audible(samples: np.ndarray, start: float, end: float) -> bool:
 class ChunkedTranscriber(Transcriber):
     """openai-whisper's decoder and word times, over windows."""
 
-    def __init__(
-        self, located: Located, language: str | None, device: torch.device, half: bool = False, together: bool = False
-    ):
-        super().__init__(located, language, device, half)
+    def __init__(self, located: Located, language: str | None, device: torch.device, together: bool = False):
+        super().__init__(located, language, device)
         self.batch = BATCH[device.type]
         self.hear = Gathered(self.decode, self.batch) if together else self.decode
 
@@ -241,7 +240,7 @@ class ChunkedTranscriber(Transcriber):
             for language in dict.fromkeys(window.language for window in windows):
                 which = [i for i, window in enumerate(windows) if window.language == language]
                 for i, result in zip(which, self._decoded(encoded[which], 0.0, language), strict=True):
-                    mel = windows[i].mel.to(self.device, self.dtype)
+                    mel = windows[i].mel.to(self.device)
                     segments[i] = self._segment(self._settled(result, encoded[i]), mel, windows[i].frames)
         return [segments[i] for i in range(len(windows))]
 
@@ -257,7 +256,7 @@ class ChunkedTranscriber(Transcriber):
         return result
 
     def _decoded(self, encoded: torch.Tensor, temperature: float, language: str | None) -> list[DecodingResult]:
-        options = DecodingOptions(language=language, temperature=temperature, fp16=self.half)
+        options = DecodingOptions(language=language, temperature=temperature, fp16=False)
         return decode(self.model, encoded, options)
 
     def _segment(self, result, mel: torch.Tensor, frames: int) -> dict:

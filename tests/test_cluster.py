@@ -48,6 +48,13 @@ def test_more_threads_give_the_same_bytes(whole, tmp_path):
     whole.check(tmp_path / "store")
 
 
+def test_more_threads_or_workers_give_the_same_bytes_in_bfloat16_too(tmp_path):
+    whole = Whole(tmp_path, "--set", "precision=bfloat16")
+    for option in ("--threads", "--workers"):
+        whole.extract(tmp_path / option, option, 2)
+        whole.check(tmp_path / option)
+
+
 def test_workers_of_a_scheduler_give_the_same_bytes(whole, remote, tmp_path):
     result = whole.extract(tmp_path / "store", "--scheduler", remote.address, "--json")
     assert sorted(json.loads(result.stdout)["made"]) == list(NAMES)

@@ -92,9 +92,11 @@ def bench_extract(
     """Measure, `repeats` times in turn: the straightforward composition, affuse as `settings` say, and affuse looking
     for faces in every full frame as the first does.
 
-    All on the CPU. Raises UsageError for settings that the straightforward composition does not follow, and videos
-    without pictures or sound.
+    All on the CPU, in float32. Raises UsageError for settings that the straightforward composition does not follow,
+    and videos without pictures or sound.
     """
+    if settings.precision == "auto":
+        settings = settings.model_copy(update={"precision": "float32"})
     _refuse_what_the_peer_does_not_do(settings)
     for job in find_jobs(video_dir):
         _refuse_what_cannot_be_compared(job)
@@ -123,7 +125,7 @@ def bench_extract(
 
 
 def _refuse_what_the_peer_does_not_do(settings: ExtractSettings) -> None:
-    as_usual = ExtractSettings(backbones=settings.backbones)
+    as_usual = ExtractSettings(backbones=settings.backbones, precision="float32")
     detection = {key: getattr(settings.detection, key) for key in FREE}
     comparable = as_usual.model_copy(update={"detection": as_usual.detection.model_copy(update=detection)})
     differing = [key for key, value in settings if value != getattr(comparable, key)]

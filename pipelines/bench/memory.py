@@ -17,9 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import LONGEST
+from affuse.extract.networks import decided
 from affuse.extract.run import Receipt, Recipe, process
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
@@ -60,6 +62,7 @@ def measure_memory(
             f"--hours {hours:g} is not between {SHORT:g} seconds and {LONGEST / 3600:g} hours, which is what is read."
         )
     peak()
+    settings = decided(settings, torch.device("cpu"))
     recipe = Recipe(settings, weights_dir.resolve() if weights_dir else None, allow_untrained, "cpu", threads)
     with TemporaryDirectory(prefix="affuse-memory-") as folder:
         videos = [
