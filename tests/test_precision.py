@@ -136,6 +136,7 @@ def test_real_rows_point_the_same_way_and_words_are_the_same_in_either():
     for name in ("float32", "bfloat16"):
         settings = ExtractSettings(backbones=PROFILES["offline"], precision=name)
         extractor = Extractor(settings, locate_backbones(settings, None, True), CPU, 2)
+        extractor.load()
         made += extractor(Job(CLIP.stem, CLIP.name, CLIP))
     one, other = made
     for attribute in ("word", "start", "end", "confidence"):
