@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from affuse.extract.media import Frames
+from affuse.extract.media import Picture
 from affuse.extract.people import Layer
 
 Face = tuple[Layer, int, torch.Tensor]  # the frame's index in the layer, and the face's square (side, side, 3) uint8
@@ -34,13 +35,14 @@ def crop(pixels: np.ndarray, box: np.ndarray, margin: float) -> torch.Tensor:
     return torch.from_numpy(pixels[rows[:, None], columns[None, :]])
 
 
-def cut_squares(frames: Iterable[Frames], layers: Sequence[Layer], margin: float) -> Iterator[Face]:
-    """The faces of each frame in which there is one; `frames` are those alone."""
-    seen = np.flatnonzero(np.any([layer.confidence > 0 for layer in layers], axis=0))
-    pictures = (pixels for chunk in frames for pixels in chunk.pixels)
-    for index, pixels in zip(seen, pictures, strict=False):
-        for layer in layers:
-            if layer.confidence[index]:
+def cut_squares(pictures: Iterable[Picture], layers: Sequence[Layer], margin: float) -> Iterator[Face]:
+    """The faces of all layers, from the pictures of the video up to the last in which there is one."""
+    there = np.stack([layer.confidence > 0 for layer in layers])  # (layers, T)
+    last = max(np.flatnonzero(there.any(axis=0)), default=-1)
+    for index, picture in zip(range(last + 1), pictures, strict=False):
+        if there[:, index].any():
+            pixels = picture.pixels()
+            for layer in compress(layers, there[:, index]):
                 yield layer, index, crop(pixels, layer.box[index], margin)
 
 

@@ -54,9 +54,39 @@ class Media:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A frame as it was decoded. time: in seconds; aspect: of a coded pixel, its width by its height."""
+
+    time: float
+    frame: av.VideoFrame
+    aspect: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as it is shown: in pixels made square by widening or heightening, and upright."""
+        wider, higher = max(1.0, self.aspect), max(1.0, 1 / self.aspect)
+        return self._turned((round(self.frame.width * wider), round(self.frame.height * higher)))
+
+    def pixels(self, short_side: int | None = None) -> np.ndarray:
+        """RGB (H, W, 3) uint8 as it is shown, scaled down (never up) until the shorter side has `short_side`."""
+        scale = min(1.0, short_side / min(self.size)) if short_side else 1.0
+        width, height = (max(1, round(side * scale)) for side in self._turned(self.size))
+        pixels = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+        return np.rot90(pixels, self._quarters) if self._quarters else pixels
+
+    def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[::-1] if self._quarters % 2 else size
+
+    @property
+    def _quarters(self) -> int:
+        """Quarter turns that make it upright, by the rotation metadata."""
+        return round(getattr(self.frame, "rotation", 0) / 90) % 4
+
+
+@dataclass(frozen=True)
 class Frames:
-    """Consecutive frames in square pixels: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB;
-    size (n, 2) float64, each frame's width and height before it was scaled down."""
+    """Consecutive pictures: time (n,) float64, seconds; pixels (n, H, W, 3) uint8, RGB; size (n, 2) float64, each
+    picture's width and height before it was scaled down."""
 
     time: np.ndarray
     pixels: np.ndarray
@@ -168,31 +198,11 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
         damage.append(_reason(error))
 
 
-def _upright(frame, aspect: float, short_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """RGB pixels (H, W, 3), made square by widening or heightening, scaled down to `short_side`, turned as the rotation
-    metadata says, and the width and height they had before scaling. aspect: a coded pixel's width by its height."""
-    full = round(frame.width * max(1.0, aspect)), round(frame.height * max(1.0, 1 / aspect))
-    scale = min(1.0, short_side / min(full)) if short_side else 1.0
-    size = max(1, round(full[0] * scale)), max(1, round(full[1] * scale))
-    pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="AREA")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels, full[:: -1 if quarter_turns % 2 else 1]
-
-
-def read_frames(
-    path: Path,
-    *,
-    chunk: int = 32,
-    short_side: int | None = None,
-    wanted: np.ndarray | None = None,
-    damage: list[str] | None = None,
-) -> Iterator[Frames]:
-    """Decode the frames of a video in chunks, so that memory does not grow with its length or their size.
+def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Picture]:
+    """Decode the frames of a video, one by one.
 
     Times rise strictly: frames that stand still or go back follow within moments until the clock has caught up. A clock
     set anew, ahead by more than LONGEST_GAP or back by more than LONGEST_RETURN, goes on at the mean rate from there.
-    short_side: scale frames down (never up) until the shorter side has this many pixels.
-    wanted: (T,) bool, frames to hand out; the others are decoded but not converted.
     damage: collects a reason for every packet that could not be decoded, and every frame that is damaged.
     """
     damage = damage if damage is not None else []
@@ -201,25 +211,33 @@ def read_frames(
         clock, aspect = _Clock(container), float(stream.sample_aspect_ratio or 1)
         aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        times, pixels, sizes, last, due = [], [], [], -MOMENT, 0.0
-        for index, frame in enumerate(_decoded(container, stream, damage)):
+        last, due = -MOMENT, 0.0
+        for frame in _decoded(container, stream, damage):
             last = max(clock.time(frame, due), last + MOMENT)
             due = last + step
             if last > LONGEST:
                 damage.append(BEYOND)
                 break
-            if wanted is not None and (index >= len(wanted) or not wanted[index]):
-                continue
-            picture, size = _upright(frame, aspect, short_side)
-            most = min(chunk, max(1, CHUNK_BYTES // picture.nbytes))
-            if pixels and (len(pixels) == most or picture.shape != pixels[0].shape):
-                yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
-                times, pixels, sizes = [], [], []
-            times.append(last)
-            pixels.append(picture)
-            sizes.append(size)
-        if pixels:
+            yield Picture(last, frame, aspect)
+
+
+def read_frames(
+    path: Path, *, chunk: int = 32, short_side: int | None = None, damage: list[str] | None = None
+) -> Iterator[Frames]:
+    """The same in pixels, see `Picture.pixels`, and in chunks, so that memory does not grow with the video's length or
+    the pictures' size."""
+    times, pixels, sizes = [], [], []
+    for picture in read_pictures(path, damage):
+        scaled = picture.pixels(short_side)
+        most = min(chunk, max(1, CHUNK_BYTES // scaled.nbytes))
+        if pixels and (len(pixels) == most or scaled.shape != pixels[0].shape):
             yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
+            times, pixels, sizes = [], [], []
+        times.append(picture.time)
+        pixels.append(scaled)
+        sizes.append(picture.size)
+    if pixels:
+        yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
 
 
 def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 
 from affuse.extract.crops import Face, cut_squares, read_crop, resize, upload
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import Frames, read_frames
+from affuse.extract.media import read_frames, read_pictures
 from affuse.extract.networks import Networks
 from affuse.extract.people import Layer, Track, find_tracks, group, largest, lasting, stacked
 from affuse.extract.settings import ExtractSettings
@@ -23,8 +23,6 @@ from affuse.extract.videos import Job
 from affuse.extract.visual import cut_view, sides, stored_views
 
 DETECTION_CHUNK = 33  # scaled frames looked through at once; one more than a multiple of usual steps
-CROP_CHUNK = 8  # full frames held at once
-CLOCK_CHUNK, CLOCK_SIDE = (256, 8)  # frames at once, and pixels of their short side, where only times are wanted
 
 
 @dataclass
@@ -44,10 +42,11 @@ class Sight:
         wanted = "visual" in self.settings.modalities
         if wanted and not self.job.crops:
             detector, detection = self.networks.detector, self.settings.detection
-            frames = self._decoded(DETECTION_CHUNK, detection.short_side)
+            scaled = {"chunk": DETECTION_CHUNK, "short_side": detection.short_side}
+            frames = self.lanes.reading("decode", read_frames(self.job.path, **scaled, damage=self.damage))
             return find_tracks(self.lanes.ordered("detect", detector.watch, frames), detection.face)
-        frames = self._decoded(CLOCK_CHUNK, CLOCK_SIDE)
-        time = np.concatenate([np.zeros(0), *(chunk.time for chunk in frames)])
+        pictures = self.lanes.reading("decode", read_pictures(self.job.path, self.damage))
+        time = np.array([picture.time for picture in pictures])
         given = self.job.given_crops(len(time)) if wanted else []
         return time, [Track.of_crops(given)] if len(given) else []
 
@@ -105,9 +104,7 @@ class Sight:
             (layer,) = layers
             given = ((i, read_crop(self.job.crop(i), self.damage)) for i in np.flatnonzero(layer.confidence))
             return ((layer, index, picture) for index, picture in given if picture is not None)
-        wanted = np.any([layer.confidence > 0 for layer in layers], axis=0)
-        frames = read_frames(self.job.path, chunk=CROP_CHUNK, wanted=wanted)
-        return cut_squares(frames, layers, self.settings.detection.margin)
+        return cut_squares(read_pictures(self.job.path), layers, self.settings.detection.margin)
 
     def encode(self, portion: list[Face]) -> tuple[list[tuple[Layer, int]], dict[str, np.ndarray]]:
         """Layer and frame of each face, and {view: embeddings (n, D) float16}."""
@@ -118,11 +115,6 @@ class Sight:
         made = {"centre": encoder(squares[encoder.size])}
         made |= {view: encoder(cut_view(view, squares, encoder)) for view in stored_views(chosen)}
         return [(layer, index) for layer, index, _ in portion], made
-
-    def _decoded(self, chunk: int, short_side: int) -> Iterator[Frames]:
-        """All frames, scaled down; what is damaged of them is noted."""
-        frames = read_frames(self.job.path, chunk=chunk, short_side=short_side, damage=self.damage)
-        return self.lanes.reading("decode", frames)
 
 
 def _portions(items: Iterable, size: int) -> Iterator[list]:

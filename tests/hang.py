@@ -1,18 +1,18 @@
-"""The command line with a decoder that hangs: of a video called `hangs`, the second chunk of frames never comes."""
+"""The command line with a decoder that hangs: of a video called `hangs`, the 34th frame never comes."""
 
 import time
 
-from affuse.extract import sight
+from affuse.extract import media, sight
 
 
-def hanging(path, *given, decode=sight.read_frames, **options):
-    for number, frames in enumerate(decode(path, *given, **options)):
-        while number and path.stem == "hangs":
+def hanging(path, *given, decode=media.read_pictures):
+    for number, picture in enumerate(decode(path, *given)):
+        while number == 33 and path.stem == "hangs":
             time.sleep(3600)
-        yield frames
+        yield picture
 
 
-sight.read_frames = hanging
+media.read_pictures = sight.read_pictures = hanging
 
 if __name__ == "__main__":
     from affuse.commands import main

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
+from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames, read_pictures
 from media import face_frames, plain_frames, tone, write_media
 
 
@@ -20,15 +20,14 @@ def test_a_variable_rate_keeps_its_own_times(tmp_path):
     np.testing.assert_allclose(times_of(path), times, atol=2e-3)
 
 
-def test_chunks_and_wanted_frames_are_the_same_frames(tmp_path):
+def test_chunks_are_of_the_same_frames(tmp_path):
     path = write_media(tmp_path / "a.mp4", face_frames(11))
     (whole,) = read_frames(path, chunk=99)
     chunked = np.concatenate([chunk.pixels for chunk in read_frames(path, chunk=4)])
     np.testing.assert_array_equal(chunked, whole.pixels)
-    wanted = np.arange(11) % 3 == 0
-    some = list(read_frames(path, chunk=2, wanted=wanted))
-    np.testing.assert_array_equal(np.concatenate([c.pixels for c in some]), whole.pixels[wanted])
-    np.testing.assert_array_equal(np.concatenate([c.time for c in some]), whole.time[wanted])
+    one_by_one = list(read_pictures(path))
+    np.testing.assert_array_equal([picture.time for picture in one_by_one], whole.time)
+    np.testing.assert_array_equal([picture.pixels() for picture in one_by_one], whole.pixels)
 
 
 def test_short_side_scales_down_and_never_up(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from affuse.extract.media import read_frames
+from affuse.extract.media import read_pictures
 from affuse.features.record import VideoFeatures
 from affuse.fuse.reports.figures import colour, new_canvas, save_figure
 from affuse.fuse.scoring.predict import Prediction
@@ -24,8 +25,7 @@ def draw(path: Path, media: Path, video: VideoFeatures, prediction: Prediction, 
     )
     picture = figure.add_subplot(grid[:, 0])
     middle = int(np.searchsorted(video.visual.time, SPAN / 2))
-    wanted = np.arange(len(video.visual.time)) == middle
-    picture.imshow(next(read_frames(media, chunk=1, wanted=wanted)).pixels[0])
+    picture.imshow(next(islice(read_pictures(media), middle, None)).pixels())
     left, top, right, bottom = video.visual.box[middle]
     picture.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="#f2c14e", linewidth=2)
     picture.set(xticks=[], yticks=[], title="a video goes in")
