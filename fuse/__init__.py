@@ -5,6 +5,7 @@ from affuse.names import homes_of, lazily
 _OFFERED = {
     "models.model": ("FusionModel", "build_model", "describe"),
     "models.registry": ("register",),
+    "training.ensemble": ("train_seeds",),
     "training.run": ("Run", "load_run", "evaluate", "predict", "explain"),
     "training.settings": ("PRESETS", "TrainSettings", "train_settings"),
     "training.train": ("train",),

@@ -11,13 +11,14 @@ from affuse.errors import UsageError
 
 
 def parse_seeds(seeds: str) -> list[int]:
-    """ "0,1,2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
+    """ "0,1,2" or "0..2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
     try:
-        chosen = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+        spans = [[int(end) for end in part.split("..")] for part in seeds.split(",")]
+        chosen = list(dict.fromkeys(seed for first, *last in spans for seed in range(first, max([first, *last]) + 1)))
     except ValueError:
         chosen = []
     if not chosen or min(chosen) < 0:
-        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, for example 0,1,2.")
+        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, or from..to, for example 0..4.")
     return chosen
 
 
@@ -29,12 +30,7 @@ PRESET = click.option(
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
 SEEDS = click.option(
-    "--seeds",
-    type=parse_seeds,
-    metavar="TEXT",
-    default="0",
-    show_default=True,
-    help="Training seeds, separated by commas.",
+    "--seeds", type=parse_seeds, metavar="TEXT", default="0", show_default=True, help="Training seeds: 0,1,2 or 0..2."
 )
 TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
@@ -54,16 +50,27 @@ def fuse() -> None:
 @click.option("--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with.")
 @click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
+@click.option("--seeds", type=parse_seeds, metavar="TEXT", help="A run of several seeds, which predict together: 0..4.")
 @RATE
 @training_options
-def train(store, labels, out, model, preset, seed, rate, device, as_json, config, assignments) -> None:
+def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json, config, assignments) -> None:
     """Train a model on a store's features and leave a run folder."""
     from affuse.fuse import train as run_training
-    from affuse.fuse import train_settings
+    from affuse.fuse import train_seeds, train_settings
 
     settings = train_settings(
         config, assignments, model=model, preset=preset, seed=seed, label_rate=rate, device=device
     )
+    if seeds and seed is not None:
+        raise UsageError("--seed and --seeds both say which seeds. Give one of them.")
+    if seeds:
+        result = train_seeds(store, labels, out, seeds, settings, show_epoch)
+        scores, alone = (", ".join(f"{t} {v:.4f}" for t, v in ccc.items()) for ccc in (result["ccc"], result["alone"]))
+        sentence = (
+            f"{len(seeds)} seeds: validation CCC {scores}; of each alone, on average, {alone}. Run: {result['run']}"
+        )
+        answer(result, as_json, sentence)
+        return
     result = run_training(store, labels, out, settings, show_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())

@@ -21,6 +21,7 @@ from affuse.fuse.data.corpus import Features, as_store, fingerprint
 from affuse.fuse.scoring.predict import Predictions
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
+from affuse.fuse.training.ensemble import train_seeds
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train as train_run
 
@@ -102,10 +103,12 @@ def train(
     out: AnyPath,
     *,
     settings: TrainSettings | None = None,
+    seeds: Iterable[int] = (),
     on_epoch: Callable[[dict], None] | None = None,
     **options: Any,
 ) -> Run:
-    """Train a model on a store (or its path) and a folder of labels; the run is kept in `out`.
+    """Train a model on a store (or its path) and a folder of labels; the run is kept in `out`. With seeds it is one run
+    of as many models, which predict together and say how sure they are.
 
     settings, or any of TrainSettings by name: model="rjcma", preset="affuse", seed=0, epochs=20 … A run that was
     stopped goes on; one that is finished with these settings on these data is taken as it is. Raises UsageError for
@@ -113,7 +116,10 @@ def train(
     """
     if settings is not None and options:
         raise UsageError(f"Give settings, or options by name ({', '.join(options)}), not both.")
-    store, chosen = as_store(features), as_settings(settings or options)
+    store, chosen, seeds = as_store(features), as_settings(settings or options), list(seeds)
+    if seeds:
+        train_seeds(store, labels, out, seeds, chosen, on_epoch)
+        return load_run(out)
     data = fingerprint(store, labels, chosen.split)
     if not RunFolder(as_path("a folder for the run", out)).holds(chosen, data):
         train_run(store, labels, out, chosen, on_epoch)

@@ -19,7 +19,7 @@ from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, li
 from affuse.fuse.reports.tables import write_csv, write_json
 from affuse.fuse.scoring.evaluate import judge, pairs, score_pairs
 from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
-from affuse.fuse.scoring.predict import by_video
+from affuse.fuse.scoring.predict import Estimate, by_video
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run, labelled_corpus, load_run
 from affuse.fuse.training.settings import TrainSettings, as_settings
@@ -62,11 +62,12 @@ def _agreement(series: np.ndarray) -> np.ndarray:
     return pairs.sum(axis=1) / (len(series) - 1)
 
 
-def predict_together(runs: Sequence[Run], corpus: Corpus, method: str) -> np.ndarray:
-    """The combined prediction (F, targets) of runs on one device for a corpus's frames, in [−1, 1]."""
-    stacked = np.stack([run.frames_of(corpus) for run in runs])
+def predict_together(runs: Sequence[Run], corpus: Corpus, method: str) -> Estimate:
+    """The combined prediction of runs on one device for a corpus's frames. Of folds nobody knows how sure they are
+    together: no video is new to all of them."""
+    stacked = np.stack([run.estimate(corpus).values for run in runs])
     videos = [combine(stacked[:, corpus.frames(video)], method) for video in range(len(corpus.videos))]
-    return np.concatenate(videos).clip(-1, 1)
+    return Estimate(np.concatenate(videos).clip(-1, 1))
 
 
 def choose_folds(labels: Path | str, table: Path | str, by: str | None = None, k: int | None = None) -> list[Fold]:
@@ -138,7 +139,7 @@ def crossval(
     if score_test:
         targets = runs[0].model.targets
         corpus = labelled_corpus(store, labels, "test", settings, targets, runs[0].device, runs[0].fps)
-        result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble)), targets)
+        result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble).values), targets)
     write_json(out / "results.json", result)
     return result
 
@@ -147,11 +148,11 @@ def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path
     found, each, left_out = {}, {}, {}
     for run, fold in zip(runs, folds, strict=True):
         scored = "held_out" if run.settings.choose == "inner" else "validation"
-        corpus, prediction = run.predict_partition(store, labels, scored, str(run.device))
-        own = pairs(corpus, prediction)
+        corpus, estimate = run.predict_partition(store, labels, scored, str(run.device))
+        own = pairs(corpus, estimate.values)
         found |= own
         left_out |= corpus.left_out
-        for made in by_video(corpus, prediction).values():
+        for made in by_video(corpus, estimate).values():
             made.save(out / "predictions", figures=False)
         agreement = score_pairs(own, corpus.targets)["ccc"]
         each[fold.name] = {"videos": len(own), "best_epoch": run.best["epoch"], "ccc": agreement}

@@ -255,8 +255,8 @@ def run_trials(
 def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: str) -> tuple[dict, pd.DataFrame, dict]:
     """A finished run's row, its history, and the moments of each annotated video."""
     run = load_run(folder.path)
-    corpus, prediction = run.predict_partition(store, labels, "validation", device)
-    found = pairs(corpus, prediction)
+    corpus, estimate = run.predict_partition(store, labels, "validation", device)
+    found = pairs(corpus, estimate.values)
     sums = {video: moments(truth, predicted) for video, (truth, predicted) in found.items()}
     history = pd.read_csv(folder.metrics)
     row = {

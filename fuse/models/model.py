@@ -23,6 +23,7 @@ from affuse.plugins import installed, said
 
 STANDARD_WIDTHS = {"visual": 512, "audio": 128, "text": 768}  # IR-50, VGGish, BERT: parameters are counted at these
 NAMED = 4  # differences spelled out; the rest are counted
+FIRST, NARROW_WIDE = -1.5, (-4.0, 1.0)  # logarithm of a deviation: where it starts, as of ratings, and its bounds
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -58,7 +59,7 @@ class FusionModel(nn.Module):
     overlap, and takes features of its own precision only (float32), not a store's float16: `Run.predict` does it all.
 
     config   JSON-able; build_model(**model.config) makes the same model
-    targets  names of the output channels, in order
+    targets  names of the output channels, in order; with `deviations` the standard deviation of each follows
     window   the most frames at once; None: any number
     """
 
@@ -82,7 +83,8 @@ class FusionModel(nn.Module):
             gate = GATES[options.gates]
             self.gates.update({m: gate(d, options.recursions) for m, d in encoded.items()})
         self.fusion = spec.fusion(encoded, dropout["fusion"])
-        self.head = spec.head(self.fusion.width, len(self.targets), dropout["head"])
+        outputs = len(self.targets) * (1 + options.deviations)
+        self.head = spec.head(self.fusion.width, outputs, dropout["head"])
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> Tensor:
         """features {m: (batch, time, width_m)} → (batch, time, targets).
@@ -130,8 +132,11 @@ class FusionModel(nn.Module):
         x, weights = dict(steps[-1]), {}
         for m, gate in self.gates.items():
             x[m], weights[m] = gate([step[m] for step in steps])
-        output = self.head(self.fusion(x, valid), any_valid(valid, self.modalities))
-        return output[:, :time], steps, weights, time
+        output = self.head(self.fusion(x, valid), any_valid(valid, self.modalities))[:, :time]
+        if self.options.deviations:
+            values, spread = output.chunk(2, -1)
+            output = torch.cat([values, (FIRST + 2 * spread).clamp(*NARROW_WIDE).exp()], -1)
+        return output, steps, weights, time
 
     def _attend(self, block: nn.Module, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
         """One pass of the attention, zero at the frames that do not count whatever the block makes of them."""

@@ -46,6 +46,7 @@ class ModelSettings(Settings):
     gates: str = "spec"  # or 'dca', 'grjca', 'hgrjca', 'none'; only what recurses has results to choose among
     dropout: dict[str, float] = Field(default_factory=dict)  # of encoder, attention, fusion, head; else its own
     tied: bool = False  # every recursion uses the same weights
+    deviations: bool = False  # of every target a standard deviation, too; in training, those of loss=gaussian
     modality_dropout: float = 0.0  # probability, in training, of dropping each modality of a sample but one
 
     @field_validator("window")

@@ -47,8 +47,10 @@ def traces(
     valid: np.ndarray,
     truth: np.ndarray | None = None,
     face: np.ndarray | None = None,
+    reach: np.ndarray | None = None,
 ) -> Figure:
-    """Predicted values (T, targets) over time (T,), and the truth (T, targets) where it is known (NaN elsewhere).
+    """Predicted values (T, targets) over time (T,), a band of reach (T, targets) to both sides, and the truth
+    (T, targets) where it is known (NaN elsewhere).
 
     Frames that are not valid, without any modality, are shaded, and more lightly those without a face; both (T,) bool.
     """
@@ -57,6 +59,11 @@ def traces(
         if truth is not None:
             axis.plot(time, truth[:, i], color="0.45", label="annotated")
         axis.plot(time, values[:, i], color=colour(target, i), label=f"predicted {target}")
+        if reach is not None:
+            low, high = values[:, i] - reach[:, i], values[:, i] + reach[:, i]
+            axis.fill_between(
+                time, low, high, color=colour(target, i), alpha=0.2, linewidth=0, label=f"9 of 10 {target}"
+            )
         _ground(axis, time, valid, f"{target} (−1 to 1)", face)
     drawn = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=len(drawn), fontsize="small")

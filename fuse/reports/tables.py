@@ -70,6 +70,9 @@ def score_table(result: dict) -> str:
         )
     if result.get("interval"):
         lines.append(f"interval: {result['interval_method']}")
+    if "within" in result:
+        shares = ", ".join(f"{target} {share:.0%}" for target, share in result["within"].items())
+        lines.append(f"truth within the {result['band']:.0%} band: {shares}")
     if result.get("chance"):
         lines.append("chance: 95 of 100 predictions swapped between videos score less")
     for name, seconds in result.get("adjustment", {}).items():

@@ -11,6 +11,7 @@ from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import SLACK, mean_between, on_rows
 from affuse.fuse.scoring.metrics import METRICS, OF_SCORES, Pairs, bootstrap, ccc, each_target, permuted
+from affuse.fuse.scoring.predict import BAND, REACH, Estimate
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds tried for the moving mean; 0 is none
 DELAYS = tuple(round(0.2 * i, 1) for i in range(26))  # seconds tried, 0 to 5
@@ -93,6 +94,31 @@ def score(corpus: Corpus, prediction: np.ndarray) -> dict:
     have a clock of their own, "frames" counts their rows. Raises AffuseError when no frame is annotated.
     """
     return {**score_pairs(pairs(corpus, prediction), corpus.targets), "left_out": dict(corpus.left_out)}
+
+
+def unexplained(corpus: Corpus, estimate: Estimate) -> np.ndarray:
+    """Of each target the mean square error (targets,) that the estimate's own variance does not account for."""
+    error, own = _errors(corpus, estimate)
+    return (np.square(error) - np.square(own)).mean(axis=0).clip(min=0)
+
+
+def within(corpus: Corpus, estimate: Estimate) -> dict:
+    """{"band": share of the truth that is to be in it, "within": {target: share that is, "mean": …}}"""
+    error, own = _errors(corpus, estimate)
+    return {
+        "band": BAND,
+        "within": each_target(lambda e, d: float((abs(e) <= REACH * d).mean()), corpus.targets, error, own),
+    }
+
+
+def _errors(corpus: Corpus, estimate: Estimate) -> tuple[np.ndarray, np.ndarray]:
+    """Error and deviation (n, targets) of all annotated rows; 0 where the estimate has no deviation."""
+    deviation = np.zeros_like(estimate.values) if estimate.deviation is None else estimate.deviation
+    (x, y), (_, own) = (
+        (np.concatenate(side) for side in zip(*pairs(corpus, part).values(), strict=True))
+        for part in (estimate.values, deviation)
+    )
+    return x - y, own
 
 
 def pairs(corpus: Corpus, prediction: np.ndarray) -> Pairs:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import ndtri
 
 from affuse.config import nearest
 from affuse.files import as_path, file_name, make_folder
@@ -23,14 +24,43 @@ from affuse.fuse.reports.tables import write_csv
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BAND = 0.9  # of truths within the band that is drawn and judged
+REACH = float(ndtri((1 + BAND) / 2))  # of it, in standard deviations
 SEEN_AS = {"visual": "face", "audio": "sound", "text": "words"}  # what a frame has where the modality is there
 
 
-def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> np.ndarray:
-    """The model's prediction for every frame of the windows' corpus: (F, targets) float64 in [-1, 1].
+class Estimate(NamedTuple):
+    """What is predicted for the frames of a corpus: values (F, targets) float64 in [−1, 1], and deviation, the standard
+    deviation of each, where one is known."""
 
-    A frame's prediction is the mean over the windows that cover it. Where a frame has no modality at all the
-    model has nothing to go by; its prediction is interpolated between the nearest frames that have one.
+    values: np.ndarray
+    deviation: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, output: np.ndarray, targets: int) -> Estimate:
+        """A model's output by frame, (F, targets), or (F, 2 · targets) with deviations."""
+        values, deviation = np.split(output, [targets], axis=1)
+        return cls(values.clip(-1, 1), deviation if deviation.size else None)
+
+    @classmethod
+    def together(cls, estimates: Sequence[Estimate]) -> Estimate:
+        """Of several models one: the mean and the standard deviation of the mixture of their normal distributions
+        (Lakshminarayanan, Pritzel, Blundell 2017, sec. 2.4)."""
+        values = np.stack([each.values for each in estimates])
+        own = [each.deviation**2 for each in estimates if each.deviation is not None]
+        variance = values.var(axis=0) + (np.mean(own, axis=0) if own else 0)
+        return cls(values.mean(axis=0), np.sqrt(variance) if own or len(values) > 1 else None)
+
+    def widened(self, noise: np.ndarray) -> Estimate:
+        """With the variance noise (targets,) added to that of the deviation, where there is one."""
+        return self if self.deviation is None else self._replace(deviation=np.sqrt(self.deviation**2 + noise))
+
+
+def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> Estimate:
+    """The model's estimate for every frame of the windows' corpus.
+
+    A frame's is the mean over the windows that cover it. Where a frame has no modality at all the model has nothing
+    to go by; what is said of it is interpolated between the nearest frames that have one.
     """
     device = windows.corpus.device
     was_training = model.training
@@ -41,15 +71,15 @@ def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: 
     return onto_frames(windows, parts)
 
 
-def onto_frames(windows: Windows, predictions: Iterable[torch.Tensor]) -> np.ndarray:
-    """Predictions of batches of windows, (B, L, targets) each, as `predict_frames` gives them per frame."""
+def onto_frames(windows: Windows, outputs: Iterable[torch.Tensor]) -> Estimate:
+    """A model's outputs for batches of windows, (B, L, columns) each, as `predict_frames` gives them by frame."""
     corpus = windows.corpus
     present = corpus.any_present().cpu().numpy()
-    frames = windows.to_frames([window for part in predictions for window in part.cpu().numpy()])
+    frames = windows.to_frames([window for part in outputs for window in part.cpu().numpy()])
     for video, values in enumerate(frames):
         where = corpus.frames(video)
         bridge(corpus.time[where], values, present[where])
-    return np.concatenate(frames).clip(-1, 1)
+    return Estimate.of(np.concatenate(frames), len(corpus.targets))
 
 
 def bridge(time: np.ndarray, values: np.ndarray, seen: np.ndarray) -> None:
@@ -60,7 +90,8 @@ def bridge(time: np.ndarray, values: np.ndarray, seen: np.ndarray) -> None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """One video's: time (T,) seconds, values (T, targets) in [-1, 1], present {modality: (T,) bool}.
+    """One video's: time (T,) seconds, values (T, targets) in [-1, 1], present {modality: (T,) bool}; deviation
+    (T, targets), how far off the values may be (a standard deviation), of several models and of those that say.
 
     A frame without any modality is not valid: its values are interpolated between its neighbours.
     """
@@ -70,6 +101,7 @@ class Prediction:
     targets: tuple[str, ...]
     values: np.ndarray
     present: dict[str, np.ndarray]
+    deviation: np.ndarray | None = None
 
     @property
     def valid(self) -> np.ndarray:
@@ -78,9 +110,11 @@ class Prediction:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per frame: time, the targets, then face, sound and words of the modalities that the model takes
-        (True where the modality was there), and valid."""
+        """One row per frame: time, the targets, `<target>_deviation` where there is one, then face, sound and words of
+        the modalities that the model takes (True where the modality was there), and valid."""
         columns = {"time": self.time, **dict(zip(self.targets, self.values.T, strict=True))}
+        if self.deviation is not None:
+            columns |= {f"{target}_deviation": d for target, d in zip(self.targets, self.deviation.T, strict=True)}
         return pd.DataFrame({**columns, **{SEEN_AS[m]: at for m, at in self.present.items()}, "valid": self.valid})
 
     @property
@@ -103,8 +137,11 @@ class Prediction:
         return facts
 
     def plot(self, truth: np.ndarray | None = None) -> Figure:
-        """Each target over time, and the truth (T, targets) where it is known (NaN elsewhere)."""
-        return traces(self.id, self.targets, self.time, self.values, self.valid, truth, self.present.get("visual"))
+        """Each target over time, the band that nine of ten truths are to be in, and the truth (T, targets) where it is
+        known (NaN elsewhere)."""
+        reach = None if self.deviation is None else REACH * self.deviation
+        face = self.present.get("visual")
+        return traces(self.id, self.targets, self.time, self.values, self.valid, truth, face, reach)
 
     def write_csv(self, path: Path) -> None:
         """One row per frame, `frame` in numbers: time in seconds, each target, face, sound and words of the modalities
@@ -182,10 +219,11 @@ def _html(shown: object, table: str) -> str:
     return f"<p>{escape(repr(shown))}</p>{table}"
 
 
-def by_video(corpus: Corpus, prediction: np.ndarray) -> dict[str, Prediction]:
-    """A prediction (F, targets) for all frames of a corpus, video by video, each on its own frames."""
+def by_video(corpus: Corpus, estimate: Estimate) -> dict[str, Prediction]:
+    """What is estimated for all frames of a corpus, video by video, each on its own frames."""
     made = {}
     for video, name in enumerate(corpus.videos):
-        own, values = corpus.own(video), corpus.on_own(video, prediction)
-        made[name] = Prediction(name, own.time, tuple(corpus.targets), values, own.present)
+        own = corpus.own(video)
+        values, deviation = (None if part is None else corpus.on_own(video, part) for part in estimate)
+        made[name] = Prediction(name, own.time, tuple(corpus.targets), values, own.present, deviation)
     return made

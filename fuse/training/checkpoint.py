@@ -7,6 +7,8 @@ model.safetensors  best weights and normalisation; with them model options, sett
 metrics.csv        one row per epoch                events/   the same for TensorBoard
 predictions/       one CSV per validation video     figures/  learning curve and predictions
 card.md            the model card                   checkpoint.safetensors  while the run is unfinished
+
+Where a run was trained with several seeds, each has such a folder in it, and ensemble.json names them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -29,14 +32,17 @@ from torch import Tensor
 from affuse.config import read_yaml
 from affuse.errors import AffuseError, UsageError, first_line
 from affuse.features.record import Provenance
-from affuse.files import make_folder, sweep, write_bytes, write_text
-from affuse.fuse.data.corpus import Fingerprint, changes, keep
+from affuse.files import file_name, make_folder, sweep, write_bytes, write_text
+from affuse.fuse.data.corpus import Corpus, Fingerprint, changes, keep
 from affuse.fuse.data.windows import Normalisation
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.models.registry import code, located
+from affuse.fuse.reports.figures import save_figure
+from affuse.fuse.scoring.predict import Estimate, by_video
 from affuse.fuse.training.settings import TrainSettings
 from affuse.version import VERSION
 
+FIGURES = 4  # validation videos drawn
 FORMAT = 1  # of everything written by `write_tensors`
 
 # Settings that a resumed run may have otherwise, since no weight depends on them.
@@ -50,7 +56,9 @@ class RunFolder:
         self.path = path
         self.config, self.data = path / "config.yaml", path / "data.json"
         self.model, self.checkpoint = path / "model.safetensors", path / "checkpoint.safetensors"
+        self.ensemble = path / "ensemble.json"
         self.metrics, self.card = path / "metrics.csv", path / "card.md"
+        self.figures, self.predictions = path / "figures", path / "predictions"
 
     @property
     def finished(self) -> bool:
@@ -113,8 +121,8 @@ class RunFolder:
         """Forget what was trained here but for the settings."""
         for path in (self.model, self.checkpoint, self.data, self.metrics, self.card):
             path.unlink(missing_ok=True)
-        for folder in ("events", "predictions", "figures"):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for folder in (self.path / "events", self.predictions, self.figures):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def changes(self, data: Fingerprint) -> str:
         """How these data differ from those that were trained on here; empty where they do not or nothing was."""
@@ -155,6 +163,16 @@ class RunFolder:
 
             yield write
 
+    def show(self, corpus: Corpus, estimate: Estimate) -> None:
+        """A CSV of every validation video, and a figure beside the truth of the first few."""
+        for video, (name, made) in enumerate(by_video(corpus, estimate).items()):
+            made.write_csv(self.predictions / f"{file_name(name)}.csv")
+            if video < FIGURES:
+                own = corpus.own(video)
+                truth = np.where(own.annotated[:, None], own.truth, np.nan)
+                make_folder(self.figures)
+                save_figure(made.plot(truth), self.figures / f"{file_name(name)}.png")
+
     def write_model(
         self,
         model: FusionModel,
@@ -163,6 +181,7 @@ class RunFolder:
         provenance: Provenance,
         best: dict,
         fps: float | None,
+        noise: np.ndarray,
     ) -> None:
         """The weights with everything that is needed to use them."""
         facts = {
@@ -173,6 +192,7 @@ class RunFolder:
             "provenance": provenance.as_dict(),
             "best": best,
             "fps": fps,
+            "noise": noise.tolist(),
         }
         tensors = prefixed(model=model.state_dict(), mean=normalisation.mean, std=normalisation.std)
         write_tensors(self.model, tensors, facts)

@@ -43,7 +43,7 @@ def candidates(model: FusionModel, training: Windows, fps: float | None) -> Iter
     """
     if model.spec.fit == "nothing":
         corpus = training.corpus
-        error = torch.from_numpy(predict_frames(model, training, 1)).to(corpus.device) - corpus.truth
+        error = torch.from_numpy(predict_frames(model, training, 1).values).to(corpus.device) - corpus.truth
         yield {"loss": float(error[corpus.annotated & corpus.any_present()].square().mean())}
         return
     linear, rate = model.head.outer[0], fps or _median_rate(training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -26,10 +27,10 @@ from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model, check_weights, load_weights
 from affuse.fuse.reports.figures import explanation, save_figure
 from affuse.fuse.reports.tables import write_csv
-from affuse.fuse.scoring.evaluate import fit, judge, pairs
+from affuse.fuse.scoring.evaluate import fit, judge, pairs, within
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
-from affuse.fuse.scoring.predict import SEEN_AS, Prediction, Predictions, by_video, predict_frames
+from affuse.fuse.scoring.predict import SEEN_AS, Estimate, Prediction, Predictions, by_video, predict_frames
 from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
 from affuse.fuse.training.memory import SHORT, check_prediction, measured
 from affuse.fuse.training.settings import TrainSettings
@@ -44,7 +45,9 @@ T = TypeVar("T")
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A trained model with all it needs on new features. best: its epoch and validation CCC. fps: frames per second at
-    which it reads features, None where it reads every video on its own frames."""
+    which it reads features, None where it reads every video on its own frames. noise (targets,): the variance of its
+    errors on validation videos that its deviations do not account for. others: runs with other seeds, whose
+    predictions are taken together with this one's."""
 
     path: Path
     model: FusionModel
@@ -53,6 +56,8 @@ class Run:
     provenance: Provenance
     best: dict
     fps: float | None
+    noise: np.ndarray
+    others: tuple[Run, ...] = ()
 
     def predict(self, features: Features, ids: Iterable[str] | None = None, device: str = "auto") -> Predictions:
         """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
@@ -76,7 +81,8 @@ class Run:
         permutations: int = PERMUTATIONS,
     ) -> dict:
         """Score the run on one partition of a label folder: what `judge` gives, with run and partition named,
-        "left_out" {video: why} and "adjustment" {"smoothing", "delay": {target: seconds}}.
+        "left_out" {video: why} and "adjustment" {"smoothing", "delay": {target: seconds}}; of a run that says how sure
+        it is, unadjusted, also what `within` gives.
 
         partition is train, validation, test, or "all" for a folder without a split. smooth, delay: "none", "fit" (on
         the train partition), or seconds. rate: rows per second of label files that do not say, where it is not the
@@ -90,15 +96,17 @@ class Run:
                 "Smoothing and delay are fitted on training videos, and the partition all has them among those it "
                 "scores. Score validation or test."
             )
-        corpus, prediction = scored = self.predict_partition(features, labels, partition, device, rate)
-        basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
+        corpus, estimate = scored = self.predict_partition(features, labels, partition, device, rate)
+        seen, basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
         self.say_otherwise(corpus.other_rates)
-        adjustment = fit(*basis, smooth, delay)
+        adjustment = fit(seen, basis.values, smooth, delay)
+        unadjusted = estimate.deviation is not None and (smooth, delay) == ("none", "none")
         return {
             "run": str(self.path),
             "partition": partition,
             "adjustment": asdict(adjustment),
-            **judge(pairs(corpus, adjustment(corpus, prediction)), corpus.targets, permutations),
+            **judge(pairs(corpus, adjustment(corpus, estimate.values)), corpus.targets, permutations),
+            **(within(corpus, estimate) if unadjusted else {}),
             "left_out": dict(corpus.left_out),
         }
 
@@ -117,21 +125,21 @@ class Run:
 
     def predict_partition(
         self, features: Features, labels: Path | str, partition: str, device: str = "auto", rate: float | None = None
-    ) -> tuple[Corpus, np.ndarray]:
-        """The labelled videos of one partition and the prediction for them, (F, targets) float64. Raises as `evaluate`
-        does."""
+    ) -> tuple[Corpus, Estimate]:
+        """The labelled videos of one partition and the estimate for them. Raises as `evaluate` does."""
         here, store = self.on(device), as_store(features)
         self.check_features(store)
         settings = resolve(TrainSettings, self.settings.model_dump(), {} if rate is None else {"label_rate": rate})
         corpus = labelled_corpus(store, labels, partition, settings, here.model.targets, here.device, self.fps)
-        return corpus, here.frames_of(corpus)
+        return corpus, here.estimate(corpus)
 
     # ---- one corpus, one video
 
     def on(self, device: str) -> Run:
         """The run on that device. Raises UsageError for one that is absent."""
         target = pick_device(device)
-        return replace(self, model=self.model.to(target), normalisation=self.normalisation.to(target))
+        others = tuple(other.on(device) for other in self.others)
+        return replace(self, model=self.model.to(target), normalisation=self.normalisation.to(target), others=others)
 
     @property
     def device(self) -> torch.device:
@@ -142,17 +150,23 @@ class Run:
         check_prediction(self.model, min(self.settings.batch, len(windows)), self.device)
         return windows
 
-    def frames_of(self, corpus: Corpus) -> np.ndarray:
-        """The prediction (F, targets) for a corpus on the run's device."""
-        return predict_frames(self.model, self.windows(corpus), self.settings.batch, self.settings.precision)
+    def estimate(self, corpus: Corpus) -> Estimate:
+        """What is predicted for a corpus on the run's device."""
+        each = [
+            predict_frames(run.model, run.windows(corpus), run.settings.batch, run.settings.precision)
+            for run in (self, *self.others)
+        ]
+        return Estimate.together(each).widened(self.noise)
 
     def predicted(self, corpus: Corpus) -> Prediction:
         """The prediction for the one video of a corpus."""
-        (prediction,) = by_video(corpus, self.frames_of(corpus)).values()
+        (prediction,) = by_video(corpus, self.estimate(corpus)).values()
         return prediction
 
     def explained(self, corpus: Corpus) -> pd.DataFrame:
         """What `explain` gives for the one video of a corpus."""
+        if self.others:
+            raise UsageError(f"{self.path} holds a model of each seed. Explain one of them, as {self.others[0].path}.")
         if not self.model.blocks:
             name, recursions = self.model.options.name, self.model.options.recursions
             raise UsageError(
@@ -211,6 +225,7 @@ class Run:
     def __repr__(self) -> str:
         scores = ", ".join(f"{target} {value:.3f}" for target, value in self.best["ccc"].items())
         model = f"{self.model.options.name} of {', '.join(self.model.modalities)}"
+        model += f", {1 + len(self.others)} seeds together" * bool(self.others)
         clock = f"at {self.fps:g} frames per second" if self.fps else "on any video's own frames"
         return f"<Run {str(self.path)!r}: {model}, {clock}; best epoch {self.best['epoch']}, validation CCC {scores}>"
 
@@ -221,6 +236,8 @@ def load_run(path: Path | str) -> Run:
     Raises AffuseError when the folder holds no finished run.
     """
     folder = RunFolder(as_path("the path of a run", path))
+    if folder.ensemble.exists():
+        return _together(folder)
     if not folder.finished:
         if folder.config.exists():
             raise AffuseError(f"The run in {folder.path} is not finished. Go on with the same train command and --out.")
@@ -236,7 +253,17 @@ def load_run(path: Path | str) -> Run:
         best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
     load_weights(model, weights, str(folder.model))
     normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
-    return Run(folder.path, model.eval(), normalisation, settings, provenance, best, facts.get("fps"))
+    noise = np.array(facts["noise"])
+    return Run(folder.path, model.eval(), normalisation, settings, provenance, best, facts["fps"], noise)
+
+
+def _together(folder: RunFolder) -> Run:
+    """The run of several seeds in a folder."""
+    with blaming(folder.ensemble):
+        facts = json.loads(folder.ensemble.read_bytes())
+        first, *others = [load_run(folder.path / name) for name in facts["runs"]]
+        noise, best = np.array(facts["noise"]), {**first.best, "ccc": facts["ccc"]}
+    return replace(first, path=folder.path, others=tuple(others), noise=noise, best=best)
 
 
 def as_run(run: Run | Path | str) -> Run:

@@ -126,7 +126,7 @@ class TrainSettings(ModelSettings):
     views: bool = True  # each training window sees one of the views that the store has of its faces
 
     modality_dropout: float = 0.2  # none where there is one modality only
-    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse"] = "ccc-batch"  # see `affuse.fuse.training.losses`
+    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse", "gaussian"] = "ccc-batch"  # see `affuse.fuse.training.losses`
     optimiser: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
@@ -187,6 +187,13 @@ class TrainSettings(ModelSettings):
             raise ValueError(f"expected {', '.join(RULES)}, or frames per second, up to {FASTEST:g}")
         return float(fps)
 
+    @field_validator("loss")
+    @classmethod
+    def _learns_deviations(cls, loss: str, info: ValidationInfo) -> str:
+        if info.data.get("deviations") and loss != "gaussian":
+            raise ValueError("only gaussian teaches a model its deviations; leave `deviations` to it")
+        return loss
+
     @field_validator("min_learning_rate")
     @classmethod
     def _is_below_the_rate(cls, least: float, info: ValidationInfo) -> float:
@@ -215,6 +222,7 @@ class TrainSettings(ModelSettings):
                     f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
                 )
         own = {key: getattr(self, key) for key in ModelSettings.model_fields}
+        own["deviations"] = self.loss == "gaussian"
         own["modality_dropout"] *= len(self.modalities) > 1
         if self.channels:  # those of a modality that is left out are without effect
             own["channels"] = {m: c for m, c in self.channels.items() if m in self.modalities}

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from affuse.device import pick_device
 from affuse.errors import AffuseError
-from affuse.files import as_path, file_name, write_text
+from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.partitions import find_labels, partition_files
@@ -27,8 +26,8 @@ from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.reports.card import model_card
 from affuse.fuse.reports.figures import learning_curve, save_figure
-from affuse.fuse.scoring.evaluate import score
-from affuse.fuse.scoring.predict import by_video, predict_frames
+from affuse.fuse.scoring.evaluate import score, unexplained
+from affuse.fuse.scoring.predict import predict_frames
 from affuse.fuse.training.checkpoint import (
     RunFolder,
     blaming,
@@ -47,8 +46,6 @@ from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import TrainSettings, as_settings
 
 log = logging.getLogger("affuse")
-
-FIGURES = 4  # validation videos drawn
 
 
 @dataclass
@@ -192,8 +189,8 @@ class _Training:
     def _judged(self, epoch: int, facts: dict, began: float) -> dict:
         """The epoch's row of metrics.csv, the model's weights kept if it is the best on the validation videos."""
         settings, progress = self.settings, self.progress
-        prediction = predict_frames(self.model, self.validation, settings.batch, settings.precision)
-        agreement = score(self.validation.corpus, prediction)["ccc"]
+        estimate = predict_frames(self.model, self.validation, settings.batch, settings.precision)
+        agreement = score(self.validation.corpus, estimate.values)["ccc"]
         improved = progress.schedule.observe(epoch, agreement["mean"])
         if improved:
             progress.best = {"epoch": epoch + 1, "ccc": agreement}
@@ -252,17 +249,11 @@ class _Training:
         """Write predictions, figures, card and model from the best weights; then the checkpoint may go."""
         folder, corpus, progress = self.folder, self.validation.corpus, self.progress
         self.model.load_state_dict(progress.weights)
-        prediction = predict_frames(self.model, self.validation, self.settings.batch, self.settings.precision)
-        figures = folder.path / "figures"
-        figures.mkdir(exist_ok=True)
-        save_figure(learning_curve(progress.history), figures / "learning-curve.png")
-        for video, (name, made) in enumerate(by_video(corpus, prediction).items()):
-            made.write_csv(folder.path / "predictions" / f"{file_name(name)}.csv")
-            if video < FIGURES:
-                own = corpus.own(video)
-                truth = np.where(own.annotated[:, None], own.truth, np.nan)
-                save_figure(made.plot(truth), figures / f"{file_name(name)}.png")
-        training, result = self.training.corpus, score(corpus, prediction)
+        estimate = predict_frames(self.model, self.validation, self.settings.batch, self.settings.precision)
+        noise = unexplained(corpus, estimate)
+        folder.show(corpus, estimate.widened(noise))
+        save_figure(learning_curve(progress.history), folder.path / "figures" / "learning-curve.png")
+        training, result = self.training.corpus, score(corpus, estimate.values)
         facts = {
             "fps": self.fps,
             "window": self.model.window,
@@ -275,7 +266,7 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        folder.write_model(self.model, self.normalisation, settings, provenance, progress.best, self.fps)
+        folder.write_model(self.model, self.normalisation, settings, provenance, progress.best, self.fps, noise)
         folder.checkpoint.unlink(missing_ok=True)
 
 
