@@ -5,6 +5,7 @@ Precedence: preset ← settings file ← named options ← `--set key=value`. A 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -16,12 +17,13 @@ from affuse.errors import UsageError
 from affuse.features.parts import MODALITIES
 from affuse.features.resampling import FASTEST
 from affuse.fuse.data.partitions import Split
-from affuse.fuse.models.registry import located
+from affuse.fuse.models.registry import find, located
 from affuse.fuse.models.spec import ModelSettings
 
 # github.com/praveena2j/RJCMA, and github.com/sucv/ABAW3, whose trainer it takes. The dropouts (block 0.6, TCNs 0.1) are
 # the model's own. There a restart also unfreezes a part of the backbones, which are frozen here.
 RELEASED = {
+    "size": "published",
     "modality_dropout": 0.0,
     "loss": "ccc",
     "gaps": "close",
@@ -32,6 +34,7 @@ RELEASED = {
     "weight_decay": 1e-3,
     "batch": 12,
     "epochs": 100,
+    "steps": 0,
     "warmup": "sawtooth",
     "warmup_epochs": 5,
     "decay": 1.0,
@@ -104,6 +107,13 @@ PRESETS: dict[str, dict] = {
 
 
 RULES = ("common", "equal", "own")  # for the frame rate
+NARROWEST, WIDEST = 32, 512
+
+
+def widest(frames: int) -> int:
+    """How wide a layer may be with so many annotated training frames: the power of two whose square, of which its
+    weights are a multiple, is nearest an eighth of them, from 32 (up to 16,384 frames) to 512 (from 1,048,576 on)."""
+    return min(max(NARROWEST, 2 ** round(math.log2(max(frames, 1) / 8) / 2)), WIDEST)
 
 
 class TrainSettings(ModelSettings):
@@ -114,6 +124,9 @@ class TrainSettings(ModelSettings):
     model: str = "rjcma"
     modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
 
+    # Of the encoders' layers. published: as in the model's release; data: no wider than `widest` has it. `channels`
+    # comes before both.
+    size: Literal["data", "published"] = "data"
     hop: int = Field(200, ge=1)
     gaps: Literal["mask", "close"] = "mask"  # frames without a label: kept and masked, or taken out before cutting
     # channels: every channel by its own mean and deviation. text: the text embeddings, all by one mean and one
@@ -128,10 +141,11 @@ class TrainSettings(ModelSettings):
     modality_dropout: float = 0.2  # none where there is one modality only
     loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse", "gaussian"] = "ccc-batch"  # see `affuse.fuse.training.losses`
     optimiser: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     batch: int = Field(12, ge=1)  # windows
     epochs: int = Field(40, ge=1)
+    steps: int = Field(8, ge=0)  # of an epoch at least: few windows are gone through several times
     warmup: Literal["linear", "sawtooth", "stairs"] = "linear"
     warmup_epochs: int = Field(2, ge=0)
     decay: float = Field(1.0, gt=0, le=1)  # of the rate, after decay_start, once in decay_every epochs
@@ -213,8 +227,9 @@ class TrainSettings(ModelSettings):
     def split(self) -> Split:
         return Split(self.validation, self.resplit, self.held_out)
 
-    def model_options(self, widths: dict[str, int]) -> dict:
-        """The arguments of `build_model`. Raises UsageError for a modality that has no width."""
+    def model_options(self, widths: dict[str, int], frames: int | None = None) -> dict:
+        """The arguments of `build_model`, for a training set of so many annotated frames; published sizes where that is
+        not known. Raises UsageError for a modality that has no width."""
         for m in self.modalities:
             if m not in widths:
                 raise UsageError(
@@ -224,8 +239,11 @@ class TrainSettings(ModelSettings):
         own = {key: getattr(self, key) for key in ModelSettings.model_fields}
         own["deviations"] = self.loss == "gaussian"
         own["modality_dropout"] *= len(self.modalities) > 1
-        if self.channels:  # those of a modality that is left out are without effect
-            own["channels"] = {m: c for m, c in self.channels.items() if m in self.modalities}
+        own["channels"] = {m: c for m, c in (self.channels or {}).items() if m in self.modalities}
+        if self.size == "data" and frames is not None:
+            published = find(self.model).channels
+            fitting = {m: [min(c, widest(frames)) for c in published[m]] for m in self.modalities}
+            own["channels"] = fitting | own["channels"]
         return {"name": self.model, "widths": {m: widths[m] for m in self.modalities}, **own}
 
 

@@ -40,7 +40,7 @@ from affuse.fuse.training.checkpoint import (
 )
 from affuse.fuse.training.closed_form import candidates, count
 from affuse.fuse.training.losses import LOSSES
-from affuse.fuse.training.memory import check_training
+from affuse.fuse.training.memory import check_training, measured
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import TrainSettings, as_settings
@@ -81,9 +81,10 @@ def train(
     devices = [device] if device.type == "cuda" else []
     # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile.
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        planned = measured(settings.model_options(store.widths))
+        fps, training, validation, unlabelled = _load(store, labels, settings, planned, device)
         torch.manual_seed(settings.seed)
-        model = build_model(**settings.model_options(store.widths)).to(device)
-        fps, training, validation, unlabelled = _load(store, labels, settings, model, device)
+        model = build_model(**settings.model_options(store.widths, int(training.annotated.sum()))).to(device)
         folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning("the features come from untrained backbones: %s", ", ".join(store.provenance.untrained))
@@ -206,9 +207,10 @@ class _Training:
     def _pass(self, epoch: int) -> tuple[Tensor, float]:
         """One optimiser step per batch of windows; the mean loss and the last learning rate."""
         settings, device = self.settings, self.training.corpus.device
-        steps, total = -(-len(self.training) // settings.batch), 0.0
+        rounds = max(1, -(-settings.steps * settings.batch // len(self.training)))
+        steps, total = -(-rounds * len(self.training) // settings.batch), 0.0
         order = _derived_seed(settings.seed, "order") if settings.shuffle == "once" else None
-        batches = self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch), order)
+        batches = self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch), order, rounds)
         self.model.train()
         for step, batch in enumerate(batches):
             rate = self.progress.schedule.rate(epoch, step, steps)
