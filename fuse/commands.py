@@ -14,10 +14,10 @@ def parse_seeds(seeds: str) -> list[int]:
     """ "0,1,2" or "0..2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
     try:
         spans = [[int(end) for end in part.split("..")] for part in seeds.split(",")]
-        chosen = list(dict.fromkeys(seed for first, *last in spans for seed in range(first, max([first, *last]) + 1)))
     except ValueError:
-        chosen = []
-    if not chosen or min(chosen) < 0:
+        spans = []
+    chosen = list(dict.fromkeys(seed for ends in spans for seed in range(ends[0], ends[-1] + 1)))
+    if not chosen or min(chosen) < 0 or max(map(len, spans)) > 2:
         raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, or from..to, for example 0..4.")
     return chosen
 

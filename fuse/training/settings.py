@@ -237,7 +237,7 @@ class TrainSettings(ModelSettings):
                     f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
                 )
         own = {key: getattr(self, key) for key in ModelSettings.model_fields}
-        own["deviations"] = self.loss == "gaussian"
+        own["deviations"] = self.loss == "gaussian" and not find(self.model).fit
         own["modality_dropout"] *= len(self.modalities) > 1
         own["channels"] = {m: c for m, c in (self.channels or {}).items() if m in self.modalities}
         if self.size == "data" and frames is not None:

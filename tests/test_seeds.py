@@ -1,0 +1,124 @@
+"""A run of several seeds: its mean, how sure it says it is, and whether it is right about that."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tiny
+from affuse import fuse, load_run
+from affuse.__main__ import main
+from affuse.errors import UsageError
+from affuse.fuse.commands import parse_seeds
+from affuse.fuse.scoring.evaluate import unexplained, within
+from affuse.fuse.scoring.predict import REACH, Estimate
+
+SHORT = tiny.small(gaps="mask", epochs=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seeds")
+    store, labels = tiny.make_data(folder, 3, 2)
+    result = fuse.train_seeds(store, labels, folder / "run", [0, 3], SHORT)
+    return folder / "run", store, labels, result
+
+
+def test_predictions_are_the_mean_and_as_far_apart_as_the_seeds(trained):
+    path, store, labels, result = trained
+    run, each = fuse.load_run(path), [fuse.load_run(path / f"seed{k}") for k in (0, 3)]
+    made = run.predict(store)["set/v0"]
+    values = np.stack([one.predict(store)["set/v0"].values for one in each])
+    np.testing.assert_allclose(made.values, values.mean(0), atol=1e-12)
+    np.testing.assert_allclose(made.deviation, np.sqrt(values.var(0) + run.noise), atol=1e-12)
+    assert list(made.frame)[:5] == ["time", "valence", "arousal", "valence_deviation", "arousal_deviation"]
+    table = pd.read_csv(path / "predictions" / "set%2Fv0.csv")
+    np.testing.assert_allclose(table["arousal_deviation"], made.deviation[:, 1], atol=1e-6)
+    assert (path / "figures" / "set%2Fv0.png").exists()
+    assert result["alone"]["mean"] == pytest.approx(np.mean([one.best["ccc"]["mean"] for one in each]))
+    scored = run.evaluate(store, labels)
+    assert scored["ccc"] == pytest.approx(result["ccc"])
+    assert set(scored["within"]) == {"valence", "arousal", "mean"}
+    assert "within" not in run.evaluate(store, labels, smooth="0.4")
+    assert "2 seeds together" in repr(run)
+
+
+def test_more_seeds_train_only_what_is_missing(trained, tmp_path):
+    path, store, labels, _ = trained
+    told = []
+    assert fuse.train_seeds(store, labels, path, [0, 3], SHORT, told.append)["seeds"] == [0, 3]
+    assert not told
+    fuse.train_seeds(store, labels, path, [0, 3, 4], SHORT, told.append)
+    assert len(told) == SHORT.epochs
+    assert len(fuse.load_run(path).others) == 2
+    with pytest.raises(UsageError, match="other settings"):
+        fuse.train_seeds(store, labels, path, [0], tiny.small(gaps="mask", epochs=3))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    for taken in (path / "seed0", tmp_path / "other"):
+        with pytest.raises(UsageError, match="Choose another folder"):
+            fuse.train_seeds(store, labels, taken, [0], SHORT)
+
+
+def test_attention_is_that_of_one_model(trained):
+    path, store, _, _ = trained
+    with pytest.raises(UsageError, match="seed3"):
+        fuse.load_run(path).explain(store)
+    assert load_run(path / "seed0").explain(store)
+
+
+def test_the_command_line_takes_a_range(trained, tmp_path, capsys, monkeypatch):
+    _, store, labels, _ = trained
+    settings = [
+        f"--set={key}={value}" for key, value in {**tiny.SMALL, "epochs": 1}.items() if key != "channels"
+    ]
+    given = [
+        "train",
+        "--features",
+        str(store.path),
+        "--labels",
+        str(labels),
+        "--out",
+        str(tmp_path / "run"),
+        *settings,
+    ]
+    monkeypatch.setattr("sys.argv", ["affuse", "fuse", *given, "--seeds", "0..1"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert "2 seeds: validation CCC" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["affuse", "fuse", *given, "--seeds", "0..1", "--seed", "0"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert parse_seeds("0..2,7") == [0, 1, 2, 7]
+    for wrong in ("", "a", "3..1..2", "-1", "0..b"):
+        with pytest.raises(UsageError, match="whole numbers"):
+            parse_seeds(wrong)
+
+
+def test_a_mixture_has_the_moments_of_its_draws():
+    """Against draws from the normal distributions themselves."""
+    rng = np.random.default_rng(0)
+    values, deviation = rng.uniform(-0.5, 0.5, (3, 4, 2)), rng.uniform(0.1, 0.3, (3, 4, 2))
+    together = Estimate.together([Estimate(*each) for each in zip(values, deviation, strict=True)])
+    draws = np.concatenate([rng.normal(values[k], deviation[k], (200_000, 4, 2)) for k in range(3)])
+    np.testing.assert_allclose(together.values, draws.mean(0), atol=3e-3)
+    np.testing.assert_allclose(together.deviation, draws.std(0), atol=3e-3)
+    assert Estimate.together([Estimate(values[0])]).deviation is None
+
+
+def test_noise_makes_the_band_as_wide_as_the_errors(trained):
+    """Errors of a spread of 0.3, of which the seeds know 0.1: with the noise nine of ten truths are in the band."""
+    path, store, labels, _ = trained
+    corpus, _ = fuse.load_run(path).predict_partition(store, labels, "validation")
+    rng = np.random.default_rng(1)
+    wrong = corpus.truth.numpy() + rng.normal(0, 0.3, corpus.truth.shape)
+    estimate = Estimate(wrong, np.full_like(wrong, 0.1))
+    noise = unexplained(corpus, estimate)
+    error = (wrong - corpus.truth.numpy())[corpus.annotated.numpy()]
+    np.testing.assert_allclose(noise, (error**2).mean(0) - 0.1**2)
+    assert within(corpus, estimate)["within"]["mean"] < 0.5
+    assert within(corpus, estimate.widened(noise))["within"]["mean"] == pytest.approx(0.9, abs=0.05)
+    assert pytest.approx(1.6449, abs=1e-4) == REACH
+    surer = Estimate(wrong, np.full_like(wrong, 0.9))
+    assert not unexplained(corpus, surer).any()
