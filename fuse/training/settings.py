@@ -112,8 +112,8 @@ NARROWEST, WIDEST = 32, 512
 
 def widest(frames: int) -> int:
     """How wide a layer may be with so many annotated training frames: the power of two whose square, of which its
-    weights are a multiple, is nearest an eighth of them, from 32 (up to 16,384 frames) to 512 (from 1,048,576 on)."""
-    return min(max(NARROWEST, 2 ** round(math.log2(max(frames, 1) / 8) / 2)), WIDEST)
+    weights are a multiple, is nearest a sixteenth of them, from 32 (below 32,768 frames) to 512 (from 2,097,152)."""
+    return min(max(NARROWEST, 2 ** round(math.log2(max(frames, 1) / 16) / 2)), WIDEST)
 
 
 class TrainSettings(ModelSettings):
