@@ -1,0 +1,165 @@
+"""What each ingredient of the preset `affuse` is worth: RJCMA trained with it and without, on unlike data sets, with
+three seeds; and what is left of a prediction when half of the videos have no sound.
+
+    affuse demo --out DEMO
+    python benchmarks/preset.py DEMO OUT --json benchmarks/preset.json
+
+`--only delay` does one of the sets, so that several may be done at once; stopped or killed, it goes on. Beside the
+demo's speakers, as they are and under noise, there are sets drawn here: courses of valence and arousal, which features
+show under noise. In `delay` ratings come two seconds late, in `missing` modalities are gone for a stretch or for all of
+a session, in `offsets` everybody adds something of his own to the features.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+import affuse
+from affuse.features import FeatureStore, Status
+from affuse.features.importing import import_features
+from affuse.features.record import settings_hash
+from affuse.fuse.reports.tables import mean_and_spread
+
+SEEDS = (0, 1, 2)
+WIDTHS = {"visual": 64, "audio": 32, "text": 48}
+SHOWS = {"visual": (1.0, 0.2), "audio": (0.2, 1.0), "text": (0.7, 0.7)}  # of valence and arousal, by modality
+CHANGES = {
+    "affuse": {},
+    "learning_rate 3e-4": {"learning_rate": 3e-4},
+    "steps 0": {"steps": 0},
+    "window 100": {"window": 100, "hop": 50},
+    "loss ccc": {"loss": "ccc"},
+    "loss mse": {"loss": "mse"},
+    "modality_dropout 0": {"modality_dropout": 0.0},
+    "optimiser adam": {"optimiser": "adam", "weight_decay": 1e-3},
+    "normalisation text": {"normalisation": "text"},
+    "linear": {"model": "linear"},
+    "concat": {"model": "concat"},
+    "preset grjca": {"preset": "grjca"},
+    "preset released": {"preset": "released"},
+}
+
+
+def draw(out: Path, seed: int, late: float = 0.0, gone: float = 0.0, own: float = 0.0) -> None:
+    """12 sessions to train on and 8 to validate, a minute each at 10 frames a second.
+
+    late: seconds by which ratings follow what the features show; gone: the share of sessions without sound, or without
+    words, and of time without a face; own: spread of what a person adds to the features.
+    """
+    rng, frames, fps = np.random.default_rng(seed), 600, 10.0
+    mixing = {m: rng.normal(size=(4, width)) for m, width in WIDTHS.items()}
+    for i in range(20):
+        name, time, lag = f"{'train' if i < 12 else 'validation'}{i:02d}", np.arange(frames) / fps, int(late * fps)
+        noise = rng.normal(size=(2, frames + 1200, 2))
+        course = gaussian_filter1d(noise[0], 20, axis=0) + 2.5 * gaussian_filter1d(noise[1], 150, axis=0)
+        course = (0.25 * course / course.std(0) + rng.normal(0, 0.12, 2))[600 - lag :]
+        truth, seen, person = course[:frames], course[lag:], rng.normal(0, own, 2)
+        starts = np.arange(0.1, frames / fps - 1, 0.6)
+        rows = {"visual": time, "audio": time, "text": starts}
+        for m, at in rows.items():
+            shown = np.column_stack([seen[(at * fps).astype(int)] * SHOWS[m], np.tile(person / 3, (len(at), 1))])
+            features = 3 * shown @ mixing[m] + rng.normal(0, 20, (len(at), WIDTHS[m]))
+            if m != "visual" and rng.random() < gone:
+                continue
+            for begin in rng.integers(frames, size=6) if m == "visual" and gone else ():
+                features[begin : begin + int(frames * gone / 4)] = np.nan
+            clock = {"start": at, "end": at + 0.5} if m == "text" else {"time": at}
+            (out / "features" / m).mkdir(parents=True, exist_ok=True)
+            np.savez(out / "features" / m / f"{name}.npz", embedding=features.astype(np.float32), **clock)
+        labels = pd.DataFrame({"time": time, **dict(zip(("valence", "arousal"), truth.clip(-1, 1).T, strict=True))})
+        file = out / "labels" / name.rstrip("0123456789") / f"{name}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        labels.to_csv(file, index=False)
+    import_features(out / "features", out / "store")
+
+
+def add_noise(store: FeatureStore, out: Path, share: float) -> None:
+    """The same features, under noise of `share` of the deviation of all numbers of a modality."""
+    rng, noisy, made = np.random.default_rng(0), FeatureStore(out, create=True), store.provenance
+    settings = {**made.settings, "noise": share}
+    made = replace(made, settings=settings, settings_hash=settings_hash(settings, made.backbones))
+    spread = {m: np.concatenate([np.ravel(getattr(store[v], m).embedding) for v in store]).std() for m in WIDTHS}
+    for name in store:
+        video = store[name]
+        for m in WIDTHS:
+            part = getattr(video, m)
+            rows = part.embedding + rng.normal(0, share * float(spread[m]), part.embedding.shape)
+            if m == "visual":
+                rows[~part.valid] = 0
+            video = replace(video, **{m: replace(part, embedding=rows.astype(np.float16))})
+        noisy.write(video, made)
+
+
+def without_sound(store: FeatureStore, out: Path, videos: list[str]) -> FeatureStore:
+    """The same features, but every second of the videos has no sound."""
+    deaf = FeatureStore(out, create=True)
+    for i, name in enumerate(sorted(videos)):
+        video = store[name]
+        if i % 2:
+            audio = replace(video.audio, embedding=video.audio.embedding[:0], time=video.audio.time[:0],
+                            status=Status.NO_AUDIO, reason="taken away")  # fmt: skip
+            video = replace(video, audio=audio)
+        deaf.write(video, store.provenance)
+    return deaf
+
+
+SETS = {
+    "demo": lambda demo, out: None,
+    "demo noisy": lambda demo, out: add_noise(FeatureStore(demo / "store"), out / "store", 0.5),
+    "delay": lambda demo, out: draw(out, seed=1, late=2.0),
+    "missing": lambda demo, out: draw(out, seed=2, gone=0.4),
+    "offsets": lambda demo, out: draw(out, seed=3, own=1.5),
+}
+
+
+def measure(name: str, demo: Path, out: Path) -> dict:
+    """Every change on one set with every seed: the rows of `compare`, and the CCC with and without sound."""
+    if not out.exists():
+        SETS[name](demo, out)
+    store = demo / "store" if name == "demo" else out / "store"
+    labels = demo / "data" / "labels" if name.startswith("demo") else out / "labels"
+    found = affuse.compare(
+        store, labels, out / "runs", CHANGES, SEEDS, affuse.train_settings(model="rjcma", tensorboard=False),
+        announce=click.echo, reference="affuse",
+    )  # fmt: skip
+    videos = [file.stem for file in (labels / "validation").iterdir()]
+    deaf = without_sound(FeatureStore(store), out / "deaf", videos)
+    runs = found.scores[found.scores["model"].isin(["affuse", "modality_dropout 0"])]
+    silence = [
+        {"model": row.model, "seed": row.seed, "with": row.mean_,
+         "without": affuse.load_run(row.run).evaluate(deaf, labels, permutations=0)["ccc"]["mean"]}
+        for row in runs.rename(columns={"mean": "mean_"}).itertuples()
+    ]  # fmt: skip
+    return {"models": found.facts["models"], "differences": found.facts["differences"], "half without sound": silence}
+
+
+@click.command()
+@click.argument("demo", type=click.Path(path_type=Path, exists=True))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--only", multiple=True, type=click.Choice(list(SETS)), help="Sets to do.  [default: all]")
+@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of torch.")
+@click.option("--json", "facts", type=click.Path(path_type=Path), help="File for the facts.")
+def main(demo: Path, out: Path, only: tuple[str, ...], threads: int, facts: Path | None) -> None:
+    torch.set_num_threads(threads)
+    sets = {name: measure(name, demo, out / name.replace(" ", "-")) for name in only or SETS}
+    where = {"date": date.today().isoformat(), "affuse": affuse.__version__, "torch": torch.__version__}
+    if facts:
+        facts.write_text(json.dumps({**where, "seeds": SEEDS, "sets": sets}, indent=1) + "\n")
+    click.echo(f"| | {' | '.join(sets)} |\n|---|{'---|' * len(sets)}")
+    for change in CHANGES:
+        rows = [next(row for row in found["models"] if row["model"] == change) for found in sets.values()]
+        click.echo(f"| {change} | {' | '.join(mean_and_spread(row['mean'], row['mean_sd']) for row in rows)} |")
+
+
+if __name__ == "__main__":
+    main()
