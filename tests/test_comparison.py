@@ -263,6 +263,8 @@ def test_differences_are_from_the_best_to_every_other(compared):
         assert setting in said  # those that a reader expects, and whatever else is not the preset's
     assert "checkpoint_seconds" not in said
     assert "plateau" not in said
+    for text in (said, result.text):
+        assert f"{best} is the best of these models on these same videos, which flatters it" in text
 
 
 def test_runs_already_made_are_not_made_again_and_others_are_added(compared, data):
@@ -282,6 +284,7 @@ def test_runs_already_made_are_not_made_again_and_others_are_added(compared, dat
     assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == kept
     assert np.isnan(again.table.loc["ca", "mean_sd"])
     assert "±" not in again.text
+    assert "flatters it" not in again.text
     assert list(again.differences["model"]) == ["concat"] * 3 + ["ca@audio+visual"] * 3
     assert not again.differences["difference"][3:].any()  # the same model by another name
     one = before.scores.set_index(["model", "seed"]).loc[("ca", 0)]

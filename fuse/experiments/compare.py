@@ -76,10 +76,11 @@ def compare(
         raise UsageError(f"Reference {reference!r} is not among the models{nearest(reference, names)}")
     trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch)
     table = trials.summary()
-    reference = reference or str(table["mean"].idxmax())
+    named, reference = reference is not None, reference or str(table["mean"].idxmax())
     against = trials.differences(reference, [name for name in names if name != reference])
     facts = {
         **surroundings(trials, entries, reference),
+        "reference_named": named,
         "baselines": [entry.name for entry in entries if find(entry.settings.model).fit],
         "models": tables.records(table.reset_index()),
         "scores": tables.records(trials.scores),

@@ -129,7 +129,8 @@ def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     parts = ["# Models compared", _how(facts), markdown(*model_cells(table)), *not_above(table, facts["baselines"])]
     if len(differences):
         positive = f"Share above 0: resamples in which {facts['reference']} is ahead."
-        parts += [f"## {facts['reference']} less each other model", f"{_what_differs(facts)} {positive}"]
+        said = " ".join([_what_differs(facts), positive, *_flattered(facts)])
+        parts += [f"## {facts['reference']} less each other model", said]
         parts.append(markdown(*difference_cells(differences)))
     return "\n\n".join(parts) + "\n"
 
@@ -140,8 +141,14 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     if len(differences):
         mean = differences[differences["target"] == "mean"]
         title = f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):"
-        lines += ["", title, *aligned(*difference_cells(mean))]
+        lines += ["", title, *aligned(*difference_cells(mean)), *_flattered(facts)]
     return "\n".join(lines)
+
+
+def _flattered(facts: dict) -> list[str]:
+    """What is to be known of a reference that was chosen by the table that it stands in."""
+    why = f"{facts['reference']} is the best of these models on these same videos, which flatters it"
+    return [] if facts["reference_named"] else [f"{why}; --reference names one beforehand."]
 
 
 def not_above(table: pd.DataFrame, baselines: list[str]) -> list[str]:
