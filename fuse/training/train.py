@@ -207,7 +207,7 @@ class _Training:
     def _pass(self, epoch: int) -> tuple[Tensor, float]:
         """One optimiser step per batch of windows; the mean loss and the last learning rate."""
         settings, device = self.settings, self.training.corpus.device
-        rounds = max(1, -(-settings.steps * settings.batch // len(self.training)))
+        rounds = max(1, -(-((settings.steps - 1) * settings.batch + 1) // len(self.training)))  # fewest that suffice
         steps, total = -(-rounds * len(self.training) // settings.batch), 0.0
         order = _derived_seed(settings.seed, "order") if settings.shuffle == "once" else None
         batches = self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch), order, rounds)
