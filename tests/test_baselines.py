@@ -101,7 +101,7 @@ def test_the_weights_are_those_of_plain_least_squares(data, tmp_path, monkeypatc
     np.testing.assert_allclose(state["head.outer.0.bias"].numpy(), b, rtol=1e-4, atol=1e-5)
     (row,) = pd.read_csv(tmp_path / "run" / "metrics.csv").to_dict("records")
     assert row["loss"] == pytest.approx(float(np.square(x @ w + b - y).mean()), rel=1e-4)
-    corpus, predicted = run.predict_partition(store, labels, "validation", "cpu")
+    corpus, (predicted, _) = run.predict_partition(store, labels, "validation", "cpu")
     expected, seen = (inputs(run, corpus, frames) @ w + b).clip(-1, 1), corpus.any_present().numpy()
     np.testing.assert_allclose(predicted[seen], expected[seen], atol=1e-4)
     assert result["best"]["ccc"]["valence"] == pytest.approx(
@@ -202,7 +202,7 @@ def test_the_mean_is_that_of_all_predictions_that_are_there(data, tmp_path):
     store, labels = data  # audio: 3 × (valence, arousal), visual 6, text 4
     fuse.train(store, labels, tmp_path / "run", tiny.small(model="mean", preset="affuse"))
     run = fuse.load_run(tmp_path / "run")
-    corpus, predicted = run.predict_partition(store, labels, "validation", "cpu")
+    corpus, (predicted, _) = run.predict_partition(store, labels, "validation", "cpu")
     rows = {m: corpus.features[m].double().numpy().reshape(len(predicted), -1, 2) for m in MODALITIES}
     there, seen = {m: corpus.present[m].numpy() for m in MODALITIES}, corpus.any_present().numpy()
     assert len({tuple(there[m][t] for m in MODALITIES) for t in range(len(seen))}) > 3
@@ -211,7 +211,7 @@ def test_the_mean_is_that_of_all_predictions_that_are_there(data, tmp_path):
         np.testing.assert_allclose(predicted[t], expected, atol=1e-6)
     assert "Nothing was fitted" in (tmp_path / "run" / "card.md").read_text()
     history = pd.read_csv(tmp_path / "run" / "metrics.csv")
-    corpus, predicted = run.predict_partition(store, labels, "train", "cpu")
+    corpus, (predicted, _) = run.predict_partition(store, labels, "train", "cpu")
     counted = (corpus.annotated & corpus.any_present()).numpy()
     assert history["loss"].tolist() == pytest.approx(
         [np.square(predicted - corpus.truth.numpy())[counted].mean()], rel=1e-5

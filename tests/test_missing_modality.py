@@ -23,6 +23,6 @@ def test_a_model_trained_on_three_modalities_runs_on_two(tmp_path):
     assert run.model.options.modality_dropout == 0.3
     scored = fuse.evaluate(run, deaf, labels)
     assert scored["ccc"]["mean"] > 0.6  # most of what the model knew is still read
-    _, with_text = Run.predict_partition(run, store, labels, "validation")
-    _, without = Run.predict_partition(run, deaf, labels, "validation")
+    _, (with_text, _) = Run.predict_partition(run, store, labels, "validation")
+    _, (without, _) = Run.predict_partition(run, deaf, labels, "validation")
     assert np.abs(with_text - without).max() > 0.01
