@@ -46,7 +46,6 @@ CHANGES: dict[str, dict] = {
     "linear-rescaled": {"model": "linear-rescaled"},
 }
 OF_PAPERS = {  # as wide as they were made, and slow: on the demo only
-    "size published": {"size": "published"},
     "preset grjca": {"preset": "grjca"},
     "preset released": {"preset": "released"},
 }

@@ -200,6 +200,20 @@ def test_more_that_cannot_be(tmp_path, data):
 
 
 MODELS_HERE = "concat,ca,unimodal@audio"
+
+
+def test_a_preset_among_the_changes_brings_its_settings():
+    changes = {"grjca": {"preset": "grjca", "epochs": 7}, "affuse": {"preset": "affuse"}}
+    one, other = make_entries(
+        {name: {"model": "rjcma", **own} for name, own in changes.items()}, tiny.small(), tiny.WIDTHS
+    )
+    assert (one.settings.learning_rate, one.settings.epochs, one.settings.size) == (1e-4, 7, "published")
+    assert (other.settings.loss, other.settings.size, other.settings.batch) == ("ccc-batch", "data", 12)
+    assert one.settings.window == other.settings.window == tiny.SMALL["window"]  # which no preset decides
+    with pytest.raises(UsageError, match="did you mean 'released'"):
+        make_entries({"x": {"preset": "releasd"}}, tiny.small(), tiny.WIDTHS)
+
+
 PROTOCOL = {"epochs": 2, "warmup_epochs": 0, "learning_rate": 3e-3, "preset": "grjca"}
 
 

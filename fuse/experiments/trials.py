@@ -34,7 +34,7 @@ from affuse.fuse.scoring.evaluate import pairs, score_pairs
 from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
 from affuse.fuse.training.run import load_run
-from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.settings import TrainSettings, preset_of
 from affuse.fuse.training.train import train
 
 log = logging.getLogger("affuse")
@@ -133,7 +133,8 @@ def _named(names: Iterable[str], settings: TrainSettings, widths: dict[str, int]
 def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, int]) -> Entry:
     if "modalities" not in {*changes, *settings.model_fields_set}:
         changes = {**changes, "modalities": list(find(changes.get("model", settings.model)).standard)}
-    resolved = resolve(TrainSettings, settings.model_dump(), changes)
+    preset = preset_of(changes["preset"]) if "preset" in changes else {}
+    resolved = resolve(TrainSettings, settings.model_dump(), preset, changes)
     with torch.device("meta"):
         model = build_model(**resolved.model_options(widths))
     said = {"model", "modalities", *ModelSettings.model_fields}  # by the model's config, with nothing left open

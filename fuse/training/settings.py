@@ -265,6 +265,12 @@ def train_settings(config: Path | None = None, assignments: Iterable[str] = (), 
         parse_assignments(list(assignments)),
     ]
     preset = merge({}, *layers).get("preset", TrainSettings.model_fields["preset"].default)
-    if preset not in PRESETS:
-        raise UsageError(f"Unknown preset {preset!r}{nearest(preset, PRESETS)}")
-    return resolve(TrainSettings, PRESETS[preset], *layers)
+    return resolve(TrainSettings, preset_of(preset), *layers)
+
+
+def preset_of(name: str) -> dict:
+    """All that one preset or another decides, as this one has it. Raises UsageError for an unknown one."""
+    if name not in PRESETS:
+        raise UsageError(f"Unknown preset {name!r}{nearest(name, PRESETS)}")
+    decided = {key: TrainSettings.model_fields[key] for preset in PRESETS.values() for key in preset}
+    return {key: field.get_default(call_default_factory=True) for key, field in decided.items()} | PRESETS[name]
