@@ -60,8 +60,8 @@ def compare(
 ) -> Comparison:
     """Train every model with every seed, and set them beside one another in `out`.
 
-    models     names (`affuse.fuse.experiments.trials` has the syntax), or {any name: the settings in which it differs}; a
-               preset among these brings all of its own
+    models     names (`affuse.fuse.experiments.trials` has the syntax), or {any name: the settings in which it differs},
+               where a preset brings all of its own
     settings   the protocol that all share; see `make_entries` for their modalities
     reference  the model that the others are compared with; None is the one with the best mean CCC
     announce   is told what begins and what is done; on_epoch gets the rows of `fuse.train`
