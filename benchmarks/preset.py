@@ -36,7 +36,7 @@ SHOWS = {"visual": (1.0, 0.2), "audio": (0.2, 1.0), "text": (0.7, 0.7)}  # of va
 CHANGES: dict[str, dict] = {
     "affuse": {},
     "learning_rate 3e-4": {"learning_rate": 3e-4},
-    "steps 0": {"steps": 0},
+    "128 wide": {"channels": {m: [128] * 4 for m in WIDTHS}},
     "loss ccc": {"loss": "ccc"},
     "loss mse": {"loss": "mse"},
     "modality_dropout 0": {"modality_dropout": 0.0},
@@ -46,6 +46,7 @@ CHANGES: dict[str, dict] = {
     "linear-rescaled": {"model": "linear-rescaled"},
 }
 OF_PAPERS = {  # as wide as they were made, and slow: on the demo only
+    "size published": {"size": "published"},
     "preset grjca": {"preset": "grjca"},
     "preset released": {"preset": "released"},
 }

@@ -1,7 +1,6 @@
-"""What follows from the amount of data: how wide layers are, and how many steps an epoch has."""
+"""What follows from the amount of data: how wide layers are."""
 
 import pytest
-import torch
 
 import tiny
 from affuse import fuse
@@ -45,29 +44,4 @@ def test_few_frames_make_narrow_layers_unless_said(tmp_path):
 
 @pytest.mark.parametrize("preset", fuse.PRESETS)
 def test_only_the_default_fits_itself_to_the_data(preset):
-    settings = train_settings(preset=preset)
-    assert (settings.size, settings.steps) == (("data", 8) if preset == "affuse" else ("published", 0))
-
-
-@pytest.mark.parametrize(("steps", "taken"), [(0, 3), (3, 3), (4, 6), (9, 9)])
-def test_few_windows_are_gone_through_as_often_as_it_takes(tmp_path, monkeypatch, steps, taken):
-    """11 windows are 3 batches of 4, two rounds 6, three 9."""
-    seen, step = [], torch.optim.Adam.step
-    store, labels = tiny.make_data(tmp_path, 3, 2)
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *args: (seen.append(1), step(self, *args))[1])
-    fuse.train(store, labels, tmp_path / "run", tiny.small(gaps="mask", epochs=1, steps=steps))
-    assert len(seen) == taken
-
-
-def test_every_round_has_every_window_once(tmp_path):
-    store, labels = tiny.make_data(tmp_path, 3, 2)
-    fuse.train(store, labels, tmp_path / "run", tiny.small(gaps="mask", epochs=1))
-    run = fuse.load_run(tmp_path / "run")
-    corpus, _ = run.predict_partition(store, labels, "train")
-    windows = run.windows(corpus)
-    found = torch.cat([batch.truth[:, 0, 0] for batch in windows.shuffled(4, seed=0, rounds=2)]).split(
-        len(windows)
-    )
-    once = torch.cat([batch.truth[:, 0, 0] for batch in windows.ordered(4)])
-    assert [part.sort().values.tolist() for part in found] == [once.sort().values.tolist()] * 2
-    assert found[0].tolist() != found[1].tolist()
+    assert train_settings(preset=preset).size == ("data" if preset == "affuse" else "published")

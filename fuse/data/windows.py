@@ -156,12 +156,12 @@ class Windows:
         for which in torch.arange(len(self), device=self.first.device).split(batch if self.length else 1):
             yield self.gather(which)
 
-    def shuffled(self, batch: int, seed: int, order_seed: int | None = None, rounds: int = 1) -> Iterator[Batch]:
+    def shuffled(self, batch: int, seed: int, order_seed: int | None = None) -> Iterator[Batch]:
         """All windows in the random order that `order_seed` gives, `seed` where there is none, `batch` at a time, each
-        with a view of its faces that `seed` draws evenly from those there are; all of it in so many rounds."""
+        with a view of its faces that `seed` draws evenly from those there are."""
         generator = torch.Generator().manual_seed(seed)
         ordering = generator if order_seed is None else torch.Generator().manual_seed(order_seed)
-        order = torch.cat([torch.randperm(len(self), generator=ordering) for _ in range(rounds)]).to(self.first.device)
-        views = torch.randint(1 + len(self.corpus.views), (len(order),), generator=generator).to(self.first.device)
+        order = torch.randperm(len(self), generator=ordering).to(self.first.device)
+        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator).to(self.first.device)
         for which, view in zip(order.split(batch), views.split(batch), strict=True):
             yield self.gather(which, view)

@@ -34,7 +34,6 @@ RELEASED = {
     "weight_decay": 1e-3,
     "batch": 12,
     "epochs": 100,
-    "steps": 0,
     "warmup": "sawtooth",
     "warmup_epochs": 5,
     "decay": 1.0,
@@ -145,7 +144,6 @@ class TrainSettings(ModelSettings):
     weight_decay: float = Field(1e-2, ge=0)
     batch: int = Field(12, ge=1)  # windows
     epochs: int = Field(40, ge=1)
-    steps: int = Field(8, ge=0)  # of an epoch at least: few windows are gone through several times
     warmup: Literal["linear", "sawtooth", "stairs"] = "linear"
     warmup_epochs: int = Field(2, ge=0)
     decay: float = Field(1.0, gt=0, le=1)  # of the rate, after decay_start, once in decay_every epochs

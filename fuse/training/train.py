@@ -207,10 +207,9 @@ class _Training:
     def _pass(self, epoch: int) -> tuple[Tensor, float]:
         """One optimiser step per batch of windows; the mean loss and the last learning rate."""
         settings, device = self.settings, self.training.corpus.device
-        rounds = max(1, -(-((settings.steps - 1) * settings.batch + 1) // len(self.training)))  # fewest that suffice
-        steps, total = -(-rounds * len(self.training) // settings.batch), 0.0
+        steps, total = -(-len(self.training) // settings.batch), 0.0
         order = _derived_seed(settings.seed, "order") if settings.shuffle == "once" else None
-        batches = self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch), order, rounds)
+        batches = self.training.shuffled(settings.batch, _derived_seed(settings.seed, epoch), order)
         self.model.train()
         for step, batch in enumerate(batches):
             rate = self.progress.schedule.rate(epoch, step, steps)
