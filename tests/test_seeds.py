@@ -1,5 +1,7 @@
 """A run of several seeds: its mean, how sure it says it is, and whether it is right about that."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import pytest
 import tiny
 from affuse import fuse, load_run
 from affuse.__main__ import main
-from affuse.errors import UsageError
+from affuse.errors import AffuseError, UsageError
 from affuse.fuse.commands import parse_seeds
 from affuse.fuse.scoring.evaluate import unexplained, within
 from affuse.fuse.scoring.predict import REACH, Estimate
@@ -52,11 +54,37 @@ def test_more_seeds_train_only_what_is_missing(trained, tmp_path):
     assert len(fuse.load_run(path).others) == 2
     with pytest.raises(UsageError, match="other settings"):
         fuse.train_seeds(store, labels, path, [0], tiny.small(gaps="mask", epochs=3))
+    with pytest.raises(UsageError, match="several seeds"):
+        fuse.train(store, labels, path, SHORT)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("")
     for taken in (path / "seed0", tmp_path / "other"):
         with pytest.raises(UsageError, match="Choose another folder"):
             fuse.train_seeds(store, labels, taken, [0], SHORT)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", '{"runs": []}', '{"runs": ["seed0"], "noise": "x", "ccc": {}}', "[]"]
+)
+def test_a_damaged_list_of_seeds_is_named(trained, tmp_path, text):
+    (tmp_path / "ensemble.json").write_text(text)
+    shutil.copytree(trained[0] / "seed0", tmp_path / "seed0")
+    with pytest.raises(AffuseError, match="ensemble.json cannot be read"):
+        fuse.load_run(tmp_path)
+
+
+def test_a_killed_run_goes_on_with_the_seed_that_was_not_done(trained, tmp_path):
+    _, store, labels, result = trained
+
+    fuse.train(store, labels, tmp_path / "run" / "seed0", SHORT)
+    with pytest.raises(tiny.Stop):
+        fuse.train_seeds(store, labels, tmp_path / "run", [0, 3], SHORT, tiny.stop_after(1))
+    with pytest.raises(AffuseError, match="not a run folder"):
+        fuse.load_run(tmp_path / "run")
+    told = []
+    again = fuse.train_seeds(store, labels, tmp_path / "run", [0, 3], SHORT, told.append)
+    assert [row["epoch"] for row in told] == [2]
+    assert again["ccc"] == result["ccc"]
 
 
 def test_attention_is_that_of_one_model(trained):

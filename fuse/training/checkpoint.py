@@ -72,6 +72,8 @@ class RunFolder:
         where other data were trained on (naming the videos).
         """
         if not self.config.exists():
+            if self.ensemble.exists():
+                raise UsageError(f"{self.path} holds a run of several seeds. Give --seeds, or choose another --out.")
             if taken(self.path):
                 raise UsageError(f"{self.path} is not empty and holds no run. Choose another folder for --out.")
             return

@@ -262,7 +262,8 @@ def _together(folder: RunFolder) -> Run:
     with blaming(folder.ensemble):
         facts = json.loads(folder.ensemble.read_bytes())
         first, *others = [load_run(folder.path / name) for name in facts["runs"]]
-        noise, best = np.array(facts["noise"]), {**first.best, "ccc": facts["ccc"]}
+        noise = np.array(facts["noise"], float).reshape(len(first.model.targets))
+        best = {**first.best, "ccc": dict(facts["ccc"])}
     return replace(first, path=folder.path, others=tuple(others), noise=noise, best=best)
 
 
