@@ -51,6 +51,13 @@ class Estimate(NamedTuple):
         variance = values.var(axis=0) + (np.mean(own, axis=0) if own else 0)
         return cls(values.mean(axis=0), np.sqrt(variance) if own or len(values) > 1 else None)
 
+    def shifted(self, corpus: Corpus, offsets: Mapping[str, Sequence[float]]) -> Estimate:
+        """With the offset of each target added in the videos that have one."""
+        values = self.values.copy()
+        for video, name in enumerate(corpus.videos):
+            values[corpus.frames(video)] += offsets.get(name, 0)
+        return self._replace(values=values.clip(-1, 1))
+
     def widened(self, noise: np.ndarray) -> Estimate:
         """With the variance noise (targets,) added to that of the deviation, where there is one."""
         return self if self.deviation is None else self._replace(deviation=np.sqrt(self.deviation**2 + noise))

@@ -181,20 +181,16 @@ class RunFolder:
         normalisation: Normalisation,
         settings: TrainSettings,
         provenance: Provenance,
-        best: dict,
-        fps: float | None,
-        noise: np.ndarray,
+        learned: dict,
     ) -> None:
-        """The weights with everything that is needed to use them."""
+        """The weights with everything that is needed to use them; learned: best, fps, noise and offsets of `Run`."""
         facts = {
             "version": VERSION,
             "git": git_revision(),
             "model": {**model.config, "name": located(model.config["name"], self.path)},
             "settings": settings.model_dump(),
             "provenance": provenance.as_dict(),
-            "best": best,
-            "fps": fps,
-            "noise": noise.tolist(),
+            **learned,
         }
         tensors = prefixed(model=model.state_dict(), mean=normalisation.mean, std=normalisation.std)
         write_tensors(self.model, tensors, facts)

@@ -46,8 +46,9 @@ T = TypeVar("T")
 class Run:
     """A trained model with all it needs on new features. best: its epoch and validation CCC. fps: frames per second at
     which it reads features, None where it reads every video on its own frames. noise (targets,): the variance of its
-    errors on validation videos that its deviations do not account for. others: runs with other seeds, whose
-    predictions are taken together with this one's."""
+    errors on validation videos that its deviations do not account for. offsets {video: (targets,)}: what is added to
+    predictions of subjects it was trained on. others: runs with other seeds, whose predictions are taken together with
+    this one's."""
 
     path: Path
     model: FusionModel
@@ -57,6 +58,7 @@ class Run:
     best: dict
     fps: float | None
     noise: np.ndarray
+    offsets: dict[str, list[float]]
     others: tuple[Run, ...] = ()
 
     def predict(self, features: Features, ids: Iterable[str] | None = None, device: str = "auto") -> Predictions:
@@ -153,7 +155,9 @@ class Run:
     def estimate(self, corpus: Corpus) -> Estimate:
         """What is predicted for a corpus on the run's device."""
         each = [
-            predict_frames(run.model, run.windows(corpus), run.settings.batch, run.settings.precision)
+            predict_frames(run.model, run.windows(corpus), run.settings.batch, run.settings.precision).shifted(
+                corpus, run.offsets
+            )
             for run in (self, *self.others)
         ]
         return Estimate.together(each).widened(self.noise)
@@ -253,8 +257,8 @@ def load_run(path: Path | str) -> Run:
         best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
     load_weights(model, weights, str(folder.model))
     normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
-    noise = np.array(facts["noise"])
-    return Run(folder.path, model.eval(), normalisation, settings, provenance, best, facts["fps"], noise)
+    learned = {"best": best, "fps": facts["fps"], "noise": np.array(facts["noise"]), "offsets": facts["offsets"]}
+    return Run(folder.path, model.eval(), normalisation, settings, provenance, **learned)
 
 
 def _together(folder: RunFolder) -> Run:

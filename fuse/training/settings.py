@@ -161,6 +161,7 @@ class TrainSettings(ModelSettings):
     resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
     held_out: list[str] = Field(default_factory=list)  # video ids that neither train nor validate
     choose: Literal["scored", "inner"] = "scored"  # crossval: by which fold each one's epoch is chosen
+    subjects: str | None = None  # CSV of video, subject: see `affuse.fuse.training.subjects`
     label_rate: float | None = Field(None, gt=0, le=1e6)  # rows per second of label files that do not say
     allow_missing: bool = False  # leave out labelled videos that the store lacks
 

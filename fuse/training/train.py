@@ -44,6 +44,7 @@ from affuse.fuse.training.memory import check_training, measured
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import TrainSettings, as_settings
+from affuse.fuse.training.subjects import offsets, read_subjects
 
 log = logging.getLogger("affuse")
 
@@ -77,6 +78,7 @@ def train(
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.split)
     folder.check(settings, data)
+    subjects = read_subjects(settings.subjects) if settings.subjects else {}
     check_training(settings, store.widths, len(data.get("train", ())), device)
     devices = [device] if device.type == "cuda" else []
     # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile.
@@ -92,7 +94,7 @@ def train(
         run = make(folder, settings, model, training, validation, store, fps)
         resumed_at = run.resume()
         run.learn(on_epoch or (lambda row: None))
-        run.finish(unlabelled)
+        run.finish(unlabelled, subjects)
     return {
         "run": str(folder.path),
         "epochs": run.progress.epoch,
@@ -246,15 +248,20 @@ class _Training:
         self.folder.write_metrics(self.progress.history)
         return self.progress.epoch
 
-    def finish(self, unlabelled: int) -> None:
+    def finish(self, unlabelled: int, subjects: dict[str, str]) -> None:
         """Write predictions, figures, card and model from the best weights; then the checkpoint may go."""
         folder, corpus, progress = self.folder, self.validation.corpus, self.progress
         self.model.load_state_dict(progress.weights)
-        estimate = predict_frames(self.model, self.validation, self.settings.batch, self.settings.precision)
+        how = self.settings.batch, self.settings.precision
+        personal = {}
+        if subjects:
+            personal = offsets(self.training.corpus, predict_frames(self.model, self.training, *how), corpus, subjects)
+        estimate = predict_frames(self.model, self.validation, *how).shifted(corpus, personal)
         noise = unexplained(corpus, estimate)
         folder.show(corpus, estimate.widened(noise))
         save_figure(learning_curve(progress.history), folder.path / "figures" / "learning-curve.png")
         training, result = self.training.corpus, score(corpus, estimate.values)
+        progress.best["ccc"] = result["ccc"]
         facts = {
             "fps": self.fps,
             "window": self.model.window,
@@ -267,7 +274,8 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        folder.write_model(self.model, self.normalisation, settings, provenance, progress.best, self.fps, noise)
+        learned = {"best": progress.best, "fps": self.fps, "noise": noise.tolist(), "offsets": personal}
+        folder.write_model(self.model, self.normalisation, settings, provenance, learned)
         folder.checkpoint.unlink(missing_ok=True)
 
 
