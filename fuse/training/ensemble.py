@@ -41,11 +41,14 @@ def train_seeds(
         raise UsageError(f"{folder.path} holds a run of one seed. Choose another folder for --out.")
     if not folder.ensemble.exists() and taken(folder.path) and not any(folder.path.glob("seed*/config.yaml")):
         raise UsageError(f"{folder.path} is not empty and holds no run. Choose another folder for --out.")
+    each = [resolve(TrainSettings, settings.model_dump(), {"seed": seed}) for seed in dict.fromkeys(seeds)]
+    if not each:
+        raise UsageError("A run of several seeds needs at least one. Give seeds, for example [0, 1, 2].")
     data = fingerprint(store, labels, settings.split)
     make_folder(folder.path)
     runs = []
-    for seed in seeds:
-        own, member = resolve(TrainSettings, settings.model_dump(), {"seed": seed}), folder.path / f"seed{seed}"
+    for own in each:
+        member = folder.path / f"seed{own.seed}"
         if not RunFolder(member).holds(own, data):
             train(store, labels, member, own, on_epoch)
         runs.append(load_run(member))
@@ -61,4 +64,4 @@ def train_seeds(
     }
     names = [run.path.name for run in runs]
     write_json(folder.ensemble, {"runs": names, "noise": noise.tolist(), **result})
-    return {"run": str(folder.path), "seeds": list(seeds), **result}
+    return {"run": str(folder.path), "seeds": [own.seed for own in each], **result}
