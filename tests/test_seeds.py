@@ -1,5 +1,6 @@
 """A run of several seeds: its mean, how sure it says it is, and whether it is right about that."""
 
+import json
 import shutil
 
 import numpy as np
@@ -63,19 +64,8 @@ def test_more_seeds_train_only_what_is_missing(trained, tmp_path):
             fuse.train_seeds(store, labels, taken, [0], SHORT)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "{}", '{"runs": []}', '{"runs": ["seed0"], "noise": "x", "ccc": {}}', "[]"]
-)
-def test_a_damaged_list_of_seeds_is_named(trained, tmp_path, text):
-    (tmp_path / "ensemble.json").write_text(text)
-    shutil.copytree(trained[0] / "seed0", tmp_path / "seed0")
-    with pytest.raises(AffuseError, match="cannot be read"):
-        fuse.load_run(tmp_path)
-
-
 def test_a_killed_run_goes_on_with_the_seed_that_was_not_done(trained, tmp_path):
     _, store, labels, result = trained
-
     fuse.train(store, labels, tmp_path / "run" / "seed0", SHORT)
     with pytest.raises(tiny.Stop):
         fuse.train_seeds(store, labels, tmp_path / "run", [0, 3], SHORT, tiny.stop_after(1))
@@ -150,3 +140,39 @@ def test_noise_makes_the_band_as_wide_as_the_errors(trained):
     assert pytest.approx(1.6449, abs=1e-4) == REACH
     surer = Estimate(wrong, np.full_like(wrong, 0.9))
     assert not unexplained(corpus, surer).any()
+
+
+def test_seeds_are_checked_before_the_first_is_trained(trained, tmp_path):
+    _, store, labels, _ = trained
+    for seeds, match in (([], "at least one"), ([0, -1], "seed")):
+        with pytest.raises(UsageError, match=match):
+            fuse.train_seeds(store, labels, tmp_path / "run", seeds, SHORT)
+    assert not (tmp_path / "run").exists()
+    assert fuse.train_seeds(store, labels, tmp_path / "run", [0, 0], SHORT)["seeds"] == [0]
+
+
+@pytest.mark.parametrize(
+    "facts", ["", "{", "[]", {"seeds": {}}, {"seeds": ["0"]}, {"seeds": {"x": ""}}, {"noise": ["x", 0]},
+              {"noise": [0.1]}, {"noise": [-1, 0]}, {"noise": [float("nan"), 0]}, {"ccc": None}],
+)  # fmt: skip
+def test_a_damaged_list_of_seeds_is_named(trained, tmp_path, facts):
+    path = shutil.copytree(trained[0], tmp_path / "run") / "ensemble.json"
+    whole = json.loads(path.read_bytes())
+    path.write_text(facts if isinstance(facts, str) else json.dumps({**whole, **facts}))
+    with pytest.raises(AffuseError, match=r"ensemble\.json cannot be read"):
+        fuse.load_run(path.parent)
+
+
+def test_seeds_predict_together_as_they_were_put_together(trained, tmp_path):
+    """One that is gone, or that was trained anew in another way, is named, and what to do."""
+    _, store, labels, _ = trained
+    path = shutil.copytree(trained[0], tmp_path / "run")
+    shutil.rmtree(path / "seed3")
+    with pytest.raises(AffuseError, match="seed3 is not as it was"):
+        fuse.load_run(path)
+    fuse.train(store, labels, path / "seed3", tiny.small(gaps="mask", epochs=1, seed=3, target="valence"))
+    with pytest.raises(AffuseError, match="Give the same training again"):
+        fuse.load_run(path)
+    shutil.rmtree(path / "seed3")
+    assert fuse.train_seeds(store, labels, path, [0, 3], SHORT)["ccc"] == trained[3]["ccc"]
+    assert fuse.load_run(path).others

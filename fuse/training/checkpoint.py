@@ -65,6 +65,10 @@ class RunFolder:
         """The model is written last but for the removal of the checkpoint."""
         return self.model.exists() and not self.checkpoint.exists()
 
+    def member(self, seed: int) -> RunFolder:
+        """Where the run of one of several seeds is."""
+        return RunFolder(self.path / f"seed{seed}")
+
     def check(self, settings: TrainSettings, data: Fingerprint) -> None:
         """See that a run with these settings on these data can begin here, or go on.
 

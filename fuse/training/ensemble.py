@@ -12,7 +12,7 @@ import numpy as np
 
 from affuse.config import resolve
 from affuse.errors import UsageError
-from affuse.files import as_path, make_folder
+from affuse.files import as_path, make_folder, sha256_of
 from affuse.fuse.data.corpus import Features, as_store, fingerprint
 from affuse.fuse.reports.tables import write_json
 from affuse.fuse.scoring.evaluate import score, unexplained
@@ -48,10 +48,10 @@ def train_seeds(
     make_folder(folder.path)
     runs = []
     for own in each:
-        member = folder.path / f"seed{own.seed}"
-        if not RunFolder(member).holds(own, data):
-            train(store, labels, member, own, on_epoch)
-        runs.append(load_run(member))
+        member = folder.member(own.seed)
+        if not member.holds(own, data):
+            train(store, labels, member.path, own, on_epoch)
+        runs.append(load_run(member.path))
     first, *others = runs
     together = replace(first, others=tuple(others), noise=np.zeros(len(first.model.targets)))
     corpus, estimate = together.predict_partition(store, labels, "validation", settings.device)
@@ -62,6 +62,6 @@ def train_seeds(
         "ccc": ccc,
         "alone": {target: float(np.mean([run.best["ccc"][target] for run in runs])) for target in ccc},
     }
-    names = [run.path.name for run in runs]
-    write_json(folder.ensemble, {"runs": names, "noise": noise.tolist(), **result})
+    made = {own.seed: sha256_of(folder.member(own.seed).model) for own in each}
+    write_json(folder.ensemble, {"seeds": made, "noise": noise.tolist(), **result})
     return {"run": str(folder.path), "seeds": [own.seed for own in each], **result}

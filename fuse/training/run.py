@@ -18,7 +18,7 @@ from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
-from affuse.files import as_path, file_name, make_folder
+from affuse.files import as_path, file_name, make_folder, sha256_of
 from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import read_track
@@ -262,12 +262,20 @@ def load_run(path: Path | str) -> Run:
 
 
 def _together(folder: RunFolder) -> Run:
-    """The run of several seeds in a folder."""
+    """The run of several seeds in a folder, each as it was when they were put together."""
     with blaming(folder.ensemble):
         facts = json.loads(folder.ensemble.read_bytes())
-        first, *others = [load_run(folder.path / name) for name in facts["runs"]]
+        runs = {folder.member(int(seed)): digest for seed, digest in facts["seeds"].items()}
+        for run, digest in runs.items():
+            if not run.finished or sha256_of(run.model) != digest:
+                raise AffuseError(
+                    f"{run.path} is not as it was when it became a part of {folder.path}. Give the same training again."
+                )
+        first, *others = [load_run(run.path) for run in runs]
         noise = np.array(facts["noise"], float).reshape(len(first.model.targets))
         best = {**first.best, "ccc": dict(facts["ccc"])}
+        if not (noise >= 0).all():
+            raise ValueError(f"noise cannot be {facts['noise']}")
     return replace(first, path=folder.path, others=tuple(others), noise=noise, best=best)
 
 
