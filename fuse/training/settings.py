@@ -111,7 +111,7 @@ NARROWEST, WIDEST = 32, 512
 
 def widest(frames: int) -> int:
     """How wide a layer may be with so many annotated training frames: the power of two whose square, of which its
-    weights are a multiple, is nearest a sixteenth of them: 32 up to 32,768 frames, 64 up to 131,072 … 512 above 2,097,152."""
+    weights are a multiple, is nearest a sixteenth of them: 32 up to 32,768 frames, 64 up to 131,072 … 512."""
     return min(max(NARROWEST, 2 ** round(math.log2(max(frames, 1) / 16) / 2)), WIDEST)
 
 
