@@ -9,6 +9,8 @@ import click
 from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, STORE, answer, say, show_epoch, shown, together
 from affuse.errors import UsageError
 
+MOST_SEEDS = 1000  # in a span
+
 
 def parse_seeds(seeds: str) -> list[int]:
     """ "0,1,2" or "0..2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
@@ -16,10 +18,9 @@ def parse_seeds(seeds: str) -> list[int]:
         spans = [[int(end) for end in part.split("..")] for part in seeds.split(",")]
     except ValueError:
         spans = []
-    chosen = list(dict.fromkeys(seed for ends in spans for seed in range(ends[0], ends[-1] + 1)))
-    if not chosen or min(chosen) < 0 or max(map(len, spans)) > 2:
+    if not spans or any(len(ends) > 2 or not 0 <= ends[0] <= ends[-1] < ends[0] + MOST_SEEDS for ends in spans):
         raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, or from..to, for example 0..4.")
-    return chosen
+    return list(dict.fromkeys(seed for ends in spans for seed in range(ends[0], ends[-1] + 1)))
 
 
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
@@ -74,7 +75,8 @@ def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json,
     result = run_training(store, labels, out, settings, show_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
-    sentence = f"{result['epochs']} epochs; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
+    tried = "candidates" if "ridge" in best else "epochs"
+    sentence = f"{result['epochs']} {tried}; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
     answer(result, as_json, sentence)
 
 

@@ -46,22 +46,24 @@ def test_predictions_are_the_mean_and_as_far_apart_as_the_seeds(trained):
 
 
 def test_more_seeds_train_only_what_is_missing(trained, tmp_path):
-    path, store, labels, _ = trained
+    _, store, labels, _ = trained
+    path = shutil.copytree(trained[0], tmp_path / "run")
     told = []
     assert fuse.train_seeds(store, labels, path, [0, 3], SHORT, told.append)["seeds"] == [0, 3]
     assert not told
-    fuse.train_seeds(store, labels, path, [0, 3, 4], SHORT, told.append)
+    assert fuse.train_seeds(store, labels, path, [4], SHORT, told.append)["seeds"] == [0, 3, 4]
     assert len(told) == SHORT.epochs
     assert len(fuse.load_run(path).others) == 2
     with pytest.raises(UsageError, match="other settings"):
-        fuse.train_seeds(store, labels, path, [0], tiny.small(gaps="mask", epochs=3))
+        fuse.train_seeds(store, labels, path, [7, 0], tiny.small(gaps="mask", epochs=3))
+    assert not (path / "seed7").exists()
     with pytest.raises(UsageError, match="several seeds"):
         fuse.train(store, labels, path, SHORT)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("")
     for taken in (path / "seed0", tmp_path / "other"):
         with pytest.raises(UsageError, match="Choose another folder"):
-            fuse.train_seeds(store, labels, taken, [0], SHORT)
+            fuse.train_seeds(store, labels, taken, [0, 1], SHORT)
 
 
 def test_a_killed_run_goes_on_with_the_seed_that_was_not_done(trained, tmp_path):
@@ -109,7 +111,7 @@ def test_the_command_line_takes_a_range(trained, tmp_path, capsys, monkeypatch):
         main()
     assert left.value.code == 2
     assert parse_seeds("0..2,7") == [0, 1, 2, 7]
-    for wrong in ("", "a", "3..1..2", "-1", "0..b"):
+    for wrong in ("", "a", "3..1..2", "3..1,5", "-1", "0..b", "0..99999999999"):
         with pytest.raises(UsageError, match="whole numbers"):
             parse_seeds(wrong)
 
@@ -144,11 +146,17 @@ def test_noise_makes_the_band_as_wide_as_the_errors(trained):
 
 def test_seeds_are_checked_before_the_first_is_trained(trained, tmp_path):
     _, store, labels, _ = trained
-    for seeds, match in (([], "at least one"), ([0, -1], "seed")):
+    for seeds, match in (
+        ([], "two at least"),
+        ([0, 0], "two at least"),
+        (3, "whole numbers"),
+        ([0, -1], "seed"),
+    ):
         with pytest.raises(UsageError, match=match):
             fuse.train_seeds(store, labels, tmp_path / "run", seeds, SHORT)
     assert not (tmp_path / "run").exists()
-    assert fuse.train_seeds(store, labels, tmp_path / "run", [0, 0], SHORT)["seeds"] == [0]
+    with pytest.raises(UsageError, match="Every seed of 'linear' is the same"):
+        fuse.train_seeds(store, labels, tmp_path / "run", [0, 1], tiny.small(model="linear"))
 
 
 @pytest.mark.parametrize(

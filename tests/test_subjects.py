@@ -42,6 +42,8 @@ def test_a_known_subject_is_met_at_his_level(data, tmp_path):
     for video, subject in subjects.items():
         expected = other[video].values + np.array(run.offsets[video] if subject != "new" else 0)
         np.testing.assert_allclose(made[video].values, expected.clip(-1, 1), atol=1e-12)
+    shown = run.explain(store)["set/v1"]
+    np.testing.assert_allclose(shown["valence"], made["set/v1"].values[:, 0])
     scored = run.evaluate(store, labels)["ccc"]
     assert scored == pytest.approx(run.best["ccc"])
     assert scored["mean"] > plain["best"]["ccc"]["mean"]
@@ -74,5 +76,14 @@ def test_strangers_alone_and_tables_that_are_none_are_said(data, tmp_path, caplo
         if text is not None:
             file.write_text(text)
         with pytest.raises(UsageError, match="columns video and subject"):
-            fuse.train(store, labels, tmp_path / f"run{i}", tiny.small(epochs=1, subjects=str(file)))
-        assert not (tmp_path / f"run{i}").exists()
+            tiny.small(subjects=str(file))
+
+
+def test_another_table_is_another_setting(data, tmp_path):
+    store, labels, table, _ = data
+    file = tmp_path / "videos.csv"
+    file.write_bytes(table.read_bytes())
+    fuse.train(store, labels, tmp_path / "run", tiny.small(epochs=1, subjects=str(file)))
+    file.write_text(file.read_text().replace("low", "high"))
+    with pytest.raises(UsageError, match="other settings"):
+        fuse.train(store, labels, tmp_path / "run", tiny.small(epochs=1, subjects=str(file)))

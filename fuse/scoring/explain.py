@@ -9,10 +9,10 @@ import torch
 
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
-from affuse.fuse.scoring.predict import bridge, by_video, onto_frames
+from affuse.fuse.scoring.predict import Prediction, bridge
 
 
-def explained(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> pd.DataFrame:
+def explained(model: FusionModel, windows: Windows, made: Prediction, batch: int, precision: str) -> pd.DataFrame:
     """One row per frame of the windows' one video, its own: time (seconds), the targets, what was there and valid as in
     its prediction, 0 or 1; then for every modality m
 
@@ -27,7 +27,6 @@ def explained(model: FusionModel, windows: Windows, batch: int, precision: str =
     with torch.autocast(corpus.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         parts = [_flat(model.explain(b.inputs, mask=b.mask)) for b in windows.ordered(batch)]
     joined = {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
-    (made,) = by_video(corpus, onto_frames(windows, [joined.pop("output")])).values()
     columns = {}
     for name, values in joined.items():
         modality = name.split("_")[1]
@@ -39,8 +38,8 @@ def explained(model: FusionModel, windows: Windows, batch: int, precision: str =
 
 
 def _flat(explanation: dict) -> dict[str, torch.Tensor]:
-    """What `FusionModel.explain` gives, as columns (windows, L); `output` keeps its targets."""
-    columns = {"output": explanation["output"]}
+    """What `FusionModel.explain` gives of attention and gates, as columns (windows, L)."""
+    columns = {}
     for m, updates in explanation["updates"].items():
         columns |= {f"update_{m}_{i}": norm for i, norm in enumerate(updates.unbind(-1), 1)}
     for m, weights in explanation["gates"].items():

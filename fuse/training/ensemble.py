@@ -4,6 +4,7 @@ Predictive Uncertainty Estimation using Deep Ensembles", NeurIPS 2017, arXiv 161
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from affuse.config import resolve
 from affuse.errors import UsageError
 from affuse.files import as_path, make_folder, sha256_of
 from affuse.fuse.data.corpus import Features, as_store, fingerprint
+from affuse.fuse.models.registry import find
 from affuse.fuse.reports.tables import write_json
 from affuse.fuse.scoring.evaluate import score, unexplained
-from affuse.fuse.training.checkpoint import RunFolder, taken
+from affuse.fuse.training.checkpoint import RunFolder, blaming, taken
 from affuse.fuse.training.run import load_run
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train
@@ -30,10 +32,11 @@ def train_seeds(
     settings: TrainSettings | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> dict:
-    """Train a run for each seed in `<out>/seed<k>`, and leave in `out` what makes one run of them. What is there
-    already is not trained again: more seeds may be asked for later.
+    """Train a run for each seed in `<out>/seed<k>`, and leave in `out` what makes one run of them. Seeds that are there
+    already stay, and are not trained again.
 
-    Gives {"run", "seeds", "ccc": {target: …, "mean": …}, "alone": the mean of each seed's own}; raises as `train` does.
+    Gives {"run", "seeds", "ccc": {target: …, "mean": …}, "alone": the mean of each seed's own}. Raises as `train` does,
+    before any training, where a seed is there with other settings, and UsageError for fewer than two seeds.
     """
     settings, store = as_settings(settings), as_store(store)
     folder = RunFolder(as_path("a folder for the run", out))
@@ -41,18 +44,23 @@ def train_seeds(
         raise UsageError(f"{folder.path} holds a run of one seed. Choose another folder for --out.")
     if not folder.ensemble.exists() and taken(folder.path) and not any(folder.path.glob("seed*/config.yaml")):
         raise UsageError(f"{folder.path} is not empty and holds no run. Choose another folder for --out.")
-    each = [resolve(TrainSettings, settings.model_dump(), {"seed": seed}) for seed in dict.fromkeys(seeds)]
-    if not each:
-        raise UsageError("A run of several seeds needs at least one. Give seeds, for example [0, 1, 2].")
+    if find(settings.model).fit:
+        raise UsageError(f"Every seed of {settings.model!r} is the same: its weights are not drawn. Train it without.")
+    try:
+        seeds = dict.fromkeys([*_together_already(folder), *seeds])
+    except TypeError:
+        raise UsageError(f"Seeds are whole numbers, for example [0, 1, 2], not {seeds!r}.") from None
+    if len(seeds) < 2:
+        raise UsageError("A run of several seeds needs two at least, for example [0, 1, 2].")
+    each = [resolve(TrainSettings, settings.model_dump(), {"seed": seed}) for seed in seeds]
     data = fingerprint(store, labels, settings.split)
+    missing = [own for own in each if not folder.member(own.seed).holds(own, data)]
+    for own in missing:
+        folder.member(own.seed).check(own, data)
     make_folder(folder.path)
-    runs = []
-    for own in each:
-        member = folder.member(own.seed)
-        if not member.holds(own, data):
-            train(store, labels, member.path, own, on_epoch)
-        runs.append(load_run(member.path))
-    first, *others = runs
+    for own in missing:
+        train(store, labels, folder.member(own.seed).path, own, on_epoch)
+    first, *others = runs = [load_run(folder.member(own.seed).path) for own in each]
     together = replace(first, others=tuple(others), noise=np.zeros(len(first.model.targets)))
     corpus, estimate = together.predict_partition(store, labels, "validation", settings.device)
     noise = unexplained(corpus, estimate)
@@ -65,3 +73,11 @@ def train_seeds(
     made = {own.seed: sha256_of(folder.member(own.seed).model) for own in each}
     write_json(folder.ensemble, {"seeds": made, "noise": noise.tolist(), **result})
     return {"run": str(folder.path), "seeds": [own.seed for own in each], **result}
+
+
+def _together_already(folder: RunFolder) -> list[int]:
+    """The seeds that make the run in a folder."""
+    if not folder.ensemble.exists():
+        return []
+    with blaming(folder.ensemble):
+        return [int(seed) for seed in json.loads(folder.ensemble.read_bytes())["seeds"]]

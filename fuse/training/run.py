@@ -177,7 +177,8 @@ class Run:
                 f"The model of {self.path}, {name!r} with {recursions} recursions, has no joint or cross-attention "
                 "whose passes and gates could be shown. `affuse fuse predict` gives its predictions."
             )
-        return explained(self.model, self.windows(corpus), self.settings.batch, self.settings.precision)
+        how = self.settings.batch, self.settings.precision
+        return explained(self.model, self.windows(corpus), self.predicted(corpus), *how)
 
     def each_video(
         self, features: Features, ids: Iterable[str] | None, device: str, make: Callable[[Run, Corpus], T]
@@ -254,11 +255,11 @@ def load_run(path: Path | str) -> Run:
         with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
             model = build_model(**facts["model"])
         settings, provenance = resolve(TrainSettings, facts["settings"]), Provenance.from_dict(facts["provenance"])
+        learned = {"noise": np.array(facts["noise"], float).reshape(len(model.targets)), "offsets": facts["offsets"]}
         best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
     load_weights(model, weights, str(folder.model))
     normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
-    learned = {"best": best, "fps": facts["fps"], "noise": np.array(facts["noise"]), "offsets": facts["offsets"]}
-    return Run(folder.path, model.eval(), normalisation, settings, provenance, **learned)
+    return Run(folder.path, model.eval(), normalisation, settings, provenance, best, facts["fps"], **learned)
 
 
 def _together(folder: RunFolder) -> Run:

@@ -19,6 +19,7 @@ from affuse.features.resampling import FASTEST
 from affuse.fuse.data.partitions import Split
 from affuse.fuse.models.registry import find, located
 from affuse.fuse.models.spec import ModelSettings
+from affuse.fuse.training.subjects import read_subjects
 
 # github.com/praveena2j/RJCMA, and github.com/sucv/ABAW3, whose trainer it takes. The dropouts (block 0.6, TCNs 0.1) are
 # the model's own. There a restart also unfreezes a part of the backbones, which are frozen here.
@@ -112,7 +113,7 @@ NARROWEST, WIDEST = 32, 512
 def widest(frames: int) -> int:
     """How wide a layer may be with so many annotated training frames: the power of two whose square, of which its
     weights are a multiple, is nearest a sixteenth of them: 32 up to 32,768 frames, 64 up to 131,072 … 512."""
-    return min(max(NARROWEST, 2 ** round(math.log2(max(frames, 1) / 16) / 2)), WIDEST)
+    return min(max(NARROWEST, 2 ** math.ceil(math.log2(max(frames, 1) / 16) / 2 - 0.5)), WIDEST)
 
 
 class TrainSettings(ModelSettings):
@@ -161,7 +162,8 @@ class TrainSettings(ModelSettings):
     resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
     held_out: list[str] = Field(default_factory=list)  # video ids that neither train nor validate
     choose: Literal["scored", "inner"] = "scored"  # crossval: by which fold each one's epoch is chosen
-    subjects: str | None = None  # CSV of video, subject: see `affuse.fuse.training.subjects`
+    # {video: subject}, or a CSV with these columns, which is read at once: see `affuse.fuse.training.subjects`.
+    subjects: dict[str, str] = Field(default_factory=dict)
     label_rate: float | None = Field(None, gt=0, le=1e6)  # rows per second of label files that do not say
     allow_missing: bool = False  # leave out labelled videos that the store lacks
 
@@ -199,6 +201,11 @@ class TrainSettings(ModelSettings):
         if not isinstance(fps, int | float) or not 0 < fps <= FASTEST:
             raise ValueError(f"expected {', '.join(RULES)}, or frames per second, up to {FASTEST:g}")
         return float(fps)
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _from_a_table(cls, subjects: dict | str | Path) -> dict:
+        return read_subjects(subjects) if isinstance(subjects, str | Path) else subjects
 
     @field_validator("loss")
     @classmethod

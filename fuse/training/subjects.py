@@ -7,6 +7,7 @@ shrunk as if one more had shown none: the best linear guess where people differ 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from affuse.fuse.scoring.predict import Estimate
 log = logging.getLogger("affuse")
 
 
-def read_subjects(path: str) -> dict[str, str]:
+def read_subjects(path: Path | str) -> dict[str, str]:
     """{video: subject} of a CSV with these two columns. Raises UsageError for a file that is none."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -44,7 +44,7 @@ from affuse.fuse.training.memory import check_training, measured
 from affuse.fuse.training.run import labelled_corpus
 from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import TrainSettings, as_settings
-from affuse.fuse.training.subjects import offsets, read_subjects
+from affuse.fuse.training.subjects import offsets
 
 log = logging.getLogger("affuse")
 
@@ -78,7 +78,6 @@ def train(
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.split)
     folder.check(settings, data)
-    subjects = read_subjects(settings.subjects) if settings.subjects else {}
     check_training(settings, store.widths, len(data.get("train", ())), device)
     devices = [device] if device.type == "cuda" else []
     # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile.
@@ -94,7 +93,7 @@ def train(
         run = make(folder, settings, model, training, validation, store, fps)
         resumed_at = run.resume()
         run.learn(on_epoch or (lambda row: None))
-        run.finish(unlabelled, subjects)
+        run.finish(unlabelled)
     return {
         "run": str(folder.path),
         "epochs": run.progress.epoch,
@@ -248,13 +247,13 @@ class _Training:
         self.folder.write_metrics(self.progress.history)
         return self.progress.epoch
 
-    def finish(self, unlabelled: int, subjects: dict[str, str]) -> None:
+    def finish(self, unlabelled: int) -> None:
         """Write predictions, figures, card and model from the best weights; then the checkpoint may go."""
         folder, corpus, progress = self.folder, self.validation.corpus, self.progress
         self.model.load_state_dict(progress.weights)
         how = self.settings.batch, self.settings.precision
         personal = {}
-        if subjects:
+        if subjects := self.settings.subjects:
             personal = offsets(self.training.corpus, predict_frames(self.model, self.training, *how), corpus, subjects)
         estimate = predict_frames(self.model, self.validation, *how).shifted(corpus, personal)
         noise = unexplained(corpus, estimate)
