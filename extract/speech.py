@@ -121,6 +121,14 @@ class EncodedOnce(torch.nn.Module):
         self.window, self.encoded = window, encoded
 
 
+def _begin_numba() -> None:
+    """Whisper aligns words with numba. Its first use begins its threads, and sets torch's number of them in the thread
+    that it is in: here it is put back, which nobody would do for a lane with its first word times."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(threads)
+
+
 class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention.
 
@@ -128,7 +136,7 @@ class Transcriber:
     """
 
     def __init__(self, located: Located, language: str | None, device: torch.device):
-        numba.set_num_threads(1)  # begins its threads: begun by a lane's first word times, they would be that lane's
+        _begin_numba()
         dims, state = load_whisper(located.path, located.name)
         try:
             model = Whisper(ModelDimensions(**dims))
