@@ -66,6 +66,8 @@ def test_the_command_measures_and_writes_what_it_measured(videos, tmp_path):
         "extract",
         "--video-dir",
         videos,
+        "--device",
+        "cpu",
         "--allow-untrained",
         "--threads",
         1,
@@ -76,27 +78,51 @@ def test_the_command_measures_and_writes_what_it_measured(videos, tmp_path):
     assert result.exit_code == 0, result.output
     facts = json.loads(out.read_text())
     assert describe_bench(facts) in result.stdout
-    plain, default, full = facts["sides"].values()
+    (plain, default, full), able = facts["sides"].values(), facts["operations"]
     assert default["ratio"] == pytest.approx(plain["seconds"] / default["seconds"])
     assert full["stages"]["detect"] > default["stages"]["detect"]
     for side in (plain, default, full):
         assert set(side["stages"]) >= {"decode", "detect", "visual", "audio", "speech"}
         assert 0 < side["seconds"] < side["with_loading"]
+        assert side["matrix_share"] == pytest.approx(
+            10 * able["face"] / side["seconds"] / able["matrix_rate"]
+        )
     same = full["agreement"]
     assert same["visual"]["detected"] == {"straightforward": 10, "affuse": 10}
     assert same["visual"]["median_cosine"] > 0.99999
     assert same["audio_equal"] == 1
     assert same["words_equal"]
     assert facts["frames"] == 10
+    assert facts["device"] == "cpu"
+    assert facts["settings"]["precision"] == "float32"
+    assert able["face"] == pytest.approx(2 * 3.8e9, rel=0.05)  # multiply-adds: He et al. 2016, table 1
     for known in ("cpu", "cores", "python", "torch"):
         assert facts["machine"][known]
 
 
+def test_faces_and_sound_alone_in_bfloat16(tmp_path):
+    """Both sides compute in it: rows point the same way, though hardly one is equal."""
+    talking_head(tmp_path / "a.mp4", seconds=0.3)
+    settings = extract_settings("offline", None, ["modalities=[visual, audio]", "precision=bfloat16"])
+    facts = bench_extract(tmp_path, settings, None, True, threads=1, repeats=1, device="cpu")
+    assert "On cpu in bfloat16" in describe_bench(facts)
+    assert facts["sides"]["straightforward"]["stages"]["text"] == 0
+    same = facts["sides"]["affuse, every full frame"]["agreement"]
+    assert set(same) == {"visual", "audio_equal"}
+    assert same["visual"]["median_cosine"] > 0.9999
+    assert same["visual"]["frames_equal"] < 1
+
+
+def test_a_device_that_is_absent_is_named(videos):
+    with pytest.raises(UsageError, match="Device 'cuda:77' cannot be used"):
+        bench_extract(videos, extract_settings("offline"), None, True, 1, device="cuda:77")
+
+
 def test_what_the_peer_does_not_do_is_refused(videos):
     for assignment in (
-        "modalities=[visual]", "precision=bfloat16", "audio_anchor=centre", "detection.face=left", "views=flip",
+        "modalities=[visual]", "audio_anchor=centre", "detection.face=left", "views=flip",
     ):  # fmt: skip
-        with pytest.raises(UsageError, match="all modalities in float32"):
+        with pytest.raises(UsageError, match="what both sides extract in one way"):
             bench_extract(videos, extract_settings("offline", None, [assignment]), None, True, 1)
 
 

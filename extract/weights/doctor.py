@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 from affuse.errors import AffuseError
@@ -87,10 +88,9 @@ def environment() -> dict:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: _version(name) for name in ("affuse", "dask", *LIBRARIES)}
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": _cpu(),
-        "memory": f"{memory:.0f} GiB",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})",
         "cores": f"{usable} of {os.cpu_count()}",
         "cuda": torch.version.cuda or "not built in",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
 from affuse.errors import UsageError
 
 PROFILE = click.option("--profile", default="offline", show_default=True, help="Backbones: paper, or offline.")
@@ -26,9 +26,10 @@ def bench() -> None:
 @bench.command()
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos to measure with.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns.")
+@DEVICE
 @measuring_options
 def extract(**options) -> None:
-    """Extraction on CPU, stage by stage and end to end, beside the straightforward composition of the packages."""
+    """Extraction, stage by stage and end to end, beside the straightforward composition of the packages."""
     from affuse.pipelines.bench.extract import bench_extract, describe_bench
 
     _measure(bench_extract, describe_bench, announce=say, **options)

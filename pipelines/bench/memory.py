@@ -7,7 +7,6 @@ of the same, then the whole, and its peak is read after each.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.extract.weights.doctor import environment
 from affuse.features.store import FeatureStore
+from affuse.pipelines.bench.machine import peak
 from affuse.pipelines.demo.encode import encode
 from affuse.pipelines.demo.face import Look, Motion, render
 
@@ -37,7 +37,6 @@ SHOWN, PERIOD = 60, 600  # s: a face for the first 60 of every 600
 SWING = 10  # s after which the face's motion repeats
 BURST, PAUSE = 1.0, 2.0  # s of noise, s of hiss after it
 LOUD, FAINT = 0.1, 1e-4  # standard deviation of noise and of hiss, of full scale
-STATUS = Path("/proc/self/status")
 
 
 def measure_memory(
@@ -61,7 +60,10 @@ def measure_memory(
         raise UsageError(
             f"--hours {hours:g} is not between {SHORT:g} seconds and {LONGEST / 3600:g} hours, which is what is read."
         )
-    peak()
+    if peak() is None:
+        raise AffuseError(
+            "Here the system does not say how much memory a process held at most. Measure on Linux or Windows."
+        )
     settings = decided(settings, torch.device("cpu"))
     recipe = Recipe(settings, weights_dir.resolve() if weights_dir else None, allow_untrained, "cpu", threads)
     with TemporaryDirectory(prefix="affuse-memory-") as folder:
@@ -110,14 +112,6 @@ def _record_bytes(store: FeatureStore, receipt: Receipt) -> int:
     parts = [vars(getattr(video, modality)) for modality in receipt.statuses]
     arrays = [value for part in parts for value in (*part.values(), *part.get("views", {}).values())]
     return sum(value.nbytes for value in arrays if isinstance(value, np.ndarray))
-
-
-def peak() -> int:
-    """The most memory this process has held so far, in bytes. Raises AffuseError where the system does not say."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
-    if found is None:
-        raise AffuseError(f"Peak memory is read from {STATUS}, which only Linux has: measure there.")
-    return int(found[1]) * 1024
 
 
 def describe_memory(facts: dict) -> str:
