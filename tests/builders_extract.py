@@ -8,10 +8,12 @@ from affuse.extract.extractor import Extractor
 from affuse.extract.networks import locate_backbones
 from affuse.extract.settings import PROFILES, ExtractSettings
 
+CPU = torch.device("cpu")
 
-def seeded_extractor(threads: int = 1, **settings) -> Extractor:
+
+def seeded_extractor(threads: int = 1, device: torch.device = CPU, **settings) -> Extractor:
     """Faces and sound only, unless `modalities` says otherwise."""
     settings = {"backbones": PROFILES["offline"], "modalities": ("visual", "audio"), **settings}
     resolved = ExtractSettings(**settings)
     located = locate_backbones(resolved, None, allow_untrained=True)
-    return Extractor(resolved, located, torch.device("cpu"), threads)
+    return Extractor(resolved, located, device, threads)

@@ -22,6 +22,10 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cuda", help="where tests marked cuda compute; cpu rehearses them")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Weights are never taken from, or left in, the user's own cache."""
