@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test coverage gpu-check lint clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,9 @@ test: $(VENV)/ready
 
 coverage: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+gpu-check: $(VENV)/ready
+	$(BIN)/python benchmarks/gpu_check.py run --video-dir $(VIDEOS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
