@@ -138,6 +138,8 @@ def _entry(name: str, changes: dict, settings: TrainSettings, widths: dict[str, 
     with torch.device("meta"):
         model = build_model(**resolved.model_options(widths))
     said = {"model", "modalities", *ModelSettings.model_fields}  # by the model's config, with nothing left open
+    if resolved.size == "data":
+        said.remove("channels")  # but these, which training fits to its frames where none are named
     schedule = resolved.model_dump(exclude={*FREE_TO_CHANGE, *said, "seed", "preset"})
     identity = json.dumps([model.config, schedule], sort_keys=True)
     return Entry(name, resolved, model.targets, identity)
