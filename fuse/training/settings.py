@@ -110,10 +110,14 @@ RULES = ("common", "equal", "own")  # for the frame rate
 NARROWEST, WIDEST = 32, 512
 
 
-def widest(frames: int) -> int:
-    """How wide a layer may be with so many annotated training frames: the power of two whose square, of which its
-    weights are a multiple, is nearest a sixteenth of them: 32 up to 32,768 frames, 64 up to 131,072 … 512."""
-    return min(max(NARROWEST, 2 ** math.ceil(math.log2(max(frames, 1) / 16) / 2 - 0.5)), WIDEST)
+def widest(frames: int, width: int) -> int:
+    """How wide a layer may be with so many annotated training frames, and features of a width.
+
+    The power of two whose square, of which a layer's weights are a multiple, is nearest a sixteenth of the frames: 32
+    up to 32,768 of them, 64 up to 131,072 … 512. Beyond 32, no wider than four times the features.
+    """
+    of_frames = 2 ** math.ceil(math.log2(max(frames, 1) / 16) / 2 - 0.5)
+    return min(max(NARROWEST, min(of_frames, 4 * width)), WIDEST)
 
 
 class TrainSettings(ModelSettings):
@@ -248,7 +252,7 @@ class TrainSettings(ModelSettings):
         own["channels"] = {m: c for m, c in (self.channels or {}).items() if m in self.modalities}
         if self.size == "data" and frames is not None:
             published = find(self.model).channels
-            fitting = {m: [min(c, widest(frames)) for c in published[m]] for m in self.modalities}
+            fitting = {m: [min(c, widest(frames, widths[m])) for c in published[m]] for m in self.modalities}
             own["channels"] = fitting | own["channels"]
         return {"name": self.model, "widths": {m: widths[m] for m in self.modalities}, **own}
 
