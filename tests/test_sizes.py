@@ -33,7 +33,9 @@ def test_weights_grow_with_the_frames(frames, width):
     assert widest(frames, 768) == width
 
 
-@pytest.mark.parametrize(("features", "width"), [(1, 32), (8, 32), (17, 68), (23, 92), (128, 128), (2048, 128)])
+@pytest.mark.parametrize(
+    ("features", "width"), [(1, 32), (8, 32), (17, 68), (23, 92), (128, 128), (2048, 128)]
+)
 def test_narrow_features_make_narrow_layers(features, width):
     assert widest(200_000, features) == width
 
