@@ -90,15 +90,16 @@ def add_noise(store: FeatureStore, out: Path, share: float) -> None:
     rng, noisy, made = np.random.default_rng(0), FeatureStore(out, create=True), store.provenance
     settings = {**made.settings, "noise": share}
     made = replace(made, settings=settings, settings_hash=settings_hash(settings, made.backbones))
-    spread = {m: np.concatenate([np.ravel(getattr(store[v], m).embedding) for v in store]).std(dtype=float) for m in WIDTHS}
+    rows = {m: [np.ravel(getattr(store[v], m).embedding) for v in store] for m in WIDTHS}
+    spread = {m: np.concatenate(rows[m]).std(dtype=float) for m in WIDTHS}
     for name in store:
         video = store[name]
         for m in WIDTHS:
             part = getattr(video, m)
-            rows = part.embedding + rng.normal(0, share * spread[m], part.embedding.shape)
+            noise = rng.normal(0, share * spread[m], part.embedding.shape)
             if m == "visual":
-                rows[~part.valid] = 0
-            video = replace(video, **{m: replace(part, embedding=rows.astype(np.float16))})
+                noise[~part.valid] = 0
+            video = replace(video, **{m: replace(part, embedding=(part.embedding + noise).astype(np.float16))})
         noisy.write(video, made)
 
 
