@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from textwrap import shorten
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +28,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+            torch.empty(0, device=device)  # says why, where it is absent; on a GPU that is there it opens a context
     except (RuntimeError, AssertionError) as error:
         reason = shorten(str(error).splitlines()[0], 120)
         raise UsageError(f"Device {name!r} cannot be used: {reason} Try cpu, cuda, or auto.") from None
@@ -48,3 +50,16 @@ def pick_precision(name: Precision | Literal["auto"], device: torch.device) -> P
     else:
         fast = device.type == "cpu" and getattr(torch.cpu, "_init_amx", lambda: False)()
     return "bfloat16" if fast else "float32"
+
+
+def on(device: torch.device) -> AbstractContextManager:
+    """A context in which this is the current GPU of the thread, which kernels beside torch's own are launched on."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def gpu_lost(error: BaseException) -> bool:
+    """Whether this is an error of CUDA after which all else that the process asks of it fails too, as it does not where
+    memory runs out."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)

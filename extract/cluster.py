@@ -34,18 +34,20 @@ from tornado.ioloop import IOLoop
 from affuse.console import Announce
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extractor import Extractor
-from affuse.extract.run import Engine, Receipt, Recipe, process
+from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
+
+log = logging.getLogger("affuse")
 
 LOOPBACK = "127.0.0.1"
 LOST = (CommClosedError, CancelledError)
 PATIENCE = 5  # s in which a scheduler must answer, and a shard written elsewhere be seen here
 WATCH = 2  # s between two looks at who works for it
 DIED = (
-    "the process that extracted it died, and died again when it was tried alone: out of memory, or a crash of the "
-    "decoder"
+    "the process that extracted it died, and died again when it was tried alone: out of memory, a crash of the "
+    "decoder, or an error of the GPU"
 )
 _building = threading.Lock()
 _extractor = lru_cache(maxsize=1)(lambda recipe: recipe.extractor())  # a worker's networks, loaded once and kept
@@ -253,7 +255,11 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
     except AffuseError as error:
         raise AffuseError(f"On a worker on {host}: {error}") from None
     with extractor.turns:
-        made = process(job, extractor, FeatureStore(store, create=True))
+        try:
+            made = process(job, extractor, FeatureStore(store, create=True))
+        except GpuLostError as error:
+            log.error("%s", error)
+            os._exit(1)  # the next one has the GPU again
     if made.failure and not job.path.exists():
         return replace(made, failure=f"{made.failure} (Said by a worker on {host}.)")
     return made

@@ -73,7 +73,7 @@ class Extractor:
         job, source = replace(job), None  # with the state that its files have now
         try:
             source, media = within(self.time_limit * SHORT, lambda: (job.source(), probe(job.path)))
-            with Lanes(self.threads, self.halted) as lanes:
+            with Lanes(self.threads, self.halted, self.networks.device) as lanes:
                 video = VideoExtraction(job, source, media, self.settings, self.networks, self.provenance, lanes)
                 records = within(self.time_limit * max(SHORT, media.duration), video.records)
         except (UndecodableError, OverdueError) as error:

@@ -19,7 +19,10 @@ from typing import Generic, TypeVar
 
 import torch
 
+from affuse.device import on
+
 A, B = TypeVar("A"), TypeVar("B")
+CPU = torch.device("cpu")
 AHEAD = 2  # items per lane that are begun before the first is asked for
 
 
@@ -59,13 +62,13 @@ class Gathered(Generic[A, B]):
 
 
 class Lanes:
-    """A pool of `threads` lanes, as a context; leaving it by an error drops what has not begun.
+    """A pool of `threads` lanes for `device`, as a context; leaving it by an error drops what has not begun.
 
     seconds: per stage, summed over lanes. Once `halted` is set, or the context left, going on raises CancelledError.
     """
 
-    def __init__(self, threads: int, halted: Event):
-        self.threads, self.halted, self.left = threads, halted, False
+    def __init__(self, threads: int, halted: Event, device: torch.device = CPU):
+        self.threads, self.halted, self.device, self.left = threads, halted, device, False
         self.seconds: dict[str, float] = {}
         self._lock = Lock()
 
@@ -109,7 +112,8 @@ class Lanes:
     def submit(self, function: Callable[..., B], *given) -> Future[B]:
         def work() -> B:
             torch.set_num_threads(1)  # each time: numba, which Whisper uses, sets its thread's number too
-            return function(*given)
+            with on(self.device):
+                return function(*given)
 
         return self._pool.submit(work)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from dask.system import CPU_COUNT
 
-from affuse.errors import AffuseError, RecordError
+from affuse.device import gpu_lost
+from affuse.errors import AffuseError, RecordError, first_line
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.settings import ExtractSettings
@@ -24,6 +25,10 @@ from affuse.extract.videos import Job
 from affuse.features.parts import MODALITIES
 from affuse.features.record import VideoFeatures, person_id
 from affuse.features.store import FeatureStore
+
+
+class GpuLostError(AffuseError):
+    """The GPU is of no more use to this process; to another one it may be."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
     """Extract one video into the store.
 
     Raises AffuseError for what would fail every video alike: weights that do not fit, a store that cannot be
-    written.
+    written, a lost GPU.
     """
     extractor.load()
     try:
@@ -83,6 +88,11 @@ def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
         why = f"{job.path} cannot be read: {error.strerror or error}. Check its permissions and its disk."
         return Receipt(job.id, why)
     except Exception as error:
+        if gpu_lost(error):
+            raise GpuLostError(
+                f"The GPU was lost to this process at {job.path} ({first_line(error)}). Every finished video is kept: "
+                "run the same command again, with --workers 1 in a process that is started anew where that happens."
+            ) from error
         why = f"{job.path} made the extraction fail ({type(error).__name__}: {error}). Please report this."
         return Receipt(job.id, why, details=traceback.format_exc())
     try:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from affuse.config import nearest
+from affuse.device import gpu_lost
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import SAMPLE_RATE
 from affuse.extract.transcripts import Word
@@ -111,6 +112,8 @@ class Stranger:
             with self._turn:
                 made = torch.as_tensor(self.encoder.encode(*given)).detach().cpu().half()
         except Exception as error:
+            if gpu_lost(error):
+                raise
             raise AffuseError(f"Backbone {name!r} failed: {said(error, self.located.path)}.") from None
         if made.shape != wanted:
             raise AffuseError(f"Backbone {name!r} gave {tuple(made.shape)}, where {wanted} is wanted.")

@@ -7,6 +7,7 @@ import dask
 import psutil
 import pytest
 
+from affuse.extract.extractor import Extractor
 from affuse.features.store import FeatureStore
 from differences import differences
 from processes import SOUND_ALONE, Cluster, Gate, shards, wait_until
@@ -20,10 +21,12 @@ from affuse.extract.extractor import Extractor
 def dask_setup(worker, extract=Extractor.__call__):
     def die(extractor, job):
         if job.id == "c":
-            os.kill(os.getpid(), signal.SIGKILL)
+            {death}
         return extract(extractor, job)
     Extractor.__call__ = die
 """
+ILLEGAL = "CUDA error: an illegal memory access was encountered"
+KILLED, LOST = "os.kill(os.getpid(), signal.SIGKILL)", f"raise RuntimeError({ILLEGAL!r})"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,10 @@ def whole(tmp_path_factory) -> Whole:
     return Whole(tmp_path_factory.mktemp("whole"), *SOUND_ALONE)
 
 
-def test_a_video_that_kills_its_worker_fails_alone(whole, tmp_path):
+@pytest.mark.parametrize("death", [KILLED, LOST])
+def test_a_video_that_kills_its_worker_or_takes_its_gpu_fails_alone(whole, tmp_path, death):
     preload = tmp_path / "preload.py"
-    preload.write_text(DEADLY)
+    preload.write_text(DEADLY.format(death=death))
     store = tmp_path / "store"
     with dask.config.set({"distributed.worker.preload": [str(preload)]}):
         result = whole.extract(store, "--workers", 2, code=1)
@@ -46,6 +50,24 @@ def test_a_video_that_kills_its_worker_fails_alone(whole, tmp_path):
     again = whole.extract(store, "--retry-failed")
     assert "1 extracted, 5 already there" in again.stdout
     whole.check(store)
+
+
+def test_a_lost_gpu_ends_a_run_without_workers_and_keeps_what_is_finished(whole, tmp_path, monkeypatch):
+    def lose(extractor, job, extract=Extractor.__call__):
+        if job.id == "c":
+            raise RuntimeError(f"{ILLEGAL}\nCUDA kernel errors might be reported later")
+        return extract(extractor, job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Extractor, "__call__", lose)
+        said = whole.extract(tmp_path / "store", code=1).stderr
+    assert (
+        f"c.mp4 ({ILLEGAL}). Every finished video is kept: run the same command again, with --workers 1"
+        in said
+    )
+    assert len(shards(tmp_path / "store")) == 2
+    whole.extract(tmp_path / "store")
+    whole.check(tmp_path / "store")
 
 
 def test_remote_workers_and_schedulers_may_die_and_others_go_on(whole, tmp_path):

@@ -6,8 +6,9 @@ A GPU is stood in for by the CPU, told to work as one.
 import time
 from collections import Counter
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
-from threading import Barrier, Event, Lock, get_ident
+from threading import Barrier, Event, Lock, get_ident, local
 from threading import enumerate as enumerate_threads
 
 import numpy as np
@@ -28,6 +29,23 @@ from processes import wait_until
 
 CPU = torch.device("cpu")
 THREADS = 4
+
+
+def test_every_lane_has_its_device_as_the_current_one(monkeypatch):
+    here, current = local(), []
+
+    @contextmanager
+    def device(chosen):
+        here.chosen = chosen
+        yield
+        del here.chosen
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    gpu = torch.device("cuda:1")
+    with Lanes(THREADS, Event(), gpu) as lanes:
+        for asked in [lanes.submit(lambda: current.append(here.chosen)) for _ in range(2 * THREADS)]:
+            asked.result()
+    assert current == [gpu] * 2 * THREADS
 
 
 def in_threads(function, portions):
