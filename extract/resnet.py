@@ -156,4 +156,6 @@ def for_cpu(network: ResNet50) -> Callable[[Tensor], Tensor]:
         fused(torch.zeros(1, 3, 64, 64, dtype=network.conv1.weight.dtype))
     except (AttributeError, RuntimeError):  # another build of torch, or another kind of processor
         return fuse(network)
+    for copied in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"):
+        delattr(network, copied)
     return fused
