@@ -35,6 +35,8 @@ SEEDS = click.option(
 )
 TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
+EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
 trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
 showing_options = together(RUN, STORE, VIDEOS_OUT, DEVICE, JSON)
@@ -131,11 +133,13 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 
 @fuse.command("predict")
 @showing_options
-def fuse_predict(run, store, out, device, as_json) -> None:
+@SMOOTH
+@EVERY
+def fuse_predict(run, store, out, device, as_json, smooth, every) -> None:
     """Predict on the videos of a store: time, targets, whether there was a face, sound and words, valid."""
     from affuse.fuse import predict as run_prediction
 
-    finish_prediction(run_prediction(run, store, out, device=device), as_json)
+    finish_prediction(run_prediction(run, store, out, device=device, smooth=smooth, every=every), as_json)
 
 
 @fuse.command("explain")
@@ -202,6 +206,8 @@ def finish_prediction(result: dict, as_json: bool) -> None:
         faces = f", {made['face']} with a face" if "face" in made else ""
         counts = f"{made['frames']} frames{faces}, {made['valid']} valid"
         lines.append(f"{shown(video)}: {counts}: {shown(made['csv'])}, {shown(made['figure'])}")
+    if lines and "summary" in result:
+        lines.append(f"All videos: {shown(result['summary'])}")
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
     for video, reason in result["failed"].items():

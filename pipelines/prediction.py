@@ -13,12 +13,12 @@ from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
-from affuse.extract.videos import AnyPath, find_jobs
+from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import Provenance
 from affuse.features.store import SHARDS, FeatureStore
 from affuse.files import as_path
 from affuse.fuse.data.corpus import Features, as_store, fingerprint
-from affuse.fuse.scoring.predict import Predictions
+from affuse.fuse.scoring.predict import Predictions, check_names, check_spans
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.ensemble import train_seeds
@@ -52,15 +52,15 @@ class Run(trained.Run):
             return super().predict(source, ids, device)
         with TemporaryDirectory(prefix="affuse-") if keep is None else nullcontext(keep) as folder:
             told = {"weights_dir": weights_dir, "announce": announce, "progress": progress}
-            store, there, failed = self.extract(source, Path(folder), device, **told)
+            store, there, failed = self.extract(find_jobs(source), Path(folder), device, **told)
             made = super().predict(store, there if ids is None else ids, device) if there else Predictions({})
             return Predictions(made, {**failed, **made.failed})
 
     def extract(
-        self, videos: AnyPath | Iterable[AnyPath], keep: Path, device: str, **how: Any
-    ) -> tuple[FeatureStore, list[str], dict[str, str]]:
-        """The store of the videos' features below `keep`, the ids of those in it, and {id: why} of the others; how:
-        weights_dir, announce and progress of `extract_jobs`."""
+        self, jobs: list[Job], keep: Path, device: str, **how: Any
+    ) -> tuple[FeatureStore, dict[str, Path], dict[str, str]]:
+        """The store of the videos' features below `keep`, {id: its file} of those in it, and {id: why} of the others;
+        how: weights_dir, announce and progress of `extract_jobs`."""
         try:
             made = {key: value for key, value in self.provenance.settings.items() if key != "resample"}
             settings = resolve(ExtractSettings, made, {"views": "centre"})
@@ -75,7 +75,7 @@ class Run(trained.Run):
                     f"The run {self.path} was trained on features from given {option}. Extract the new videos with "
                     "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
                 )
-        jobs, out = find_jobs(videos), keep / self.provenance.settings_hash[:12]
+        out = keep / self.provenance.settings_hash[:12]
 
         def accept(provenance: Provenance) -> None:
             if differences := self.differences(provenance):
@@ -89,7 +89,8 @@ class Run(trained.Run):
             retry_failed=True, accept=accept, **how,
         )  # fmt: skip
         store = FeatureStore(out, create=True)
-        return store, [own for job in jobs if job.id not in summary.failed for own in store.of(job.id)], summary.failed
+        made = [job for job in jobs if job.id not in summary.failed]
+        return store, {own: job.path for job in made for own in store.of(job.id)}, summary.failed
 
 
 def load_run(path: AnyPath) -> Run:
@@ -126,13 +127,21 @@ def train(
     return load_run(out)
 
 
-def predict_videos(run: AnyPath, videos: Iterable[AnyPath], out: Path, device: str = "auto", **how: Any) -> dict:
+def predict_videos(
+    run: AnyPath,
+    videos: AnyPath | Iterable[AnyPath],
+    out: Path,
+    device: str = "auto",
+    smooth: float = 0.0,
+    every: float | None = None,
+    **how: Any,
+) -> dict:
     """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`.
 
-    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does, and raises as `Run.predict` does; how:
-    weights_dir, announce and progress of it.
+    Gives what fuse.predict does, and raises as it and `Run.predict` do; how: weights_dir, announce and progress of it.
     """
-    loaded = load_run(run)
-    store, there, failed = loaded.extract(videos, out / "features", device, **how)
-    result = trained.predict(loaded, store, out, there, device) if there else {"written": {}, "failed": {}}
-    return {"written": result["written"], "failed": {**failed, **result["failed"]}}
+    check_spans(smooth, every)
+    loaded, jobs = load_run(run), find_jobs(videos)
+    check_names(job.id for job in jobs)
+    store, there, failed = loaded.extract(jobs, out / "features", device, **how)
+    return trained.predict(loaded, store, out, there, device, smooth=smooth, every=every, failed=failed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,7 +30,18 @@ from affuse.fuse.reports.tables import write_csv
 from affuse.fuse.scoring.evaluate import fit, judge, pairs, within
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
-from affuse.fuse.scoring.predict import SEEN_AS, Estimate, Prediction, Predictions, by_video, predict_frames
+from affuse.fuse.scoring.predict import (
+    SEEN_AS,
+    Estimate,
+    Prediction,
+    Predictions,
+    by_video,
+    check_names,
+    check_spans,
+    predict_frames,
+    summarised,
+    write_summary,
+)
 from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
 from affuse.fuse.training.memory import SHORT, check_prediction, measured
 from affuse.fuse.training.settings import TrainSettings
@@ -316,17 +327,31 @@ def predict(
     ids: Iterable[str] | None = None,
     device: str = "auto",
     figures: bool = True,
+    smooth: float = 0.0,
+    every: float | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> dict:
-    """`Run.predict` of a run or the one at a path, every video saved in `out` as soon as it is made.
+    """`Run.predict` of a run or the one at a path, every video saved in `out` as soon as it is made, and a summary.
 
-    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}}; raises as `Run.predict` does.
+    smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
+    frame; failed: {id: why} of videos that never came into the store, for the summary.
+
+    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
+    `Run.predict` does, and UsageError for seconds that cannot be.
     """
+    check_spans(smooth, every)
+    store, facts = as_store(store), {}
+    ids = list(store.ids if ids is None else ids)
+    check_names(ids)
 
     def save(here: Run, corpus: Corpus) -> dict:
-        return here.predicted(corpus).save(out, figures)
+        made = here.predicted(corpus).smoothed(smooth)
+        facts[made.id] = made.facts()
+        return made.save(out, figures, every)
 
-    written, failed = as_run(run).each_video(store, ids, device, save)
-    return {"written": written, "failed": failed}
+    written, unread = as_run(run).each_video(store, ids, device, save) if ids or not failed else ({}, {})
+    failed = {**(failed or {}), **unread}
+    return {"written": written, "failed": failed, "summary": write_summary(out, summarised(facts, failed))}
 
 
 def explain(
