@@ -28,7 +28,7 @@ from affuse.console import (
     shown,
 )
 from affuse.features.commands import features
-from affuse.fuse.commands import EVERY, RUN, SEEDS, SMOOTH, finish_prediction, fuse
+from affuse.fuse.commands import EVERY, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.version import VERSION
@@ -89,7 +89,7 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 
 
 @main.command()
-@RUN
+@RUNS
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
 @SMOOTH
 @EVERY
@@ -97,12 +97,12 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 @DEVICE
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
-def predict(run, out, smooth, every, weights_dir, device, as_json, videos) -> None:
+def predict(runs, out, smooth, every, weights_dir, device, as_json, videos) -> None:
     """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line)."""
     from affuse.pipelines.prediction import predict_videos
 
     result = predict_videos(
-        run, list(videos), out, device, smooth, every, weights_dir=weights_dir, announce=say, progress=show_progress
+        runs, list(videos), out, device, smooth, every, weights_dir=weights_dir, announce=say, progress=show_progress
     )
     finish_prediction(result, as_json)
 

@@ -24,6 +24,9 @@ def parse_seeds(seeds: str) -> list[int]:
 
 
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+RUNS = click.option(
+    "--run", "runs", type=FOLDER, multiple=True, required=True, help="Finished run folder; of several, their mean."
+)
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
 PRESET = click.option(
     "--preset", help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]"
@@ -39,7 +42,7 @@ SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", he
 EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
 trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
-showing_options = together(RUN, STORE, VIDEOS_OUT, DEVICE, JSON)
+showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)
 
 
 @click.group()
@@ -132,17 +135,19 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 
 
 @fuse.command("predict")
+@RUNS
 @showing_options
 @SMOOTH
 @EVERY
-def fuse_predict(run, store, out, device, as_json, smooth, every) -> None:
+def fuse_predict(runs, store, out, device, as_json, smooth, every) -> None:
     """Predict on the videos of a store: time, targets, whether there was a face, sound and words, valid."""
     from affuse.fuse import predict as run_prediction
 
-    finish_prediction(run_prediction(run, store, out, device=device, smooth=smooth, every=every), as_json)
+    finish_prediction(run_prediction(runs, store, out, device=device, smooth=smooth, every=every), as_json)
 
 
 @fuse.command("explain")
+@RUN
 @showing_options
 def fuse_explain(run, store, out, device, as_json) -> None:
     """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""

@@ -93,8 +93,9 @@ class Run(trained.Run):
         return store, {own: job.path for job in made for own in store.of(job.id)}, summary.failed
 
 
-def load_run(path: AnyPath) -> Run:
-    """The finished run in a folder. Raises AffuseError where there is none."""
+def load_run(path: AnyPath | Iterable[AnyPath]) -> Run:
+    """The finished run in a folder; of several folders one, which predicts the mean over their models, and how far off
+    it may be. Raises AffuseError where there is none, UsageError where they do not go together."""
     return Run(**vars(trained.load_run(path)))
 
 
@@ -128,7 +129,7 @@ def train(
 
 
 def predict_videos(
-    run: AnyPath,
+    run: AnyPath | Iterable[AnyPath],
     videos: AnyPath | Iterable[AnyPath],
     out: Path,
     device: str = "auto",

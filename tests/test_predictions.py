@@ -242,7 +242,7 @@ def test_run_explains_and_evaluates_itself(trained):
     assert tables["t1"].filter(like="update_").notna().any(axis=None)
 
 
-@pytest.mark.parametrize("wrong", [None, 5, pd.DataFrame(), ["store"]])
+@pytest.mark.parametrize("wrong", [None, 5, pd.DataFrame(), {"store"}])
 def test_what_is_no_store_run_or_folder_is_said(trained, tmp_path, wrong):
     path, store, labels = trained
     run, settings = fuse.load_run(path), tiny.small()
