@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import TypeVar
 
@@ -321,8 +322,9 @@ def together(runs: Sequence[Run]) -> Run:
                 f"{first.path} and {run.path} cannot predict together: {differences}. Leave one of them out."
             )
     members = [replace(member, others=()) for run in runs for member in (run, *run.others)]
-    if len({member.path.resolve() for member in members}) < len(members):
-        raise UsageError("A run is given twice, and would count twice. Give each once.")
+    for one, other in permutations([run.path.resolve() for run in runs], 2):
+        if one in (other, *other.parents):
+            raise UsageError(f"The run {other} is given twice, or with one that it is a part of. Give each once.")
     if not rest:
         return first
     ccc = {target: float(np.mean([run.best["ccc"][target] for run in runs])) for target in first.best["ccc"]}
