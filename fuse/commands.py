@@ -210,7 +210,8 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     for video, made in result["written"].items():
         faces = f", {made['face']} with a face" if "face" in made else ""
         counts = f"{made['frames']} frames{faces}, {made['valid']} valid"
-        lines.append(f"{shown(video)}: {counts}: {shown(made['csv'])}, {shown(made['figure'])}")
+        files = ", ".join(shown(made[kind]) for kind in ("csv", "figure", "vtt", "video") if made.get(kind))
+        lines.append(f"{shown(video)}: {counts}: {files}")
     if lines and "summary" in result:
         lines.append(f"All videos: {shown(result['summary'])}")
     if lines or as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,14 +17,18 @@ from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import Provenance
 from affuse.features.store import SHARDS, FeatureStore
-from affuse.files import as_path
+from affuse.files import as_path, file_name
 from affuse.fuse.data.corpus import Features, as_store, fingerprint
-from affuse.fuse.scoring.predict import Predictions, check_names, check_spans
+from affuse.fuse.scoring.predict import Prediction, Predictions, check_names, check_spans
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.ensemble import train_seeds
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train as train_run
+from affuse.pipelines.film import draw_film
+from affuse.pipelines.subtitles import write_track
+
+log = logging.getLogger("affuse")
 
 
 class Run(trained.Run):
@@ -128,6 +133,11 @@ def train(
     return load_run(out)
 
 
+def film_of(out: Path, video_id: str) -> Path:
+    """Where the annotated video of a prediction is put."""
+    return out / f"{file_name(video_id)}-annotated.mp4"
+
+
 def predict_videos(
     run: AnyPath | Iterable[AnyPath],
     videos: AnyPath | Iterable[AnyPath],
@@ -135,14 +145,38 @@ def predict_videos(
     device: str = "auto",
     smooth: float = 0.0,
     every: float | None = None,
+    vtt: bool = False,
+    video: bool = False,
     **how: Any,
 ) -> dict:
-    """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`.
+    """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`. vtt:
+    with a WebVTT track of the words; video: with an annotated MP4. What of these cannot be made is left out, with a
+    warning.
 
     Gives what fuse.predict does, and raises as it and `Run.predict` do; how: weights_dir, announce and progress of it.
     """
     check_spans(smooth, every)
     loaded, jobs = load_run(run), find_jobs(videos)
     check_names(job.id for job in jobs)
+    if vtt and not loaded.provenance.width("text"):
+        raise UsageError(f"The run {loaded.path} takes no words, so there are none for --vtt. Leave it out.")
+    films = {job.id: film_of(out, job.id).resolve() for job in jobs if video}
+    if taken := next((job.path for job in jobs if job.path.resolve() in films.values()), None):
+        raise UsageError(f"{taken} would be replaced by an annotated video. Choose another folder for --out.")
     store, there, failed = loaded.extract(jobs, out / "features", device, **how)
-    return trained.predict(loaded, store, out, there, device, smooth=smooth, every=every, failed=failed)
+
+    def beside(made: Prediction) -> dict:
+        files = {}
+        try:
+            if vtt:
+                track = out / f"{file_name(made.id)}.vtt"
+                write_track(track, store.read(made.id, ["text"]).text, made)
+                files["vtt"] = str(track)
+            if video:
+                draw_film(film_of(out, made.id), there[made.id], store.read(made.id, ["visual", "text"]), made)
+                files["video"] = str(film_of(out, made.id))
+        except AffuseError as error:
+            log.warning("beside the table of %s something is missing: %s", made.id, error)
+        return files
+
+    return trained.predict(loaded, store, out, there, device, smooth=smooth, every=every, failed=failed, beside=beside)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from affuse.commands import main
+from affuse.extract.media import frame_count
 from affuse.features.store import FeatureStore
 from affuse.fuse import train
 from media import plain_frames, talking_head, write_media
@@ -104,7 +105,10 @@ def test_folders_files_and_lists_are_taken_alike(place, tmp_path):
         (tmp_path / f"{name}.mp4").symlink_to(place / "videos" / "b.mp4")
     (tmp_path / "list.txt").write_text(f"# of one\n\none.mp4\n{place / 'videos' / 'a.mp4'}\n")
     predict = ["predict", "--run", place / "run", "--out", tmp_path / "out"]
-    affuse(*predict, tmp_path / "list.txt", tmp_path / "folder", place / "videos" / "c.mp4")
+    made = affuse(*predict, "--video", tmp_path / "list.txt", tmp_path / "folder", place / "videos" / "c.mp4")
+    assert f"{tmp_path / 'out' / 'two.png'}, {tmp_path / 'out' / 'two-annotated.mp4'}" in made.stdout
+    assert frame_count(tmp_path / "out" / "two-annotated.mp4") == 12
+    assert "takes no words" in affuse(*predict, "--vtt", place / "videos" / "c.mp4", code=2).stderr
     rows = csv.DictReader((tmp_path / "out" / "summary.csv").open())
     assert [row["video"] for row in rows] == ["one", "a", "two", "c"]
     (tmp_path / "wrong.txt").write_text("gone.mp4\n")

@@ -373,11 +373,13 @@ def predict(
     smooth: float = 0.0,
     every: float | None = None,
     failed: Mapping[str, str] | None = None,
+    beside: Callable[[Prediction], dict] = lambda made: {},
 ) -> dict:
     """`Run.predict` of a run or what `load_run` takes: every video saved in `out` as soon as it is made, and a summary.
 
     smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
-    frame; failed: {id: why} of videos that never came into the store, for the summary.
+    frame; failed: {id: why} of videos that never came into the store, for the summary; beside: makes more of each
+    prediction, and gives its files.
 
     Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
     `Run.predict` does, and UsageError for seconds that cannot be.
@@ -390,7 +392,7 @@ def predict(
     def save(here: Run, corpus: Corpus) -> dict:
         made = here.predicted(corpus).smoothed(smooth)
         facts[made.id] = made.facts()
-        return made.save(out, figures, every)
+        return {**made.save(out, figures, every), **beside(made)}
 
     written, unread = as_run(run).each_video(store, ids, device, save) if ids or not failed else ({}, {})
     failed = {**(failed or {}), **unread}
