@@ -168,7 +168,7 @@ def fuse_explain(run, store, out, device, as_json) -> None:
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
 @training_options
 def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
-    """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
+    """Train several models with several seeds under one protocol: a table, a figure, and the differences with
     intervals from a bootstrap over videos. Runs already made are not made again."""
     from affuse.fuse import compare, train_settings
 

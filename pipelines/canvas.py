@@ -12,7 +12,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from affuse.features.parts import TextFeatures, VisualFeatures
 from affuse.fuse.reports.figures import COLOURS
 from affuse.fuse.scoring.predict import REACH, Prediction
-from affuse.pipelines.subtitles import cues
+from affuse.pipelines.subtitles import cues, signed
 
 ROOM = 640, 480  # pixels that the picture is fitted into, up or down
 LEAST = 340  # pixels of height, which the circumplex and the numbers below it take
@@ -74,7 +74,7 @@ class Canvas:
         down += CIRCLE + 28
         for i, target in enumerate(self.prediction.targets):
             known = self.prediction.valid[row]
-            value = f"{self.prediction.values[row, i]:+.2f}".replace("-", "−")
+            value = signed(self.prediction.values[row, i])
             pen.text((left, down), target, colour_of(target, i), font(16), "lm")
             pen.text((left + CIRCLE, down), value, colour_of(target, i) if known else GREY, font(18), "rm")
             down += 26
@@ -133,15 +133,17 @@ class Canvas:
         return self._page[1]
 
     def _trace(self, pen: ImageDraw.ImageDraw, number: int, i: int) -> None:
-        """A target over the seconds of a page, its band, and shades where nothing was there to go by."""
+        """A target over the seconds of a page, its band, and shades where there was no face, or nothing to go by."""
         made, top = self.prediction, self.top + ROW + i * TRACE
         first, last = np.searchsorted(made.time, [number * self.span, (number + 1) * self.span])
         where = slice(max(0, first - 1), last + 1)
         x = LEFT + (made.time[where] / self.span - number) * self._wide
         ink = colour_of(made.targets[i], i)
-        for j in np.flatnonzero(~made.valid[where]):
-            step = x[min(j + 1, len(x) - 1)] - x[j]
-            _rectangle(pen, x[j] - step / 2, top + 4, x[j] + step / 2, top + TRACE - 4, "#e4e4e4")
+        edges = np.concatenate([x[:1], (x[1:] + x[:-1]) / 2, x[-1:]])
+        face = made.present.get("visual", made.valid)[where]
+        for shaded, shade in ((made.valid[where] & ~face, "#f1f1f1"), (~made.valid[where], "#dadada")):
+            for j in np.flatnonzero(shaded):
+                _rectangle(pen, edges[j], top + 2, edges[j + 1], top + TRACE - 2, shade)
         _rectangle(pen, LEFT, top + TRACE / 2 - 0.5, LEFT + self._wide, top + TRACE / 2, PALE)
         if made.deviation is not None:
             reach = REACH * made.deviation[where, i]

@@ -70,11 +70,16 @@ def _values(prediction: Prediction, start: float, end: float) -> list[str]:
     span = np.array([start - half]), np.array([end + half])
     (means,), (there,) = mean_between(prediction.time, prediction.measured, prediction.valid, *span)
     values, deviation = np.split(means, [len(prediction.targets)])
-    told = [f"{value:+.2f}" for value in values]
+    told = [signed(value) for value in values]
     if len(deviation):
         told = [f"{value} ± {wide:.2f}" for value, wide in zip(told, deviation, strict=True)]
     line = ", ".join(f"{target} {value}" for target, value in zip(prediction.targets, told, strict=True))
-    return [line.replace("-", "−")] if there else []
+    return [line] if there else []
+
+
+def signed(value: float) -> str:
+    """-0.004 → "+0.00", -0.5 → "−0.50"."""
+    return f"{round(float(value), 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _stamp(seconds: float) -> str:

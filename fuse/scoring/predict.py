@@ -20,8 +20,9 @@ from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import SLACK, mean_between
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
-from affuse.fuse.reports.figures import save_figure, traces
+from affuse.fuse.reports.figures import headline, save_figure, traces
 from affuse.fuse.reports.tables import write_csv
+from affuse.fuse.scoring.metrics import ccc, each_target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +103,8 @@ def bridge(time: np.ndarray, values: np.ndarray, seen: np.ndarray) -> None:
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """One video's: time (T,) seconds, values (T, targets) in [-1, 1], present {modality: (T,) bool}; deviation
-    (T, targets), how far off the values may be (a standard deviation), of several models and of those that say.
+    (T, targets), how far off the values may be (a standard deviation), of several models and of those that say; model,
+    the name of what predicted.
 
     A frame without any modality is not valid: its values are interpolated between its neighbours.
     """
@@ -113,6 +115,7 @@ class Prediction:
     values: np.ndarray
     present: dict[str, np.ndarray]
     deviation: np.ndarray | None = None
+    model: str = ""
 
     @property
     def valid(self) -> np.ndarray:
@@ -191,10 +194,13 @@ class Prediction:
 
     def plot(self, truth: np.ndarray | None = None) -> Figure:
         """Each target over time, the band that nine of ten truths are to be in, and the truth (T, targets) where it is
-        known (NaN elsewhere)."""
+        known (NaN elsewhere), with its CCC in the title."""
         reach = None if self.deviation is None else REACH * self.deviation
         face = self.present.get("visual")
-        return traces(self.id, self.targets, self.time, self.values, self.valid, truth, face, reach)
+        known = np.zeros(len(self.time), bool) if truth is None else ~np.isnan(truth).any(axis=1)
+        scores = each_target(ccc, list(self.targets), truth[known], self.values[known]) if known.any() else {}
+        title = headline(", ".join(filter(None, [self.id, self.model])), scores)
+        return traces(title, self.targets, self.time, self.values, self.valid, truth, face, reach)
 
     def write_csv(self, path: Path, every: float | None = None) -> None:
         """One row per frame, `frame` in numbers: time in seconds, each target, face, sound and words of the modalities
@@ -301,11 +307,11 @@ def _html(shown: object, table: str) -> str:
     return f"<p>{escape(repr(shown))}</p>{table}"
 
 
-def by_video(corpus: Corpus, estimate: Estimate) -> dict[str, Prediction]:
-    """What is estimated for all frames of a corpus, video by video, each on its own frames."""
+def by_video(corpus: Corpus, estimate: Estimate, model: str = "") -> dict[str, Prediction]:
+    """What a model estimates for all frames of a corpus, video by video, each on its own frames."""
     made = {}
     for video, name in enumerate(corpus.videos):
         own = corpus.own(video)
         values, deviation = (None if part is None else corpus.on_own(video, part) for part in estimate)
-        made[name] = Prediction(name, own.time, tuple(corpus.targets), values, own.present, deviation)
+        made[name] = Prediction(name, own.time, tuple(corpus.targets), values, own.present, deviation, model)
     return made

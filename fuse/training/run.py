@@ -176,7 +176,7 @@ class Run:
 
     def predicted(self, corpus: Corpus) -> Prediction:
         """The prediction for the one video of a corpus."""
-        (prediction,) = by_video(corpus, self.estimate(corpus)).values()
+        (prediction,) = by_video(corpus, self.estimate(corpus), self.model.options.name).values()
         return prediction
 
     def explained(self, corpus: Corpus) -> pd.DataFrame:
