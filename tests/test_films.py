@@ -1,21 +1,29 @@
 """What is made beside a prediction: a WebVTT track of the words, and an annotated video in step with its own."""
 
+import struct
+from dataclasses import replace
+from functools import partial
+
 import av
 import numpy as np
 import pytest
 import webvtt
+from PIL import Image
 
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.media import read_audio, read_pictures
-from affuse.features.parts import TextFeatures
+from affuse.features.parts import TextFeatures, VisualFeatures
 from affuse.fuse.scoring.predict import Prediction
 from affuse.pipelines import prediction
 from affuse.pipelines.canvas import BOX, GREY, SIDE, Canvas, mixed
 from affuse.pipelines.film import draw_film
 from affuse.pipelines.subtitles import cues, write_track
-from media import RATE, plain_frames, tone, write_media
+from hostile import patched
+from media import RATE, plain_frames, squeezed, tone, write_media
 from tiny import make_data, make_video, small
+
+NOBODY = VisualFeatures.absent(12, "skipped", "nobody is looked for")
 
 
 def spoken(*words: tuple[str, float, float]) -> TextFeatures:
@@ -134,10 +142,31 @@ def test_sound_follows_its_clock_over_gaps_and_overlaps(tmp_path):
     assert np.abs(heard[: int(0.65 * RATE)]).max() < 1e-4
 
 
-@pytest.mark.parametrize(("aspect", "turned"), [(2, 0), (1, 90)])
-def test_pictures_are_shown_upright_and_in_square_pixels(clip, aspect, turned):
+@pytest.mark.parametrize("turned", [False, True])
+def test_pictures_are_shown_upright_and_in_square_pixels(tmp_path, turned):
+    """Those of the film are those that extraction sees."""
+    quarter = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    make = (
+        patched(b"tkhd", 44, quarter, lambda path: squeezed(path, "4/3"))
+        if turned
+        else partial(squeezed, aspect="4/3")
+    )
+    make(tmp_path / "a.mp4")
+    video, _ = make_video("a", 3, 0)
+    draw_film(
+        tmp_path / "film.mp4", tmp_path / "a.mp4", replace(video, visual=NOBODY), predicted(np.arange(3) / 10)
+    )
+    size = (270, 480) if turned else (640, 360)
+    for shown, own in zip(
+        read_pictures(tmp_path / "film.mp4"), read_pictures(tmp_path / "a.mp4"), strict=True
+    ):
+        there = np.asarray(Image.fromarray(own.pixels()).resize(size), float)
+        assert abs(shown.pixels()[: size[1], : size[0]] - there).mean() < 4
+
+
+@pytest.mark.parametrize("shown", [(384, 144), (144, 192)])
+def test_the_box_is_around_the_face(clip, shown):
     *_, made, video = clip
-    shown = (192 * aspect, 144) if not turned else (144, 192)
     canvas = Canvas(made, video.visual, video.text, shown)
     assert canvas.picture[0] / canvas.picture[1] == pytest.approx(shown[0] / shown[1], rel=0.01)
     pixels = np.zeros((*canvas.picture[::-1], 3), np.uint8)
