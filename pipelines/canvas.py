@@ -36,7 +36,7 @@ class Canvas:
         width = self.picture[0] + SIDE
         height = self.top + ROW + TRACE * len(prediction.targets) + ROW
         self.size = width + width % 2, height + height % 2
-        self.span = min(SPAN, max(1.0, float(prediction.time[-1])))
+        self.span = min(SPAN, max(1.0, prediction.facts()["seconds"]))  # of a short video, the whole
         self.cues = [np.array(words) for words in cues(text)]
         self.circle = self._circle() if {"valence", "arousal"} <= {*prediction.targets} else None
         self._page: tuple[int, Image.Image] | None = None

@@ -16,7 +16,7 @@ from affuse.extract.media import read_audio, read_pictures
 from affuse.features.parts import TextFeatures, VisualFeatures
 from affuse.fuse.scoring.predict import Prediction
 from affuse.pipelines import prediction
-from affuse.pipelines.canvas import BOX, GREY, SIDE, Canvas, mixed
+from affuse.pipelines.canvas import BOX, GREY, LEFT, ROW, SIDE, TRACE, Canvas, mixed
 from affuse.pipelines.film import draw_film
 from affuse.pipelines.subtitles import cues, write_track
 from hostile import patched
@@ -217,6 +217,23 @@ def test_predict_makes_both_on_request(clip, tmp_path, monkeypatch, caplog):
         prediction.predict_videos(
             tmp_path / "run", [tmp_path / "clip.mp4", tmp_path / "clip-annotated.mp4"], tmp_path, video=True
         )
+
+
+def test_traces_are_turned_over_like_pages(clip):
+    """A short video is on one page to its last frame, a long one on pages of half a minute, with its own seconds."""
+    *_, made, video = clip
+    for time, pages in ((made.time, [0, 0]), (made.time * 30, [0, 2])):
+        longer = replace(made, time=time)
+        canvas = Canvas(longer, video.visual, video.text, (640, 480))
+        found = []
+        for at in (time[0], time[-1]):
+            drawn = np.asarray(canvas.draw(at, np.zeros((480, 640, 3), np.uint8), (640, 480))).astype(int)
+            found.append(canvas._page[0])
+            row = int(np.argmin(abs(time - at)))
+            x = LEFT + (at - found[-1] * canvas.span) / canvas.span * canvas._wide
+            y = 480 + ROW + 6 + (1 - made.values[row, 0]) / 2 * (TRACE - 12)
+            assert (abs(drawn[round(y), round(x)] - [27, 108, 168]) < 20).all()  # the dot on the trace
+        assert found == pages
 
 
 def test_a_file_without_pictures_says_so(tmp_path, clip):
