@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import click
 
 from affuse.console import (
     CONFIG,
     DEVICE,
-    FILE,
     FOLDER,
     JSON,
     SET,
@@ -28,7 +28,7 @@ from affuse.console import (
     shown,
 )
 from affuse.features.commands import features
-from affuse.fuse.commands import RUN, SEEDS, finish_prediction, fuse
+from affuse.fuse.commands import EVERY, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.version import VERSION
@@ -89,18 +89,32 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 
 
 @main.command()
-@RUN
+@RUNS
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
+@SMOOTH
+@EVERY
+@click.option("--vtt", is_flag=True, help="Also a WebVTT track of the words, with the values of each cue.")
+@click.option("--video", is_flag=True, help="Also an annotated MP4: box, circumplex, words and traces, with the sound.")
 @WEIGHTS
 @DEVICE
 @JSON
-@click.argument("videos", nargs=-1, required=True, type=FILE)
-def predict(run, out, weights_dir, device, as_json, videos) -> None:
-    """Valence and arousal of new VIDEOS, end to end."""
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
+def predict(runs, out, smooth, every, vtt, video, weights_dir, device, as_json, videos) -> None:
+    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line)."""
     from affuse.pipelines.prediction import predict_videos
 
     result = predict_videos(
-        run, list(videos), out, weights_dir=weights_dir, device=device, announce=say, progress=show_progress
+        runs,
+        list(videos),
+        out,
+        device,
+        smooth,
+        every,
+        vtt,
+        video,
+        weights_dir=weights_dir,
+        announce=say,
+        progress=show_progress,
     )
     finish_prediction(result, as_json)
 

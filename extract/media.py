@@ -70,8 +70,14 @@ class Picture:
     def pixels(self, short_side: int | None = None) -> np.ndarray:
         """RGB (H, W, 3) uint8 as it is shown, scaled down (never up) until the shorter side has `short_side`."""
         scale = min(1.0, short_side / min(self.size)) if short_side else 1.0
-        width, height = (max(1, round(side * scale)) for side in self._turned(self.size))
-        pixels = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+        width, height = (max(1, round(side * scale)) for side in self.size)
+        return self.scaled((width, height))
+
+    def scaled(self, size: tuple[int, int]) -> np.ndarray:
+        """RGB (height, width, 3) uint8 as it is shown, at a size of width and height."""
+        width, height = self._turned(size)
+        how = "AREA" if width <= self.frame.width and height <= self.frame.height else "BILINEAR"
+        pixels = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=how)
         return np.rot90(pixels, self._quarters) if self._quarters else pixels
 
     def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -238,6 +244,20 @@ def read_frames(
         sizes.append(picture.size)
     if pixels:
         yield Frames(np.array(times), np.stack(pixels), np.array(sizes, float))
+
+
+def read_sound(path: Path, damage: list[str] | None = None) -> Iterator[tuple[float, av.AudioFrame]]:
+    """The first sound stream as it is decoded, block by block, each with the second at which it begins."""
+    due, damage = 0.0, damage if damage is not None else []
+    with _opened(path) as container:
+        clock = _Clock(container)
+        for frame in _decoded(container, container.streams.audio[0], damage):
+            time = clock.time(frame, due)
+            due = time + frame.samples / frame.sample_rate
+            if due > LONGEST:
+                damage.append(BEYOND)
+                break
+            yield time, frame
 
 
 def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:

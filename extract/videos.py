@@ -14,13 +14,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from affuse.errors import UsageError
+from affuse.errors import UsageError, first_line
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
 from affuse.features.record import Source, person_id
 from affuse.files import sha256_of
 
 log = logging.getLogger("affuse")
+LIST = ".txt"  # the ending of a file that names videos
 AnyPath: TypeAlias = str | os.PathLike
 
 
@@ -103,7 +104,8 @@ class Job:
 def find_jobs(
     videos: AnyPath | Iterable[AnyPath], faces_dir: AnyPath | None = None, transcripts: AnyPath | None = None
 ) -> list[Job]:
-    """The videos of a folder, searched at every depth, in order of their path; or a file; or several of these.
+    """The videos of a folder, searched at every depth, in order of their path; or a file; or those that a text file
+    names, a file or folder a line, from where it lies, `#` before what is none; or several of these.
 
     The id of a video is its path below the folder, or its name, without the suffix. Raises UsageError where there is
     no video, or where two would have the same id.
@@ -157,10 +159,22 @@ def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:
         places = [Path(place) for place in ([videos] if isinstance(videos, AnyPath) else videos)]
     except TypeError:
         raise UsageError(f"Videos are a folder, a file, or a list of these, not {videos!r}.") from None
+    places = [named for place in places for named in (_listed(place) if place.suffix.lower() == LIST else [place])]
     for place in places:
         if videos == "" or not (place.is_dir() or place.is_file()):
             raise UsageError(f"{place} is not a folder of videos, and no video either. Check the path.")
     return places
+
+
+def _listed(place: Path) -> list[Path]:
+    """What a list names; the place itself where it is no file."""
+    if not place.is_file():
+        return [place]
+    try:
+        lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The list {place} cannot be read: {first_line(error)}. It is a text file of paths.") from None
+    return [place.parent / line for line in lines if line and not line.startswith("#")]
 
 
 def _folder(option: str, given: AnyPath | None) -> Path | None:

@@ -24,6 +24,9 @@ def parse_seeds(seeds: str) -> list[int]:
 
 
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
+RUNS = click.option(
+    "--run", "runs", type=FOLDER, multiple=True, required=True, help="Finished run folder; of several, their mean."
+)
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
 PRESET = click.option(
     "--preset", help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]"
@@ -35,9 +38,11 @@ SEEDS = click.option(
 )
 TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
+SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
+EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
 trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
-showing_options = together(RUN, STORE, VIDEOS_OUT, DEVICE, JSON)
+showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)
 
 
 @click.group()
@@ -130,15 +135,19 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 
 
 @fuse.command("predict")
+@RUNS
 @showing_options
-def fuse_predict(run, store, out, device, as_json) -> None:
+@SMOOTH
+@EVERY
+def fuse_predict(runs, store, out, device, as_json, smooth, every) -> None:
     """Predict on the videos of a store: time, targets, whether there was a face, sound and words, valid."""
     from affuse.fuse import predict as run_prediction
 
-    finish_prediction(run_prediction(run, store, out, device=device), as_json)
+    finish_prediction(run_prediction(runs, store, out, device=device, smooth=smooth, every=every), as_json)
 
 
 @fuse.command("explain")
+@RUN
 @showing_options
 def fuse_explain(run, store, out, device, as_json) -> None:
     """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""
@@ -159,7 +168,7 @@ def fuse_explain(run, store, out, device, as_json) -> None:
 @click.option("--reference", help="Model that the others are compared with.  [default: the best]")
 @training_options
 def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
-    """Train several models with several seeds under one protocol: a table, learning curves, and the differences with
+    """Train several models with several seeds under one protocol: a table, a figure, and the differences with
     intervals from a bootstrap over videos. Runs already made are not made again."""
     from affuse.fuse import compare, train_settings
 
@@ -201,7 +210,10 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     for video, made in result["written"].items():
         faces = f", {made['face']} with a face" if "face" in made else ""
         counts = f"{made['frames']} frames{faces}, {made['valid']} valid"
-        lines.append(f"{shown(video)}: {counts}: {shown(made['csv'])}, {shown(made['figure'])}")
+        files = ", ".join(shown(made[kind]) for kind in ("csv", "figure", "vtt", "video") if made.get(kind))
+        lines.append(f"{shown(video)}: {counts}: {files}")
+    if lines and "summary" in result:
+        lines.append(f"All videos: {shown(result['summary'])}")
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
     for video, reason in result["failed"].items():

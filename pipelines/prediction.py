@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,17 +14,21 @@ from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
-from affuse.extract.videos import AnyPath, find_jobs
+from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import Provenance
 from affuse.features.store import SHARDS, FeatureStore
-from affuse.files import as_path
+from affuse.files import as_path, file_name
 from affuse.fuse.data.corpus import Features, as_store, fingerprint
-from affuse.fuse.scoring.predict import Predictions
+from affuse.fuse.scoring.predict import Prediction, Predictions, check_names, check_spans
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.ensemble import train_seeds
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train as train_run
+from affuse.pipelines.film import draw_film
+from affuse.pipelines.subtitles import write_track
+
+log = logging.getLogger("affuse")
 
 
 class Run(trained.Run):
@@ -52,15 +57,15 @@ class Run(trained.Run):
             return super().predict(source, ids, device)
         with TemporaryDirectory(prefix="affuse-") if keep is None else nullcontext(keep) as folder:
             told = {"weights_dir": weights_dir, "announce": announce, "progress": progress}
-            store, there, failed = self.extract(source, Path(folder), device, **told)
+            store, there, failed = self.extract(find_jobs(source), Path(folder), device, **told)
             made = super().predict(store, there if ids is None else ids, device) if there else Predictions({})
             return Predictions(made, {**failed, **made.failed})
 
     def extract(
-        self, videos: AnyPath | Iterable[AnyPath], keep: Path, device: str, **how: Any
-    ) -> tuple[FeatureStore, list[str], dict[str, str]]:
-        """The store of the videos' features below `keep`, the ids of those in it, and {id: why} of the others; how:
-        weights_dir, announce and progress of `extract_jobs`."""
+        self, jobs: list[Job], keep: Path, device: str, **how: Any
+    ) -> tuple[FeatureStore, dict[str, Path], dict[str, str]]:
+        """The store of the videos' features below `keep`, {id: its file} of those in it, and {id: why} of the others;
+        how: weights_dir, announce and progress of `extract_jobs`."""
         try:
             made = {key: value for key, value in self.provenance.settings.items() if key != "resample"}
             settings = resolve(ExtractSettings, made, {"views": "centre"})
@@ -75,7 +80,7 @@ class Run(trained.Run):
                     f"The run {self.path} was trained on features from given {option}. Extract the new videos with "
                     "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
                 )
-        jobs, out = find_jobs(videos), keep / self.provenance.settings_hash[:12]
+        out = keep / self.provenance.settings_hash[:12]
 
         def accept(provenance: Provenance) -> None:
             if differences := self.differences(provenance):
@@ -89,11 +94,13 @@ class Run(trained.Run):
             retry_failed=True, accept=accept, **how,
         )  # fmt: skip
         store = FeatureStore(out, create=True)
-        return store, [own for job in jobs if job.id not in summary.failed for own in store.of(job.id)], summary.failed
+        made = [job for job in jobs if job.id not in summary.failed]
+        return store, {own: job.path for job in made for own in store.of(job.id)}, summary.failed
 
 
-def load_run(path: AnyPath) -> Run:
-    """The finished run in a folder. Raises AffuseError where there is none."""
+def load_run(path: AnyPath | Iterable[AnyPath]) -> Run:
+    """The finished run in a folder; of several folders one, which predicts the mean over their models, and how far off
+    it may be. Raises AffuseError where there is none, UsageError where they do not go together."""
     return Run(**vars(trained.load_run(path)))
 
 
@@ -126,13 +133,50 @@ def train(
     return load_run(out)
 
 
-def predict_videos(run: AnyPath, videos: Iterable[AnyPath], out: Path, device: str = "auto", **how: Any) -> dict:
-    """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`.
+def film_of(out: Path, video_id: str) -> Path:
+    """Where the annotated video of a prediction is put."""
+    return out / f"{file_name(video_id)}-annotated.mp4"
 
-    Gives {"written": {id: …}, "failed": {id: why}} as fuse.predict does, and raises as `Run.predict` does; how:
-    weights_dir, announce and progress of it.
+
+def predict_videos(
+    run: AnyPath | Iterable[AnyPath],
+    videos: AnyPath | Iterable[AnyPath],
+    out: Path,
+    device: str = "auto",
+    smooth: float = 0.0,
+    every: float | None = None,
+    vtt: bool = False,
+    video: bool = False,
+    **how: Any,
+) -> dict:
+    """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`. vtt:
+    with a WebVTT track of the words; video: with an annotated MP4. What of these cannot be made is left out, with a
+    warning.
+
+    Gives what fuse.predict does, and raises as it and `Run.predict` do; how: weights_dir, announce and progress of it.
     """
-    loaded = load_run(run)
-    store, there, failed = loaded.extract(videos, out / "features", device, **how)
-    result = trained.predict(loaded, store, out, there, device) if there else {"written": {}, "failed": {}}
-    return {"written": result["written"], "failed": {**failed, **result["failed"]}}
+    check_spans(smooth, every)
+    loaded, jobs = load_run(run), find_jobs(videos)
+    check_names(job.id for job in jobs)
+    if vtt and not loaded.provenance.width("text"):
+        raise UsageError(f"The run {loaded.path} takes no words, so there are none for --vtt. Leave it out.")
+    films = {job.id: film_of(out, job.id).resolve() for job in jobs if video}
+    if taken := next((job.path for job in jobs if job.path.resolve() in films.values()), None):
+        raise UsageError(f"{taken} would be replaced by an annotated video. Choose another folder for --out.")
+    store, there, failed = loaded.extract(jobs, out / "features", device, **how)
+
+    def beside(made: Prediction) -> dict:
+        files = {}
+        try:
+            if vtt:
+                track = out / f"{file_name(made.id)}.vtt"
+                write_track(track, store.read(made.id, ["text"]).text, made)
+                files["vtt"] = str(track)
+            if video:
+                draw_film(film_of(out, made.id), there[made.id], store.read(made.id, ["visual", "text"]), made)
+                files["video"] = str(film_of(out, made.id))
+        except AffuseError as error:
+            log.warning("beside the table of %s something is missing: %s", made.id, error)
+        return files
+
+    return trained.predict(loaded, store, out, there, device, smooth=smooth, every=every, failed=failed, beside=beside)

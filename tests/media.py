@@ -86,6 +86,18 @@ def write_media(
     return path
 
 
+def squeezed(path: Path, aspect: str, size: tuple[int, int] = (96, 72)) -> Path:
+    """Frames of H.264 whose pixels are `aspect` times as wide as high."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(aspect)
+        for picture in face_frames(3, size):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def talking_head(path: Path, seconds: float = 1.2, fps: int = 10, **changes) -> Path:
     """A short video with a face and a tone."""
     options = {"frames": face_frames(round(seconds * fps)), "fps": fps, "samples": tone(seconds), **changes}

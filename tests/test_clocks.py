@@ -10,7 +10,7 @@ import pytest
 
 from affuse.extract.media import SAMPLE_RATE, read_audio, read_frames
 from hostile import mux, patched
-from media import face_frames, plain_frames, tone, write_media
+from media import face_frames, plain_frames, squeezed, tone, write_media
 
 BLOCK = 1024  # samples of a packet
 DAYS = 360_000_000  # ms
@@ -199,18 +199,6 @@ def test_sound_goes_on_where_its_format_changes(tmp_path, before, after):
     assert abs(len(sound) / SAMPLE_RATE - 2) < 0.1
     parts = np.abs(sound[: 19 * 1600].reshape(19, -1)).max(axis=1)
     assert (parts > 0.2).all()
-
-
-def squeezed(path, aspect, size=(96, 72)):
-    """Frames of H.264 whose pixels are `aspect` times as wide as high."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = Fraction(aspect)
-        for picture in face_frames(3, size):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.mark.parametrize(

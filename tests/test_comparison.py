@@ -152,7 +152,7 @@ def test_the_table_is_what_a_hand_makes_of_the_runs(compared, data):
         assert cell in result.text
     assert len(pd.read_csv(out / "scores.csv")) == 6
     assert len(said) == 12
-    assert (out / "learning-curves.png").stat().st_size > 10_000
+    assert (out / "comparison.png").stat().st_size > 10_000
 
 
 def test_differences_are_from_the_best_to_every_other(compared):

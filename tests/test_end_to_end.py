@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from affuse.commands import main
+from affuse.extract.media import frame_count
 from affuse.features.store import FeatureStore
 from affuse.fuse import train
 from media import plain_frames, talking_head, write_media
@@ -86,11 +87,36 @@ def test_new_videos_get_a_table_and_a_figure(place, tmp_path):
     assert all(row["valid"] == "1" for row in rows)
     assert min(Image.open(tmp_path / "out" / "one.png").size) > 200
     assert not (tmp_path / "out" / "two.csv").exists()
+    summary = {row["video"]: row for row in csv.DictReader((tmp_path / "out" / "summary.csv").open())}
+    assert list(summary) == ["one", "fast", "three", "two"]
+    assert (summary["fast"]["frames"], summary["one"]["face"]) == ("20", "1.000000")
+    assert summary["three"]["failure"].startswith("three.mp4 cannot be opened")
+    assert "no_face" in summary["two"]["failure"]
     assert "nothing to do" in affuse(*predict, new).stderr
     (made,) = (tmp_path / "out" / "features").iterdir()
     assert FeatureStore(made).header("one").views == ()  # only training draws from what the run's store has
     assert FeatureStore(place / "store").header("a").views == ("flip",)
     assert "of each face: centre, flip" in affuse("features", "info", place / "store").stdout
+
+
+def test_folders_files_and_lists_are_taken_alike(place, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("one", "folder/two"):
+        (tmp_path / f"{name}.mp4").symlink_to(place / "videos" / "b.mp4")
+    (tmp_path / "list.txt").write_text(f"# of one\n\none.mp4\n{place / 'videos' / 'a.mp4'}\n")
+    predict = ["predict", "--run", place / "run", "--out", tmp_path / "out"]
+    made = affuse(*predict, "--video", tmp_path / "list.txt", tmp_path / "folder", place / "videos" / "c.mp4")
+    assert f"{tmp_path / 'out' / 'two.png'}, {tmp_path / 'out' / 'two-annotated.mp4'}" in made.stdout
+    assert frame_count(tmp_path / "out" / "two-annotated.mp4") == 12
+    assert "takes no words" in affuse(*predict, "--vtt", place / "videos" / "c.mp4", code=2).stderr
+    rows = csv.DictReader((tmp_path / "out" / "summary.csv").open())
+    assert [row["video"] for row in rows] == ["one", "a", "two", "c"]
+    (tmp_path / "wrong.txt").write_text("gone.mp4\n")
+    assert "gone.mp4 is not a folder of videos" in affuse(*predict, tmp_path / "wrong.txt", code=2).stderr
+    (tmp_path / "wrong.txt").write_bytes(b"\xff\xfe\x00")
+    assert "wrong.txt cannot be read" in affuse(*predict, tmp_path / "wrong.txt", code=2).stderr
+    (tmp_path / "summary.mp4").symlink_to(place / "videos" / "b.mp4")
+    assert "Rename the video" in affuse(*predict, tmp_path / "summary.mp4", code=2).stderr
 
 
 def test_the_whole_store_is_predicted_as_single_videos_are(place, tmp_path):

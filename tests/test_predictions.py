@@ -17,6 +17,7 @@ from affuse.fuse.reports.figures import traces
 from affuse.fuse.reports.tables import score_table
 from affuse.fuse.scoring.evaluate import judge
 from affuse.fuse.scoring.metrics import RESAMPLES, ccc, ccc_of_moments, moments, paired_bootstrap
+from affuse.fuse.scoring.predict import Prediction, Predictions
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_table_is_what_a_hand_makes_of_the_frames(trained, predictions):
         assert row["seconds"] == pytest.approx(len(frame) / tiny.FPS)
         assert row["valid"] == pytest.approx(frame["valid"].mean())
         for name in ("face", "sound", "words"):
-            assert row[name] == frame[name].sum()
+            assert row[name] == pytest.approx(frame[name].mean())
         assert row["arousal"] == pytest.approx(frame["arousal"].mean())
         assert row["arousal_sd"] == pytest.approx(frame["arousal"].std(ddof=0))
 
@@ -80,7 +81,11 @@ def test_saved_is_what_fuse_predict_writes(trained, predictions, tmp_path):
     saved = predictions.save(tmp_path / "b")
     assert streamed.keys() == saved.keys()
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert len(names) == 12
+    assert len(names) == 13
+    summary = pd.read_csv(tmp_path / "a" / "summary.csv", index_col="video")
+    pd.testing.assert_frame_equal(
+        summary, predictions.table().astype({"failure": float}), atol=1e-6, check_dtype=False
+    )
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     written, frame = pd.read_csv(tmp_path / "b" / "t0.csv"), predictions["t0"].frame
@@ -88,6 +93,95 @@ def test_saved_is_what_fuse_predict_writes(trained, predictions, tmp_path):
     for name in ("face", "sound", "words", "valid"):
         assert written[name].tolist() == frame[name].astype(int).tolist()
     assert streamed["written"]["t0"]["face"] == frame["face"].sum() < streamed["written"]["t0"]["frames"]
+
+
+def some(time, values, valid, deviation=None) -> Prediction:
+    """A prediction of valence alone, of a model of faces."""
+    values, valid = np.asarray(values, float)[:, None], np.asarray(valid, bool)
+    return Prediction("clip", np.asarray(time, float), ("valence",), values, {"visual": valid}, deviation)
+
+
+def test_smoothing_is_a_centred_mean_that_ends_at_missing_frames():
+    """Against a loop over the frames, at a variable rate, with a hole of two frames."""
+    rng = np.random.default_rng(0)
+    time, values = np.cumsum(rng.uniform(0.02, 0.1, 40)), rng.uniform(-1, 1, 40)
+    valid = np.ones(40, bool)
+    valid[[0, 17, 18]] = False
+    deviation = rng.uniform(0.1, 0.3, (40, 1))
+    made = some(time, values, valid, deviation).smoothed(0.5)
+    for i in np.flatnonzero(valid):
+        near = [
+            j for j in range(40) if abs(time[j] - time[i]) <= 0.25 and valid[min(i, j) : max(i, j) + 1].all()
+        ]
+        assert made.values[i, 0] == pytest.approx(values[near].mean())
+        assert made.deviation[i, 0] == pytest.approx(deviation[near].mean())
+    assert made.values[17, 0] == pytest.approx(np.interp(time[17], time[[16, 19]], made.values[[16, 19], 0]))
+    assert made.values[0, 0] == pytest.approx(made.values[1, 0])
+    assert some(time, values, valid).smoothed(0).values[:, 0].tolist() == values.tolist()
+
+
+def test_a_row_per_half_second_is_the_mean_of_its_valid_frames():
+    time = np.array([0.0, 0.1, 0.4, 0.5, 0.9, 1.0, 1.2, 2.3])
+    valid = np.array([1, 1, 0, 1, 1, 0, 0, 1], bool)
+    table = some(time, [0.1, 0.3, 0.9, 0.2, 0.6, 0.9, 0.9, 0.0], valid).every(0.5)
+    assert list(table) == ["time", "valence", "face", "valid"]
+    assert table["time"].tolist() == [0, 0.5, 1, 1.5, 2]
+    np.testing.assert_allclose(
+        table["valence"], [0.2, 0.4, 0.4 * 2 / 3, 0.4 / 3, 0]
+    )  # 1.0 to 2.0 by the line between
+    np.testing.assert_allclose(table["valid"], [2 / 3, 1, 0, 0, 1])
+    assert table["face"].tolist() == table["valid"].tolist()
+
+
+def test_tables_take_smoothing_and_spans_from_the_command_line(trained, predictions, tmp_path):
+    run, store, _ = trained
+    words = [
+        "fuse",
+        "predict",
+        "--run",
+        run,
+        "--features",
+        store.path,
+        "--out",
+        tmp_path,
+        "--smooth",
+        0.4,
+        "--every",
+        0.5,
+    ]
+    answer = CliRunner().invoke(cli.main, list(map(str, words)))
+    assert answer.exit_code == 0, answer.output
+    assert f"All videos: {tmp_path / 'summary.csv'}" in answer.stdout
+    made = predictions["t1"].smoothed(0.4)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t1.csv"), made.every(0.5), atol=1e-6)
+    summary = pd.read_csv(tmp_path / "summary.csv", index_col="video")
+    assert summary.loc["t1", "valence_sd"] == pytest.approx(made.values[:, 0].std(), abs=1e-6)
+    for given, sentence in (("--smooth", "no length of time"), ("--every", "at least 0.01")):
+        for wrong in ("-1", "nan", "inf"):
+            refused = CliRunner().invoke(cli.main, [*map(str, words[:-4]), given, wrong])
+            assert refused.exit_code == 2
+            assert sentence in refused.stderr
+
+
+def test_the_summary_has_failures_and_no_video_has_its_name(trained, tmp_path):
+    run, store, _ = trained
+    made = Predictions({"a": some([0, 1], [0, 1], [1, 1])}, {"b": "three.mp4 cannot be opened."})
+    made.save(tmp_path, figures=False)
+    a, b = pd.read_csv(tmp_path / "summary.csv").to_dict("records")
+    assert (a["video"], a["frames"], a["seconds"], a["face"], a["valence"], a["valence_sd"]) == (
+        "a",
+        2,
+        2,
+        1,
+        0.5,
+        0.5,
+    )
+    assert b["failure"] == "three.mp4 cannot be opened."
+    assert np.isnan(b["frames"])
+    with pytest.raises(UsageError, match="'Summary' would have the name of"):
+        fuse.predict(run, store, tmp_path, ["Summary"])
+    with pytest.raises(UsageError, match="Rename the video"):
+        Predictions({"summary": made["a"]}).save(tmp_path)
 
 
 def test_the_terminal_says_how_many_frames_had_a_face(trained, predictions, tmp_path):
@@ -148,7 +242,7 @@ def test_run_explains_and_evaluates_itself(trained):
     assert tables["t1"].filter(like="update_").notna().any(axis=None)
 
 
-@pytest.mark.parametrize("wrong", [None, 5, pd.DataFrame(), ["store"]])
+@pytest.mark.parametrize("wrong", [None, 5, pd.DataFrame(), {"store"}])
 def test_what_is_no_store_run_or_folder_is_said(trained, tmp_path, wrong):
     path, store, labels = trained
     run, settings = fuse.load_run(path), tiny.small()

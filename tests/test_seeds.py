@@ -6,14 +6,15 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import tiny
-from affuse import fuse, load_run
+from affuse import commands, fuse, load_run
 from affuse.__main__ import main
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.commands import parse_seeds
 from affuse.fuse.scoring.evaluate import unexplained, within
-from affuse.fuse.scoring.predict import REACH, Estimate
+from affuse.fuse.scoring.predict import REACH, Estimate, Predictions
 
 SHORT = tiny.small(gaps="mask", epochs=2)
 
@@ -42,7 +43,7 @@ def test_predictions_are_the_mean_and_as_far_apart_as_the_seeds(trained):
     assert scored["ccc"] == pytest.approx(result["ccc"])
     assert set(scored["within"]) == {"valence", "arousal", "mean"}
     assert "within" not in run.evaluate(store, labels, smooth="0.4")
-    assert "2 seeds together" in repr(run)
+    assert "2 models together" in repr(run)
 
 
 def test_more_seeds_train_only_what_is_missing(trained, tmp_path):
@@ -77,6 +78,57 @@ def test_a_killed_run_goes_on_with_the_seed_that_was_not_done(trained, tmp_path)
     again = fuse.train_seeds(store, labels, tmp_path / "run", [0, 3], SHORT, told.append)
     assert [row["epoch"] for row in told] == [2]
     assert again["ccc"] == result["ccc"]
+
+
+def test_runs_given_together_predict_their_mean_within_a_band(trained, tmp_path):
+    """Of two runs by path, in Python and on the command line, and of a run of seeds beside a third: each model once."""
+    path, store, labels, _ = trained
+    fuse.train(store, labels, tmp_path / "third", tiny.small(gaps="mask", epochs=1, seed=9))
+    paths = [path / "seed0", path / "seed3", tmp_path / "third"]
+    each = [fuse.load_run(one) for one in paths]
+    values = np.stack([one.predict(store)["t1"].values for one in each])
+    noise = np.mean([one.noise for one in each], axis=0)
+    made = load_run(paths).predict(store)["t1"]
+    np.testing.assert_allclose(made.values, values.mean(0), atol=1e-12)
+    np.testing.assert_allclose(made.deviation, np.sqrt(values.var(0) + noise), atol=1e-12)
+    assert {"valence_deviation"} <= {*Predictions({"t1": made}).table()}
+    assert any(band.get_label() == "9 of 10 arousal" for band in made.plot().axes[1].collections)
+    assert "3 models together" in repr(load_run([path, tmp_path / "third"]))
+    np.testing.assert_allclose(
+        load_run([path, paths[2]]).predict(store)["t1"].values, made.values, atol=1e-12
+    )
+    given = [word for one in paths for word in ("--run", str(one))]
+    answer = CliRunner().invoke(
+        commands.main,
+        ["fuse", "predict", *given, "--features", str(store.path), "--out", str(tmp_path / "out")],
+    )
+    assert answer.exit_code == 0, answer.output
+    np.testing.assert_allclose(
+        pd.read_csv(tmp_path / "out" / "t1.csv")["valence"], made.values[:, 0], atol=1e-6
+    )
+
+
+def test_runs_that_do_not_go_together_say_how_they_differ(trained, tmp_path):
+    path, store, labels, _ = trained
+    first = path / "seed0"
+    for changes, sentence in (
+        ({"target": "valence"}, "targets: valence, arousal → valence"),
+        ({"modalities": ["visual", "audio"]}, "modalities: visual, audio, text → visual, audio"),
+        ({"fps": 5}, "frames per second: 25 → 5"),
+    ):
+        other = tmp_path / next(iter(changes))
+        fuse.train(store, labels, other, tiny.small(epochs=1, **changes))
+        with pytest.raises(UsageError, match=f"cannot predict together: {sentence}. Leave one"):
+            load_run([first, other])
+    strange, labels = tiny.make_data(tmp_path / "strange", 2, 1, made=tiny.provenance("iresnet50"))
+    fuse.train(strange, labels, tmp_path / "run", SHORT)
+    with pytest.raises(UsageError, match="visual backbone: resnet50 → iresnet50"):
+        load_run([first, tmp_path / "run"])
+    for twice in ([first, first], [path, first]):
+        with pytest.raises(UsageError, match="given twice"):
+            load_run(twice)
+    with pytest.raises(UsageError, match="no run among none"):
+        load_run([])
 
 
 def test_attention_is_that_of_one_model(trained):

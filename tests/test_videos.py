@@ -28,13 +28,23 @@ def found(videos, **given) -> list[tuple[str, str, Path]]:
 
 
 def test_a_folder_a_file_or_several(clips):
-    a, b, notes = clips / "a.mp4", clips / "sub" / "b.mkv", clips / "notes.txt"
+    a, b, odd = clips / "a.mp4", clips / "sub" / "b.mkv", clips / "odd.bin"
     whole = [("a", "a.mp4", a), ("sub/b", "sub/b.mkv", b)]
     assert found(clips) == found(str(clips)) == found([clips]) == whole
     assert found(b) == found(str(b)) == [("b", "b.mkv", b)]
     assert found([b, str(a)]) == [("b", "b.mkv", b), ("a", "a.mp4", a)]
     assert found(path for path in (a,)) == [("a", "a.mp4", a)]
-    assert found(notes) == [("notes", "notes.txt", notes)]  # whoever names a file means it
+    odd.touch()
+    assert found(odd) == [("odd", "odd.bin", odd)]  # whoever names a file means it
+
+
+def test_a_text_file_is_a_list_of_files_and_folders_from_where_it_lies(clips):
+    a, b, videos = clips / "a.mp4", clips / "sub" / "b.mkv", clips / "list.TXT"
+    videos.write_text(f"\ufeff# the second first\nsub\n\n  {a}  \n", encoding="utf-8")
+    assert found(videos) == found([videos]) == [("b", "b.mkv", b), ("a", "a.mp4", a)]
+    videos.write_text("# nothing\n")
+    with pytest.raises(UsageError, match="No videos"):
+        found(videos)
 
 
 def test_what_is_given_beside_a_file_is_found_by_its_name(clips, tmp_path):

@@ -26,6 +26,8 @@ result["clip"].plot().savefig("clip.png")
 scores: dict = run.evaluate(store, "labels")
 table: str = affuse.compare(store, "labels", "compared", "rjcma,concat", seeds=[0, 1]).text
 again: affuse.Run = affuse.load_run(Path("run"))
+both: affuse.Run = affuse.load_run(["run", Path("other")])
+per_second: int = len(predicted.smoothed(1).every(1.0))
 version: str = affuse.__version__
 try:
     affuse.FeatureStore("nowhere")

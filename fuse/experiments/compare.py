@@ -22,7 +22,7 @@ from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.experiments.trials import Entry, Trials, make_entries, run_trials
 from affuse.fuse.models.registry import find
 from affuse.fuse.reports import tables
-from affuse.fuse.reports.figures import learning_curves, save_figure
+from affuse.fuse.reports.figures import comparison_figure, save_figure
 from affuse.fuse.scoring.metrics import OF_DIFFERENCES
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE
 from affuse.fuse.training.settings import TrainSettings, as_settings, train_settings
@@ -66,7 +66,7 @@ def compare(
     reference  the model that the others are compared with; None is the one with the best mean CCC
     announce   is told what begins and what is done; on_epoch gets the rows of `fuse.train`
 
-    Writes table.csv, table.md, scores.csv, differences.csv, results.json, learning-curves.png and runs/. Called again
+    Writes table.csv, table.md, scores.csv, differences.csv, results.json, comparison.png and runs/. Called again
     it trains only what is missing. Raises UsageError before any training for models that cannot be, and as
     `run_trials` does.
     """
@@ -91,7 +91,7 @@ def compare(
     tables.write_csv(out / "scores.csv", trials.scores)
     tables.write_csv(out / "differences.csv", against)
     write_text(out / "table.md", tables.comparison_card(table, against, facts))
-    save_figure(learning_curves(trials.histories, names), out / "learning-curves.png")
+    save_figure(comparison_figure(table, against, reference, trials.targets), out / "comparison.png")
     tables.write_json(out / "results.json", facts)
     return Comparison(table, trials.scores, against, facts, tables.comparison_text(table, against, facts))
 

@@ -151,14 +151,12 @@ class Trials:
 
     scores     one row per model and seed: model, seed, the CCC of each target, mean, videos, parameters, epochs,
                best_epoch, seconds_per_epoch (median), run
-    histories  {(model, seed): metrics.csv as a table}
     sums       {model: {video: (seeds, 6, targets)}}, the moments of `affuse.fuse.scoring.metrics`
     """
 
     targets: list[str]
     seeds: list[int]
     scores: pd.DataFrame
-    histories: dict[tuple[str, int], pd.DataFrame]
     sums: dict[str, dict[str, np.ndarray]]
 
     def summary(self) -> pd.DataFrame:
@@ -224,7 +222,7 @@ def run_trials(
     for entry, seed, folder in plan:
         if not folder.holds(entry.seeded(seed), data):
             folder.check(entry.seeded(seed), data)
-    rows, histories, sums = {}, {}, {}
+    rows, sums = {}, {}
     once = Once()  # what concerns the data is said by the first training, not by all of them
     log.addFilter(once)
     try:
@@ -236,7 +234,7 @@ def run_trials(
                     announce(f"{which}: training")
                     train(store, labels, folder.path, entry.seeded(seed), on_epoch)
                 key = (entry.identity, seed)
-                rows[key], histories[key], sums[key] = _score(folder, store, labels, entry.settings.device)
+                rows[key], sums[key] = _score(folder, store, labels, entry.settings.device)
             except AffuseError as error:
                 raise type(error)(f"{entry.name}, seed {seed}: {error}") from None
             announce(f"{which}: validation CCC {rows[key]['mean']:.3f}{'' if made else ' (trained before)'}")
@@ -247,7 +245,6 @@ def run_trials(
         list(entries[0].targets),
         list(seeds),
         pd.DataFrame(scores),
-        {(e.name, seed): histories[e.identity, seed] for e in entries for seed in seeds},
         {
             e.name: {v: np.stack([sums[e.identity, seed][v] for seed in seeds]) for v in sums[e.identity, seeds[0]]}
             for e in entries
@@ -255,8 +252,8 @@ def run_trials(
     )
 
 
-def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: str) -> tuple[dict, pd.DataFrame, dict]:
-    """A finished run's row, its history, and the moments of each annotated video."""
+def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: str) -> tuple[dict, dict]:
+    """A finished run's row, and the moments of each annotated video."""
     run = load_run(folder.path)
     corpus, estimate = run.predict_partition(store, labels, "validation", device)
     found = pairs(corpus, estimate.values)
@@ -271,7 +268,7 @@ def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: s
         "seconds_per_epoch": float(history["seconds"].median()),
         "run": str(folder.path),
     }
-    return row, history, sums
+    return row, sums
 
 
 def _check_folder(out: Path, data: Fingerprint) -> None:

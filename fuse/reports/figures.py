@@ -6,9 +6,9 @@ Every figure is drawn on its own canvas, so nothing of pyplot's global state is 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,8 @@ STROKES = ("-", "--", ":", "-.")
 COLOURS = {"valence": "#1b6ca8", "arousal": "#c8553d"}
 
 
-def learning_curve(history: list[dict]) -> Figure:
-    """Training loss and validation CCC of each target over epochs; the best epoch is marked."""
+def learning_curve(history: list[dict], model: str) -> Figure:
+    """Training loss and validation CCC of each target over epochs; the best is marked, its CCC in the title."""
     figure, (loss, agreement) = new_figure(2, 6.0)
     epochs = [row["epoch"] for row in history]
     loss.plot(epochs, [row["loss"] for row in history], color="black")
@@ -33,14 +33,29 @@ def learning_curve(history: list[dict]) -> Figure:
         style = {"color": "black", "linewidth": 2} if target == "mean" else {"color": colour(target, i)}
         agreement.plot(epochs, [row[name] for row in history], label=target, **style)
     best = max((row for row in history if row["best"]), key=lambda row: row["epoch"])
-    agreement.plot(best["epoch"], best["ccc_mean"], "o", color="black", label=f"best: {best['ccc_mean']:.3f}")
+    agreement.plot(best["epoch"], best["ccc_mean"], "o", color="black", label=f"best epoch, {best['epoch']}")
     agreement.set(xlabel="epoch", ylabel="validation CCC")
-    agreement.legend(loc="best")
+    agreement.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    scores = {key.removeprefix("ccc_"): value for key, value in best.items() if key.startswith("ccc_")}
+    loss.set_title(headline(model, scores))
+    legend_below(figure, [agreement])
     return figure
 
 
+def headline(what: str, scores: Mapping[str, float]) -> str:
+    """ "rjcma: CCC valence 0.512, arousal 0.430"; without scores, what it is of."""
+    told = ", ".join(f"{target} {score:.3f}" for target, score in scores.items())
+    return f"{what}: CCC {told}" if told else what
+
+
+def legend_below(figure: Figure, axes: Iterable[Any]) -> None:
+    """Everything drawn on the axes that has a name, once, outside of them."""
+    drawn = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=len(drawn), fontsize="small")
+
+
 def traces(
-    video: str,
+    title: str,
     targets: Sequence[str],
     time: np.ndarray,
     values: np.ndarray,
@@ -65,9 +80,8 @@ def traces(
                 time, low, high, color=colour(target, i), alpha=0.2, linewidth=0, label=f"9 of 10 {target}"
             )
         _ground(axis, time, valid, f"{target} (−1 to 1)", face)
-    drawn = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=len(drawn), fontsize="small")
-    axes[0].set_title(video)
+    legend_below(figure, axes)
+    axes[0].set_title(title)
     axes[-1].set_xlabel("time (s)")
     return figure
 
@@ -94,7 +108,7 @@ def _ground(axis, time: np.ndarray, valid: np.ndarray, label: str, face: np.ndar
     faceless = np.zeros(len(time), bool) if face is None else valid & ~face
     for shaded, shade, what in ((faceless, "0.94", "no face"), (~valid, "0.84", "no features")):
         if shaded.any():
-            axis.fill_between(time, -1, 1, where=shaded, color=shade, step="mid", label=what)
+            axis.fill_between(time, -1, 1, where=shaded, color=shade, step="mid", linewidth=0, zorder=0.5, label=what)
     axis.set(ylabel=label, ylim=(-1.05, 1.05))
 
 
@@ -140,23 +154,26 @@ def explanation(title: str, table: pd.DataFrame, targets: Sequence[str]) -> Figu
     return figure
 
 
-def learning_curves(histories: dict[tuple[str, int], pd.DataFrame], names: list[str]) -> Figure:
-    """Training loss and mean validation CCC of every model over epochs, each the mean over the seeds that got there."""
-    from matplotlib import colormaps
-
-    figure, axes = new_figure(2, 8.0)
-    colours = colormaps["tab10"].colors
-    for i, name in enumerate(names):
-        runs = pd.concat([history for (model, _), history in histories.items() if model == name])
-        curve = runs.groupby("epoch")[["loss", "ccc_mean"]].mean()
-        style = {"color": colours[i % len(colours)], "linestyle": STROKES[i // len(colours) % len(STROKES)]}
-        style["marker"] = "." if len(curve) == 1 else ""
-        for axis, column in zip(axes, curve, strict=True):
-            axis.plot(curve.index, curve[column], label=name, linewidth=1.4, **style)
-    axes[0].set_ylabel("training loss")
-    axes[1].set(xlabel="epoch", ylabel="validation CCC,\nmean of the targets")
-    axes[1].xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+def comparison_figure(table: pd.DataFrame, differences: pd.DataFrame, reference: str, targets: Sequence[str]) -> Figure:
+    """What `Trials.summary` and `Trials.differences` give: a bar for the mean CCC of each model with its standard
+    deviation over seeds, and dots for the targets; beside it how far it is from the reference, with the 95 % interval.
+    """
+    order = table.sort_values("mean")
+    apart = differences[differences["target"] == "mean"].set_index("model").reindex(order.index)
+    rows = np.arange(len(order))
+    figure = new_canvas(10, 1.6 + 0.34 * len(order))
+    bars, gaps = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    bars.barh(rows, order["mean"], 0.62, xerr=order["mean_sd"], color="0.82", capsize=3, label="mean")
+    for i, target in enumerate(targets):
+        bars.plot(order[target], rows, "o", markersize=5, color=colour(target, i), label=target)
+    reach = [-apart["difference"] + apart["high"], apart["difference"] - apart["low"]]  # the sign is turned
+    gaps.errorbar(-apart["difference"], rows, xerr=reach, fmt="o", color="black", markersize=4, capsize=3)
+    for axis in (bars, gaps):
+        axis.axvline(0, color="0.6", linewidth=0.8, zorder=0.5)
+    bars.set_yticks(rows, [str(name) for name in order.index])
+    bars.set(xlabel="validation CCC, ± over seeds", xlim=(min(0.0, bars.get_xlim()[0]), None))
+    gaps.set(xlabel=f"mean CCC less that of {reference}, 95 % interval")
+    legend_below(figure, [bars])
     return figure
 
 
@@ -170,5 +187,5 @@ def ablation_figure(title: str, table: pd.DataFrame, targets: list[str], ordered
         axis.errorbar(np.arange(len(table)) + offset, table[target], spread, fmt="o", capsize=3, label=target, **style)
     axis.set_xticks(range(len(table)), [str(level) for level in table.index])
     axis.set(title=title, xlabel=table.index.name, ylabel="validation CCC")
-    axis.legend(loc="best", fontsize="small")
+    legend_below(figure, [axis])
     return figure

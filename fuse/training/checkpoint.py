@@ -169,9 +169,9 @@ class RunFolder:
 
             yield write
 
-    def show(self, corpus: Corpus, estimate: Estimate) -> None:
+    def show(self, corpus: Corpus, estimate: Estimate, model: str) -> None:
         """A CSV of every validation video, and a figure beside the truth of the first few."""
-        for video, (name, made) in enumerate(by_video(corpus, estimate).items()):
+        for video, (name, made) in enumerate(by_video(corpus, estimate, model).items()):
             made.write_csv(self.predictions / f"{file_name(name)}.csv")
             if video < FIGURES:
                 own = corpus.own(video)

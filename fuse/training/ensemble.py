@@ -64,7 +64,7 @@ def train_seeds(
     together = replace(first, others=tuple(others), noise=np.zeros(len(first.model.targets)))
     corpus, estimate = together.predict_partition(store, labels, "validation", settings.device)
     noise = unexplained(corpus, estimate)
-    folder.show(corpus, estimate.widened(noise))
+    folder.show(corpus, estimate.widened(noise), settings.model)
     ccc = score(corpus, estimate.values)["ccc"]
     result = {
         "ccc": ccc,

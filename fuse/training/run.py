@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from affuse.device import pick_device
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
+from affuse.features.timeline import alike
 from affuse.files import as_path, file_name, make_folder, sha256_of
 from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
@@ -30,7 +32,18 @@ from affuse.fuse.reports.tables import write_csv
 from affuse.fuse.scoring.evaluate import fit, judge, pairs, within
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
-from affuse.fuse.scoring.predict import SEEN_AS, Estimate, Prediction, Predictions, by_video, predict_frames
+from affuse.fuse.scoring.predict import (
+    SEEN_AS,
+    Estimate,
+    Prediction,
+    Predictions,
+    by_video,
+    check_names,
+    check_spans,
+    predict_frames,
+    summarised,
+    write_summary,
+)
 from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
 from affuse.fuse.training.memory import SHORT, check_prediction, measured
 from affuse.fuse.training.settings import TrainSettings
@@ -47,8 +60,7 @@ class Run:
     """A trained model with all it needs on new features. best: its epoch and validation CCC. fps: frames per second at
     which it reads features, None where it reads every video on its own frames. noise (targets,): the variance of its
     errors on validation videos that its deviations do not account for. offsets {video: (targets,)}: what is added to
-    predictions of subjects it was trained on. others: runs with other seeds, whose predictions are taken together with
-    this one's."""
+    predictions of subjects it was trained on. others: runs whose predictions are taken together with this one's."""
 
     path: Path
     model: FusionModel
@@ -164,7 +176,7 @@ class Run:
 
     def predicted(self, corpus: Corpus) -> Prediction:
         """The prediction for the one video of a corpus."""
-        (prediction,) = by_video(corpus, self.estimate(corpus)).values()
+        (prediction,) = by_video(corpus, self.estimate(corpus), self.model.options.name).values()
         return prediction
 
     def explained(self, corpus: Corpus) -> pd.DataFrame:
@@ -227,19 +239,34 @@ class Run:
         lines = how_they_differ(self.provenance, provenance)
         return "; ".join(line for line in lines if not line.startswith(NO_DIFFERENCE))
 
+    def apart(self, other: Run) -> str:
+        """What keeps it from predicting together with another; empty where nothing does."""
+        told = {
+            "targets": [", ".join(run.model.targets) for run in (self, other)],
+            "modalities": [", ".join(run.settings.modalities) for run in (self, other)],
+            "frames per second": [f"{run.fps:g}" if run.fps else "own" for run in (self, other)],
+        }
+        if self.fps and other.fps and alike(self.fps, other.fps):
+            told.pop("frames per second")
+        lines = [f"{name}: {one} → {another}" for name, (one, another) in told.items() if one != another]
+        return "; ".join([*lines, self.differences(other.provenance)]).strip("; ")
+
     def __repr__(self) -> str:
         scores = ", ".join(f"{target} {value:.3f}" for target, value in self.best["ccc"].items())
         model = f"{self.model.options.name} of {', '.join(self.model.modalities)}"
-        model += f", {1 + len(self.others)} seeds together" * bool(self.others)
+        model += f", {1 + len(self.others)} models together" * bool(self.others)
         clock = f"at {self.fps:g} frames per second" if self.fps else "on any video's own frames"
         return f"<Run {str(self.path)!r}: {model}, {clock}; best epoch {self.best['epoch']}, validation CCC {scores}>"
 
 
-def load_run(path: Path | str) -> Run:
-    """Read a finished run; nothing of its training data is needed. The model is in evaluation mode, on the CPU.
+def load_run(path: Path | str | Iterable[Path | str]) -> Run:
+    """Read a finished run; nothing of its training data is needed. The model is in evaluation mode, on the CPU. Of
+    several paths one run, see `together`.
 
     Raises AffuseError when the folder holds no finished run.
     """
+    if isinstance(path, (list, tuple)):
+        return together([load_run(each) for each in path])
     folder = RunFolder(as_path("the path of a run", path))
     if folder.ensemble.exists():
         return _together(folder)
@@ -280,9 +307,36 @@ def _together(folder: RunFolder) -> Run:
     return replace(first, path=folder.path, others=tuple(others), noise=noise, best=best)
 
 
-def as_run(run: Run | Path | str) -> Run:
-    """A run, or the finished run at a path. Raises UsageError for anything else."""
-    return run if isinstance(run, Run) else load_run(as_path("a Run or the path of one", run))
+def together(runs: Sequence[Run]) -> Run:
+    """Of several runs, such as seeds or folds, one: it predicts the mean over their models, each of which counts once,
+    and how far off that may be, by how far they are apart and by the mean of their own noise.
+
+    Raises UsageError, saying how they differ, for runs that do not predict the same from the same features.
+    """
+    if not runs:
+        raise UsageError("There is no run among none. Give the path of one at least.")
+    first, *rest = runs
+    for run in rest:
+        if differences := first.apart(run):
+            raise UsageError(
+                f"{first.path} and {run.path} cannot predict together: {differences}. Leave one of them out."
+            )
+    members = [replace(member, others=()) for run in runs for member in (run, *run.others)]
+    for one, other in permutations([run.path.resolve() for run in runs], 2):
+        if one in (other, *other.parents):
+            raise UsageError(f"The run {other} is given twice, or with one that it is a part of. Give each once.")
+    if not rest:
+        return first
+    ccc = {target: float(np.mean([run.best["ccc"][target] for run in runs])) for target in first.best["ccc"]}
+    noise = np.mean([run.noise for run in runs], axis=0)
+    return replace(first, others=tuple(members[1:]), noise=noise, best={**first.best, "ccc": ccc})
+
+
+def as_run(run: Run | Path | str | Iterable[Path | str]) -> Run:
+    """A run, or the finished run at a path, or at several together. Raises UsageError for anything else."""
+    if isinstance(run, (Run, list, tuple)):
+        return run if isinstance(run, Run) else load_run(run)
+    return load_run(as_path("a Run or the path of one", run))
 
 
 def labelled_corpus(
@@ -310,23 +364,39 @@ def evaluate(run: Run | Path | str, store: Features, labels: Path | str, *args, 
 
 
 def predict(
-    run: Run | Path | str,
+    run: Run | Path | str | Iterable[Path | str],
     store: Features,
     out: Path | str,
     ids: Iterable[str] | None = None,
     device: str = "auto",
     figures: bool = True,
+    smooth: float = 0.0,
+    every: float | None = None,
+    failed: Mapping[str, str] | None = None,
+    beside: Callable[[Prediction], dict] = lambda made: {},
 ) -> dict:
-    """`Run.predict` of a run or the one at a path, every video saved in `out` as soon as it is made.
+    """`Run.predict` of a run or what `load_run` takes: every video saved in `out` as soon as it is made, and a summary.
 
-    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}}; raises as `Run.predict` does.
+    smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
+    frame; failed: {id: why} of videos that never came into the store, for the summary; beside: makes more of each
+    prediction, and gives its files.
+
+    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
+    `Run.predict` does, and UsageError for seconds that cannot be.
     """
+    check_spans(smooth, every)
+    store, facts = as_store(store), {}
+    ids = list(store.ids if ids is None else ids)
+    check_names(ids)
 
     def save(here: Run, corpus: Corpus) -> dict:
-        return here.predicted(corpus).save(out, figures)
+        made = here.predicted(corpus).smoothed(smooth)
+        facts[made.id] = made.facts()
+        return {**made.save(out, figures, every), **beside(made)}
 
-    written, failed = as_run(run).each_video(store, ids, device, save)
-    return {"written": written, "failed": failed}
+    written, unread = as_run(run).each_video(store, ids, device, save) if ids or not failed else ({}, {})
+    failed = {**(failed or {}), **unread}
+    return {"written": written, "failed": failed, "summary": write_summary(out, summarised(facts, failed))}
 
 
 def explain(

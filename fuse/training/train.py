@@ -257,8 +257,10 @@ class _Training:
             personal = offsets(self.training.corpus, predict_frames(self.model, self.training, *how), corpus, subjects)
         estimate = predict_frames(self.model, self.validation, *how).shifted(corpus, personal)
         noise = unexplained(corpus, estimate)
-        folder.show(corpus, estimate.widened(noise))
-        save_figure(learning_curve(progress.history), folder.path / "figures" / "learning-curve.png")
+        folder.show(corpus, estimate.widened(noise), self.settings.model)
+        save_figure(
+            learning_curve(progress.history, self.settings.model), folder.path / "figures" / "learning-curve.png"
+        )
         training, result = self.training.corpus, score(corpus, estimate.values)
         progress.best["ccc"] = result["ccc"]
         facts = {

@@ -22,15 +22,7 @@ def encode(
 
     def fill(sink: Sink) -> None:
         with av.open(sink, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            # x264's macroblock tree reads memory that it never wrote: with it, runs differ.
-            if "libx264" in av.codecs_available:
-                options = {"crf": "20", "preset": "veryfast", "x264-params": "mbtree=0"}
-                video = container.add_stream("libx264", rate=fps, options=options)
-            else:
-                video = container.add_stream("mpeg4", rate=fps, bit_rate=2_000_000)
-            video.width, video.height = size
-            video.pix_fmt = "yuv420p"
-            video.codec_context.thread_count = 1  # the same bytes on any machine's number of cores
+            video = add_pictures(container, size, fps)
             sound = container.add_stream("aac", rate=sample_rate, layout="mono")
             sound.bit_rate = 64_000
             heard = 0
@@ -45,3 +37,17 @@ def encode(
             container.mux(sound.encode(None))
 
     publish(path, fill)
+
+
+def add_pictures(container: av.container.OutputContainer, size: tuple[int, int], fps: int) -> av.VideoStream:
+    """A stream of pictures in a container, of a width and a height, which are even."""
+    # x264's macroblock tree reads memory that it never wrote: with it, runs differ.
+    if "libx264" in av.codecs_available:
+        options = {"crf": "20", "preset": "veryfast", "x264-params": "mbtree=0"}
+        video = container.add_stream("libx264", rate=fps, options=options)
+    else:
+        video = container.add_stream("mpeg4", rate=fps, bit_rate=2_000_000)
+    video.width, video.height = size
+    video.pix_fmt = "yuv420p"
+    video.codec_context.thread_count = 1  # the same bytes on any machine's number of cores
+    return video
