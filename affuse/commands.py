@@ -23,6 +23,7 @@ from affuse.console import (
     Messages,
     answer,
     compute_options,
+    profile_option,
     say,
     show_progress,
     shown,
@@ -54,7 +55,7 @@ main.add_command(recipe)
 @main.command()
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
 @click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
-@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages).")
+@profile_option("paper")
 @WEIGHTS
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
@@ -118,6 +119,26 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 
     facts, text = run_demo(out, seeds, data_seed, device, weights_dir=weights_dir, announce=say, progress=show_progress)
     answer(facts, as_json, text)
+
+
+@main.command()
+@profile_option(None)
+@WEIGHTS
+@JSON
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+def download(profile, weights_dir, as_json, names) -> None:
+    """Fetch weights that are missing, of a profile (paper, where nothing is named) or of backbones named, into the weights folder where one is
+    named, else the cache folder. Exit 1 where not all could be had.
+
+    \b
+    affuse download --profile paper
+    affuse download vggish whisper-small.en --weights-dir weights
+    """
+    from affuse.extract.weights.supply import describe_supply, supply, wanted
+
+    result = supply(wanted(profile, names), weights_dir, say)
+    answer(result, as_json, describe_supply(result))
+    sys.exit(bool(result["failed"] or result["by_hand"]))
 
 
 @main.command()
