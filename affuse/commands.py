@@ -127,8 +127,9 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @JSON
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 def download(profile, weights_dir, as_json, names) -> None:
-    """Fetch weights that are missing, of a profile (paper, where nothing is named) or of backbones named, into the weights folder where one is
-    named, else the cache folder. Exit 1 where not all could be had.
+    """Fetch weights that are missing: of a profile (paper, where nothing is named), or of backbones by name.
+
+    They go into the weights folder where one is named, else into the cache folder. Exit 1 where not all could be had.
 
     \b
     affuse download --profile paper
@@ -142,11 +143,23 @@ def download(profile, weights_dir, as_json, names) -> None:
 
 
 @main.command()
+@profile_option(None)
 @WEIGHTS
+@click.option("-v", "--verbose", is_flag=True, help="Where each backbone lies, or is had from.")
 @JSON
-def doctor(weights_dir, as_json) -> None:
-    """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
-    from affuse.extract.weights.doctor import environment, report, table
+def doctor(profile, weights_dir, verbose, as_json) -> None:
+    """What this machine is ready for, and what it has: libraries, devices, backbones and their licences.
 
-    surroundings, backbones = environment(), report(weights_dir)
-    answer({"environment": surroundings, "backbones": backbones}, as_json, table(surroundings, backbones))
+    Exit 1 where a profile is named that is not ready.
+
+    \b
+    affuse doctor
+    affuse doctor --profile offline --weights-dir weights
+    """
+    from affuse.extract.weights.doctor import report, surroundings, table, verdicts
+
+    around, backbones = surroundings(weights_dir), report(weights_dir)
+    profiles = verdicts(backbones, profile)
+    facts = {"profiles": profiles, "environment": around, "backbones": backbones}
+    answer(facts, as_json, table(profiles, around, backbones, verbose))
+    sys.exit(profile is not None and not profiles[profile]["ready"])

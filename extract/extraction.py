@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from dask.system import CPU_COUNT
 
-from affuse.config import nearest, parse_assignments, read_yaml, resolve
+from affuse.config import parse_assignments, read_yaml, resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
@@ -25,6 +25,7 @@ from affuse.extract.profiles import PROFILES
 from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
+from affuse.extract.weights.supply import check_profile
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance
 from affuse.features.store import FeatureStore
@@ -44,8 +45,7 @@ def extract_settings(
     **options: Any,
 ) -> ExtractSettings:
     """Profile ← settings file ← `key=value` assignments ← named options. Raises UsageError naming what is wrong."""
-    if profile not in PROFILES:
-        raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
+    check_profile(profile)
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
     given |= {"views": views} if views is not None else {}

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -465,3 +466,50 @@ def test_the_environment_is_told():
     told = doctor.environment()
     assert told["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert int(told["cores"].split()[0]) >= 1
+    told = doctor.surroundings()
+    assert set(list(told)[:7]) == {"python", "torch", "gpu", "cuda", "decoder", "disk", "hdf5"}
+    assert re.fullmatch(r"\d+ GiB free here, \d+ GiB for weights", told["disk"])
+
+
+# the verdict
+
+
+def test_the_verdict_comes_first_and_says_what_fetches_the_rest(home, server, table):
+    table("minilm-l6", package=None)
+    table("whisper-tiny.en", package=None)
+    (folder := home / "mine").mkdir()
+    for name in ("resnet50-ferplus.pth", "vggish.pth", "whisper-tiny.en.pt"):
+        (folder / name).write_bytes(BODY)
+    result = CliRunner().invoke(main, ["doctor", "--weights-dir", str(folder)])
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert lines[0] == "profile paper: 2 backbones missing (whisper-base.en, bert-base-uncased)"
+    assert lines[1].endswith(": affuse download --profile paper")
+    assert lines[2] == "profile offline: 2 backbones missing (resnet50-imagenet-caffe, minilm-l6)"
+    assert lines[4].endswith("to be brought, as -v says: resnet50-imagenet-caffe")
+    assert "--allow-untrained" not in result.stdout  # there are no words without their network
+    assert "https://" not in result.stdout
+    assert str(folder) not in result.stdout
+    told = CliRunner().invoke(main, ["doctor", "-v", "--weights-dir", str(folder)]).stdout
+    assert "https://" in told
+    assert str(folder / "vggish.pth") in told
+    assert server.asked == []
+
+
+def test_a_profile_asked_for_decides_the_exit_status(home):
+    for name in PROFILES["paper"].values():
+        entry = sources.BACKBONES[name]
+        path = home / entry.filename
+        path.mkdir() if entry.is_folder else path.write_bytes(BODY)
+    for name in ("config.json", "model.safetensors"):
+        (home / "bert-base-uncased" / name).write_bytes(BODY)
+    asked = ["doctor", "--weights-dir", str(home), "--profile"]
+    ready = CliRunner().invoke(main, [*asked, "paper"])
+    assert ready.exit_code == 0
+    assert ready.stdout.splitlines()[:2] == ["profile paper: ready", ""]
+    (home / "bert-base-uncased" / "config.json").unlink()
+    assert "1 backbone damaged (bert-base-uncased)" in CliRunner().invoke(main, [*asked, "paper"]).stdout
+    assert CliRunner().invoke(main, [*asked, "offline"]).exit_code == 1
+    facts = json.loads(CliRunner().invoke(main, [*asked, "offline", "--json"]).stdout)["profiles"]
+    assert "resnet50-imagenet-caffe" in facts["offline"]["by_hand"]
+    assert CliRunner().invoke(main, [*asked, "papr"]).exit_code == 2

@@ -14,11 +14,17 @@ from affuse.extract.weights.locate import bring, find, weights_folder
 from affuse.extract.weights.table import backbone
 
 
+def check_profile(name: str) -> None:
+    """Raises UsageError for an unknown profile, naming the nearest."""
+    if name not in PROFILES:
+        raise UsageError(f"Unknown profile {name!r}{nearest(name, PROFILES)}")
+
+
 def wanted(profile: str | None, names: Iterable[str]) -> list[str]:
     """The backbones of a profile and those named, each once; without either, those of `paper`. Raises UsageError for an
     unknown one."""
-    if profile is not None and profile not in PROFILES:
-        raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
+    if profile is not None:
+        check_profile(profile)
     names = list(names)
     chosen = [*PROFILES[profile or "paper"].values()] if profile or not names else []
     return [backbone(name).name for name in dict.fromkeys([*chosen, *names])]
