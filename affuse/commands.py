@@ -23,11 +23,11 @@ from affuse.console import (
     Messages,
     answer,
     compute_options,
-    profile_option,
     say,
     show_progress,
     shown,
 )
+from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
 from affuse.fuse.commands import RUN, SEEDS, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
@@ -42,6 +42,8 @@ def main() -> None:
 
     extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
     cross-attention over them; predict does both for new videos.
+
+    Exit status: 0 done, 1 the work failed for some input, 2 wrong usage, 130 stopped.
     """
     logging.getLogger("affuse").handlers = [Messages()]
 

@@ -42,25 +42,8 @@ VIEWS = click.option("--views", help="Of each face, for training: centre,flip,co
 
 
 def completing(names: Callable[[], Iterable[str]]) -> Callable:
-    """For a shell's completion: those of the names that begin as what is typed. They are asked for only then."""
+    """For a shell's completion: those of the names that begin with what is typed. They are asked for only then."""
     return lambda context, parameter, typed: [name for name in names() if name.startswith(typed)]
-
-
-def profiles() -> Iterable[str]:
-    from affuse.extract.profiles import PROFILES
-
-    return PROFILES
-
-
-def profile_option(default: str | None) -> Callable:
-    """--profile, wherever backbones are chosen."""
-    return click.option(
-        "--profile",
-        default=default,
-        show_default=default is not None,
-        shell_complete=completing(profiles),
-        help="Backbones: paper, or offline (from pip packages).",
-    )
 
 
 def together(*options: Callable) -> Callable:

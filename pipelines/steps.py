@@ -8,7 +8,7 @@ from typing import Any
 
 from affuse.config import resolve
 from affuse.console import Announce
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, counted
 from affuse.extract.extraction import describe, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
@@ -26,7 +26,7 @@ def extract_all(
     announce(describe(summary))
     if summary.failed:
         video, why = next(iter(summary.failed.items()))
-        raise AffuseError(f"{len(summary.failed)} videos could not be extracted; first {video}: {why}")
+        raise AffuseError(f"{counted(len(summary.failed), 'video')} could not be extracted; first {video}: {why}")
     return FeatureStore(out)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, profile_option, say, together
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
 from affuse.errors import UsageError
+from affuse.extract.profiles import profile_option
 
 UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")

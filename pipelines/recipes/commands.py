@@ -6,21 +6,9 @@ import sys
 
 import click
 
-from affuse.console import (
-    CONFIG,
-    FILE,
-    FOLDER,
-    JSON,
-    SET,
-    VIEWS,
-    WEIGHTS,
-    answer,
-    compute_options,
-    profile_option,
-    say,
-    show_progress,
-)
+from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, VIEWS, WEIGHTS, answer, compute_options, say, show_progress
 from affuse.errors import UsageError
+from affuse.extract.profiles import profile_option
 from affuse.fuse.commands import PRESET
 
 ROOT = click.argument("root", type=FOLDER)
