@@ -148,11 +148,13 @@ def describe(facts: dict) -> str:
         noted = [m for m in MODALITIES if video[m]["status"] == Status.OK and video[m]["reason"]]
         lines += [f"    {m}: {shown(video[m]['reason'])}" for m in noted]
     for modality, groups in facts["missing"].items():
-        if groups:
-            lines.append(f"Without {modality} features: {counted(sum(g['count'] for g in groups.values()), 'video')}.")
-        for status, group in groups.items():
-            lines.append(f"  {status} {group['count']}")
-            lines += [f"    {shown(reason)}: {_names(ids)}" for reason, ids in group["reasons"].items()]
+        partly = {status: _without(group["reasons"], facts["failed"]) for status, group in groups.items()}
+        many = {status: sum(map(len, reasons.values())) for status, reasons in partly.items() if reasons}
+        if many:
+            lines.append(f"Without {modality} features: {counted(sum(many.values()), 'video')}.")
+        for status, number in many.items():
+            lines.append(f"  {status} {number}")
+            lines += [f"    {shown(reason)}: {_names(ids)}" for reason, ids in partly[status].items()]
     lines += [f"Failed: {shown(video_id)}: {shown(why)}" for video_id, why in facts["failed"].items()]
     lines += [f"Damaged: {_problem(problem)}" for problem in facts["damaged"]]
     if facts["damaged"]:
@@ -198,6 +200,12 @@ def _part(video: dict, modality: str) -> str:
     }
     status = video[modality]["status"]
     return has[modality] if status == Status.OK else f"{modality} {status}"
+
+
+def _without(reasons: dict[str, list[str]], failed: dict[str, str]) -> dict[str, list[str]]:
+    """The videos of each reason that did not fail as a whole, which are told of once."""
+    left = {reason: [video_id for video_id in ids if video_id not in failed] for reason, ids in reasons.items()}
+    return {reason: ids for reason, ids in left.items() if ids}
 
 
 def _names(ids: list[str]) -> str:

@@ -53,7 +53,7 @@ def refuse_missing(report: dict, root: Path, allow_missing: bool, features: Path
     missing = [] if features or allow_missing else report["without_media"]
     if missing:
         raise AffuseError(
-            f"{len(missing)} videos have no media file below {root}: {', '.join(missing[:5])}"
+            f"{counted(len(missing), 'video')} without a media file below {root}: {', '.join(missing[:5])}"
             f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
         )
 
