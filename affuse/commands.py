@@ -27,6 +27,7 @@ from affuse.console import (
     show_progress,
     shown,
 )
+from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
 from affuse.fuse.commands import EVERY, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
@@ -41,6 +42,8 @@ def main() -> None:
 
     extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
     cross-attention over them; predict does both for new videos.
+
+    Exit status: 0 done, 1 the work failed for some input, 2 wrong usage, 130 stopped.
     """
     logging.getLogger("affuse").handlers = [Messages()]
 
@@ -54,7 +57,7 @@ main.add_command(recipe)
 @main.command()
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
 @click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
-@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline (from pip packages).")
+@profile_option("paper")
 @WEIGHTS
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @click.option("--faces-dir", type=FOLDER, help="Given face crops, <video>/<frame:05d>.jpg from 00001.")
@@ -135,11 +138,44 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 
 
 @main.command()
+@profile_option(None)
 @WEIGHTS
 @JSON
-def doctor(weights_dir, as_json) -> None:
-    """What this machine has: backbones found or missing, verified or not, their licences; libraries; devices."""
-    from affuse.extract.weights.doctor import environment, report, table
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+def download(profile, weights_dir, as_json, names) -> None:
+    """Fetch weights that are missing: of a profile (paper, where nothing is named), or of backbones by name.
 
-    surroundings, backbones = environment(), report(weights_dir)
-    answer({"environment": surroundings, "backbones": backbones}, as_json, table(surroundings, backbones))
+    They go into the weights folder where one is named, else into the cache folder. Exit 1 where not all could be had.
+
+    \b
+    affuse download --profile paper
+    affuse download vggish whisper-small.en --weights-dir weights
+    """
+    from affuse.extract.weights.supply import describe_supply, supply, wanted
+
+    result = supply(wanted(profile, names), weights_dir, say)
+    answer(result, as_json, describe_supply(result))
+    sys.exit(bool(result["failed"] or result["by_hand"]))
+
+
+@main.command()
+@profile_option(None)
+@WEIGHTS
+@click.option("-v", "--verbose", is_flag=True, help="Where each backbone lies, or is had from.")
+@JSON
+def doctor(profile, weights_dir, verbose, as_json) -> None:
+    """What this machine is ready for, and what it has: libraries, devices, backbones and their licences.
+
+    Exit 1 where a profile is named that is not ready.
+
+    \b
+    affuse doctor
+    affuse doctor --profile offline --weights-dir weights
+    """
+    from affuse.extract.weights.doctor import report, surroundings, table, verdicts
+
+    around, backbones = surroundings(weights_dir), report(weights_dir)
+    profiles = verdicts(backbones, profile)
+    facts = {"profiles": profiles, "environment": around, "backbones": backbones}
+    answer(facts, as_json, table(profiles, around, backbones, verbose))
+    sys.exit(profile is not None and not profiles[profile]["ready"])

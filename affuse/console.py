@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
@@ -39,6 +39,11 @@ WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", he
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
 VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
+
+
+def completing(names: Callable[[], Iterable[str]]) -> Callable:
+    """For a shell's completion: those of the names that begin with what is typed. They are asked for only then."""
+    return lambda context, parameter, typed: [name for name in names() if name.startswith(typed)]
 
 
 def together(*options: Callable) -> Callable:

@@ -24,3 +24,8 @@ class UsageError(AffuseError):
 def first_line(error: Exception, silent: str = "") -> str:
     """What an error of a library says, in a line without full stop; where it says nothing, `silent`, or its kind."""
     return (str(error).strip().splitlines() or [silent or type(error).__name__])[0].rstrip(". ")
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 video", "2 videos": for nouns that take an s."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from dask.system import CPU_COUNT
 
-from affuse.config import nearest, parse_assignments, read_yaml, resolve
+from affuse.config import parse_assignments, read_yaml, resolve
 from affuse.console import Announce, Progress
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import decided, extraction_device
+from affuse.extract.profiles import PROFILES
 from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
-from affuse.extract.settings import PROFILES, ExtractSettings
+from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
+from affuse.extract.weights.supply import check_profile
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance
 from affuse.features.store import FeatureStore
@@ -43,8 +45,7 @@ def extract_settings(
     **options: Any,
 ) -> ExtractSettings:
     """Profile ← settings file ← `key=value` assignments ← named options. Raises UsageError naming what is wrong."""
-    if profile not in PROFILES:
-        raise UsageError(f"Unknown profile {profile!r}{nearest(profile, PROFILES)}")
+    check_profile(profile)
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
     given |= {"views": views} if views is not None else {}
@@ -189,7 +190,8 @@ def extract_videos(
     store = FeatureStore(out, create=True)
     if summary.failed and not len(store):
         video_id, why = next(iter(summary.failed.items()))
-        raise AffuseError(f"None of the {len(summary.failed)} videos could be extracted; {video_id}: {why}")
+        many = counted(len(summary.failed), "video")
+        raise AffuseError(f"Nothing could be extracted of {many}; {video_id}: {why}")
     return store
 
 
@@ -232,7 +234,7 @@ def extract_jobs(
         todo = reasons.total()
         if todo and path:
             announce(f"Log: {path}")
-        announce(f"{len(jobs)} videos, {todo} to extract" + (f" ({why})." if why else ": nothing to do."))
+        announce(f"{counted(len(jobs), 'video')}, {todo} to extract" + (f" ({why})." if why else ": nothing to do."))
 
     def done(receipt: Receipt, summary: Summary) -> None:
         log.info("%s: %s", receipt.id, receipt.failure or receipt.statuses)

@@ -15,11 +15,12 @@ from affuse.device import Precision, pick_device, pick_precision
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.backbones import locate_backbone, public_name
 from affuse.extract.faces import FaceDetector
+from affuse.extract.profiles import fetching
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.strangers import Stranger
 from affuse.extract.text import WordEncoder
 from affuse.extract.visual import FaceEncoder
-from affuse.extract.weights.locate import Located
+from affuse.extract.weights.locate import Located, MissingError, weights_folder
 from affuse.extract.weights.table import BACKBONES, LIBRARIES
 from affuse.features.record import Backbone, Provenance, settings_hash
 from affuse.features.store import FeatureStore
@@ -56,15 +57,24 @@ def kept_precision(store: FeatureStore) -> Precision | None:
 
 
 def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:
-    """Find the weights of every part. Only faces and sound may be untrained: words cannot be invented."""
-    located = {}
+    """Find the weights of every part. Only faces and sound may be untrained: words cannot be invented.
+
+    Raises MissingError naming all that cannot be had."""
+    located, missing = {}, {}
     for part in settings.parts:
         untrained = allow_untrained and part in ("visual", "audio")
-        found = locate_backbone(part, getattr(settings.backbones, part), weights_dir, untrained)
+        try:
+            found = locate_backbone(part, getattr(settings.backbones, part), weights_dir, untrained)
+        except MissingError as error:
+            missing |= error.missing
+            continue
         if not (found.entry.width or part == "speech"):  # what a stranger makes is known once it is built
             width = build(part, found, settings, torch.device("cpu"), torch.float32).width
             found = replace(found, entry=replace(found.entry, width=width))
         located[part] = found
+    if missing:
+        command = fetching(list(missing), settings.backbones.model_dump())
+        raise MissingError(missing, weights_folder(weights_dir), command)
     return located
 
 

@@ -20,7 +20,7 @@ import torch
 from dask.system import CPU_COUNT
 
 from affuse.device import gpu_lost
-from affuse.errors import AffuseError, RecordError, first_line
+from affuse.errors import AffuseError, RecordError, counted, first_line
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.settings import ExtractSettings
@@ -199,7 +199,7 @@ class Summary:
         to_do = (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
         left = f", about {clock(self.seconds * to_do)} left" if 0 < self.done < self.todo else ""
         return (
-            f"{self.done} of {self.todo} videos, {len(self.failed.keys() - set(self.kept))} failed; "
+            f"{self.done} of {counted(self.todo, 'video')}, {len(self.failed.keys() - set(self.kept))} failed; "
             f"{clock(self.video_seconds)} of video done, about {clock(self.video_seconds * to_do)} to do; "
             f"{self.frames_per_second:.1f} frames/s{left}"
         )

@@ -13,21 +13,6 @@ from affuse.extract.faces import Detection
 from affuse.extract.visual import CHOICES
 from affuse.features.parts import MODALITIES
 
-PROFILES = {
-    "paper": {
-        "visual": "resnet50-ferplus",
-        "audio": "vggish",
-        "speech": "whisper-base.en",
-        "text": "bert-base-uncased",
-    },
-    "offline": {
-        "visual": "resnet50-imagenet-caffe",
-        "audio": "vggish",
-        "speech": "whisper-tiny.en",
-        "text": "minilm-l6",
-    },
-}
-
 
 class Backbones(Settings):
     """The frozen networks, by the part they play."""

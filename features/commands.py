@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from affuse.console import FOLDER, JSON, answer, say, show_progress, shown
+from affuse.errors import counted
 from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES, Status
 from affuse.features.record import failure_of
@@ -111,7 +112,7 @@ def export(store, out, kind, as_json) -> None:
     from affuse.features.store import FeatureStore
 
     result = export_features(FeatureStore(store), out, kind, show_progress)
-    answer(result, as_json, f"{result['videos']} videos, {result['files']} files: {out}")
+    answer(result, as_json, f"{counted(result['videos'], 'video')}, {counted(result['files'], 'file')}: {out}")
 
 
 def account(info: dict) -> dict:
@@ -140,18 +141,20 @@ def describe(facts: dict) -> str:
         lines.append(f"  {part:<7} {b['name']}, {b['width']} wide, {shown(b['source'])}, {trained}")
     if views := dict.fromkeys(view for video in facts["videos"].values() for view in video["visual"]["views"]):
         lines.append(f"  views   of each face: centre, {', '.join(map(shown, views))}")
-    lines.append(f"{len(facts['videos'])} videos.")
+    lines.append(f"{counted(len(facts['videos']), 'video')}.")
     for video_id, video in facts["videos"].items():
         parts = ", ".join(_part(video, m) for m in MODALITIES)
         lines.append(f"  {shown(video_id)}: {video['frames']} frames, {video['duration']:.1f} s: {parts}")
         noted = [m for m in MODALITIES if video[m]["status"] == Status.OK and video[m]["reason"]]
         lines += [f"    {m}: {shown(video[m]['reason'])}" for m in noted]
     for modality, groups in facts["missing"].items():
-        if groups:
-            lines.append(f"Without {modality} features: {sum(g['count'] for g in groups.values())} videos.")
-        for status, group in groups.items():
-            lines.append(f"  {status} {group['count']}")
-            lines += [f"    {shown(reason)}: {_names(ids)}" for reason, ids in group["reasons"].items()]
+        partly = {status: _without(group["reasons"], facts["failed"]) for status, group in groups.items()}
+        many = {status: sum(map(len, reasons.values())) for status, reasons in partly.items() if reasons}
+        if many:
+            lines.append(f"Without {modality} features: {counted(sum(many.values()), 'video')}.")
+        for status, number in many.items():
+            lines.append(f"  {status} {number}")
+            lines += [f"    {shown(reason)}: {_names(ids)}" for reason, ids in partly[status].items()]
     lines += [f"Failed: {shown(video_id)}: {shown(why)}" for video_id, why in facts["failed"].items()]
     lines += [f"Damaged: {_problem(problem)}" for problem in facts["damaged"]]
     if facts["damaged"]:
@@ -163,7 +166,7 @@ def describe_verification(facts: dict) -> str:
     """One line for every damaged place, and a count."""
     lines = [_problem(problem) for problem in facts["problems"]]
     summary = f"{len(lines)} damaged; affuse features repair sets them aside" if lines else "all whole"
-    return "\n".join([*lines, f"{facts['checked']} videos checked: {summary}."])
+    return "\n".join([*lines, f"{counted(facts['checked'], 'video')} checked: {summary}."])
 
 
 def describe_repair(facts: dict) -> str:
@@ -197,6 +200,12 @@ def _part(video: dict, modality: str) -> str:
     }
     status = video[modality]["status"]
     return has[modality] if status == Status.OK else f"{modality} {status}"
+
+
+def _without(reasons: dict[str, list[str]], failed: dict[str, str]) -> dict[str, list[str]]:
+    """The videos of each reason that did not fail as a whole, which are told of once."""
+    left = {reason: [video_id for video_id in ids if video_id not in failed] for reason, ids in reasons.items()}
+    return {reason: ids for reason, ids in left.items() if ids}
 
 
 def _names(ids: list[str]) -> str:

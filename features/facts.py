@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, counted
 from affuse.features.parts import MODALITIES
 from affuse.features.seal import DamagedError, noting
 
@@ -30,7 +30,7 @@ def line_of(store: Store) -> str:
     except (AffuseError, OSError) as error:
         return f"<FeatureStore {store.path}: {error}>"
     seeded = f"; untrained: {untrained}" if untrained else ""
-    return f"<FeatureStore {store.path}: {len(store)} videos, {seconds:.1f} s; {widths} wide{seeded}>"
+    return f"<FeatureStore {store.path}: {counted(len(store), 'video')}, {seconds:.1f} s; {widths} wide{seeded}>"
 
 
 def info_of(store: Store) -> dict:

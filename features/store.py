@@ -87,8 +87,13 @@ class FeatureStore:
         if create:
             make_folder(self.shards)
         elif not self._files():
-            what = "has no features in it" if self.path.is_dir() else "is not a folder"
-            raise UsageError(f"{self.path} {what}. Make them with: affuse extract --video-dir VIDEOS --out {self.path}")
+            if not self.path.is_dir() or not any(self.path.iterdir()):
+                what = "has no features in it" if self.path.is_dir() else "is not a folder"
+                advice = f"Make them with: affuse extract --video-dir VIDEOS --out {self.path}"
+            else:
+                what = "has other files, and no features in it"
+                advice = "Name a store; one is made of videos with: affuse extract --video-dir VIDEOS --out STORE"
+            raise UsageError(f"{self.path} {what}. {advice}")
 
     # ---- reading
 

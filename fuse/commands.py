@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, STORE, answer, say, show_epoch, shown, together
+from affuse.console import (
+    CONFIG,
+    DEVICE,
+    FILE,
+    FOLDER,
+    JSON,
+    SET,
+    STORE,
+    answer,
+    completing,
+    say,
+    show_epoch,
+    shown,
+    together,
+)
 from affuse.errors import UsageError
 
 MOST_SEEDS = 1000  # in a span
@@ -23,13 +38,23 @@ def parse_seeds(seeds: str) -> list[int]:
     return list(dict.fromkeys(seed for ends in spans for seed in range(ends[0], ends[-1] + 1)))
 
 
+def known_models() -> list[str]:
+    """Every model's name, and with :released and :paper where the two differ."""
+    from affuse.fuse.models.registry import MODELS
+
+    return [whole for name, spec in MODELS.items() for whole in (name, *(f"{name}:{v}" for v in spec.recursions))]
+
+
+COMPLETED = completing(known_models)
 RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
 RUNS = click.option(
     "--run", "runs", type=FOLDER, multiple=True, required=True, help="Finished run folder; of several, their mean."
 )
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
 PRESET = click.option(
-    "--preset", help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]"
+    "--preset",
+    shell_complete=completing(lambda: import_module("affuse.fuse.training.settings").PRESETS),
+    help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]",
 )
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
 RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
@@ -54,7 +79,9 @@ def fuse() -> None:
 @STORE
 @LABELS
 @click.option("--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with.")
-@click.option("--model", help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]")
+@click.option(
+    "--model", shell_complete=COMPLETED, help="Fusion model; `affuse fuse models` lists them.  [default: rjcma]"
+)
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
 @click.option("--seeds", type=parse_seeds, metavar="TEXT", help="A run of several seeds, which predict together: 0..4.")
 @RATE
@@ -115,7 +142,7 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 @click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
 @click.option("--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc.")
 @click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
-@click.option("--model", help="Fusion model.  [default: rjcma]")
+@click.option("--model", shell_complete=COMPLETED, help="Fusion model.  [default: rjcma]")
 @RATE
 @training_options
 def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
@@ -178,7 +205,13 @@ def fuse_compare(models, seeds, store, labels, out, reference, preset, device, a
 
 
 @fuse.command("ablate")
-@click.option("--model", default="rjcma", show_default=True, help="Model, as in `affuse fuse compare --models`.")
+@click.option(
+    "--model",
+    default="rjcma",
+    shell_complete=COMPLETED,
+    show_default=True,
+    help="Model, as in `affuse fuse compare --models`.",
+)
 @trials_options
 @training_options
 def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
@@ -192,7 +225,7 @@ def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, confi
 
 
 @fuse.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=COMPLETED)
 @JSON
 def models(names, as_json) -> None:
     """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters. All, or those named, where a

@@ -8,7 +8,7 @@ from typing import Any
 
 from affuse.config import resolve
 from affuse.console import Announce
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, counted
 from affuse.extract.extraction import describe, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
@@ -26,7 +26,7 @@ def extract_all(
     announce(describe(summary))
     if summary.failed:
         video, why = next(iter(summary.failed.items()))
-        raise AffuseError(f"{len(summary.failed)} videos could not be extracted; first {video}: {why}")
+        raise AffuseError(f"{counted(len(summary.failed), 'video')} could not be extracted; first {video}: {why}")
     return FeatureStore(out)
 
 
@@ -53,7 +53,7 @@ def refuse_missing(report: dict, root: Path, allow_missing: bool, features: Path
     missing = [] if features or allow_missing else report["without_media"]
     if missing:
         raise AffuseError(
-            f"{len(missing)} videos have no media file below {root}: {', '.join(missing[:5])}"
+            f"{counted(len(missing), 'video')} without a media file below {root}: {', '.join(missing[:5])}"
             f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
         )
 

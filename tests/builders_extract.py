@@ -6,7 +6,8 @@ import torch
 
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import locate_backbones
-from affuse.extract.settings import PROFILES, ExtractSettings
+from affuse.extract.profiles import PROFILES
+from affuse.extract.settings import ExtractSettings
 
 CPU = torch.device("cpu")
 

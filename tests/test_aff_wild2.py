@@ -143,7 +143,7 @@ def test_missing_and_double_files(root, tmp_path):
         cli.main, ["recipe", "run", "aff-wild2", str(tmp_path), "--out", str(tmp_path / "out")]
     )
     assert result.exit_code == 1
-    assert "3 videos have no media file" in result.stderr
+    assert "3 videos without a media file" in result.stderr
     listed = tmp_path / "list.txt"
     listed.write_text("d\na\n")
     with pytest.raises(AffuseError, match=r"list\.txt, line 2: video 'a' is in train already"):

@@ -77,6 +77,7 @@ def test_one_bad_video_does_not_stop_the_others(videos, tmp_path):
     info = json.loads(affuse("features", "info", store, "--json").stdout)
     assert info["videos"]["bad"]["visual"]["status"] == "undecodable"
     assert info["videos"]["faceless"]["audio"]["status"] == "no_audio"
+    assert affuse("features", "info", store).stdout.count("bad.mp4 cannot be opened") == 1
     assert info["backbones"]["visual"] == info["backbones"]["visual"] | {"trained": False, "width": 512}
 
     again = extract(videos, store)

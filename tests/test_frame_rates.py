@@ -233,7 +233,8 @@ def test_a_clock_is_no_other_kind_of_features(at_ten, tmp_path):
 
 
 def test_a_run_on_a_resampled_store_of_extracted_features_takes_videos(at_ten, tmp_path):
-    from affuse.extract.settings import PROFILES, ExtractSettings
+    from affuse.extract.profiles import PROFILES
+    from affuse.extract.settings import ExtractSettings
 
     extracted = {**ExtractSettings(backbones=PROFILES["offline"]).model_dump(mode="json"), "resample": 5.0}
     run = Run(**{**vars(at_ten), "provenance": dataclasses.replace(at_ten.provenance, settings=extracted)})

@@ -13,8 +13,9 @@ from affuse.errors import UsageError
 from affuse.extract.extraction import Compute, extract_jobs, extract_settings
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import locate_backbones, make_provenance
+from affuse.extract.profiles import PROFILES
 from affuse.extract.run import here
-from affuse.extract.settings import PROFILES, ExtractSettings
+from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job, find_jobs
 from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor

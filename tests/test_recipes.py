@@ -413,7 +413,7 @@ def test_missing_videos_stop_the_run_unless_they_may_be_missing(roots, tmp_path)
     (root / "video/Train_DE_01.mp4").unlink()
     said = affuse("run", "sewa", root, "--out", tmp_path / "out")
     assert said.exit_code == 1
-    assert "1 videos have no media file" in said.stderr
+    assert "1 video without a media file" in said.stderr
     assert "Train_DE_01" in said.stderr
     assert json.loads((tmp_path / "out/check.json").read_text())["without_media"] == ["Train_DE_01"]
 

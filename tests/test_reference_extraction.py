@@ -19,7 +19,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from affuse.extract.extractor import Extractor
 from affuse.extract.networks import locate_backbones
-from affuse.extract.settings import PROFILES, ExtractSettings
+from affuse.extract.profiles import PROFILES
+from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.extract.visual import build
 from affuse.extract.weights.locate import locate

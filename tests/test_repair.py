@@ -111,9 +111,9 @@ def test_info_says_what_is_missing_and_why(store):
     result = affuse("features", "info", store.path)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    at = lines.index("Without visual features: 1 videos.")
+    at = lines.index("Without visual features: 1 video.")
     assert lines[at : at + 3] == [
-        "Without visual features: 1 videos.",
+        "Without visual features: 1 video.",
         "  no_face 1",
         "    no face found in 40 frames: face\\nless",
     ]

@@ -13,7 +13,7 @@ from affuse.errors import UsageError
 from affuse.extract.crops import resize
 from affuse.extract.extraction import extract_settings
 from affuse.extract.networks import make_provenance
-from affuse.extract.settings import PROFILES
+from affuse.extract.profiles import PROFILES
 from affuse.extract.videos import find_jobs
 from affuse.extract.visual import CORNERS, cut_view
 from builders_extract import seeded_extractor

@@ -5,6 +5,8 @@ import http.server
 import importlib.metadata
 import json
 import os
+import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -16,8 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from affuse.commands import main
 from affuse.errors import AffuseError, UsageError
+from affuse.extract.extraction import extract_settings
+from affuse.extract.networks import locate_backbones
+from affuse.extract.profiles import PROFILES
 from affuse.extract.weights import doctor
 from affuse.extract.weights import locate as weights
 from affuse.extract.weights import table as sources
@@ -229,8 +236,15 @@ def test_half_a_file_or_none_leaves_nothing_and_names_the_choices(server, table,
     table("vggish", address=server.address + path, sha256="")
     with pytest.raises(AffuseError, match=reason) as raised:
         weights.locate("vggish")
-    for said in ("'vggish'", "vggish.pth", "--weights-dir", "--profile offline", "--allow-untrained"):
+    for said in (
+        "vggish (audio)",
+        "vggish.pth",
+        "--weights-dir",
+        "affuse download vggish",
+        "--allow-untrained",
+    ):
         assert said in str(raised.value)
+    assert "--profile offline" not in str(raised.value)  # which wants it, too
     assert not any(path.is_file() for path in weights.cache_folder().rglob("*"))
 
 
@@ -288,6 +302,56 @@ def test_a_killed_download_leaves_nothing_that_looks_done(server, home):
     assert list(target.parent.iterdir()) == [target]
 
 
+# many at once
+
+
+def test_all_that_is_missing_is_named_at_once_with_one_command(home):
+    settings = extract_settings("paper")
+    with pytest.raises(weights.MissingError) as raised:
+        locate_backbones(settings, None, False)
+    for name in PROFILES["paper"].values():
+        assert f"{name} (" in str(raised.value)
+    assert "affuse download --profile paper" in str(raised.value)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+    with pytest.raises(weights.MissingError) as raised:
+        locate_backbones(extract_settings("paper", audio="vggish", text="minilm-l6"), None, True)
+    assert "affuse download whisper-base.en" in str(raised.value)
+    assert raised.value.missing.keys() <= {"whisper-base.en", "minilm-l6"}
+
+
+def test_download_says_of_each_what_became_of_it(home, table, server):
+    table("vggish", address=server.address + "/whole", sha256=DIGEST[:8])
+    table("resnet50-imagenet", address=server.address + "/whole", sha256="0" * 64)
+    table("resnet50-vggface2", address=server.address + "/none")
+    (folder := home / "mine").mkdir()
+    (folder / "whisper-base.en.pt").write_bytes(b"x")
+    names = ["whisper-base.en", "vggish", "ir50-ferplus", "resnet50-imagenet", "resnet50-vggface2"]
+    arguments = ["download", *names, "--weights-dir", str(folder), "--json"]
+    first = CliRunner().invoke(main, arguments)
+    result = json.loads(first.stdout)
+    assert first.exit_code == 1
+    assert result["there"] == {"whisper-base.en": str(folder / "whisper-base.en.pt")}
+    assert result["fetched"] == {"vggish": str(folder / "vggish.pth")}
+    assert (folder / "vggish.pth").read_bytes() == BODY
+    assert "browser" in result["by_hand"]["ir50-ferplus"]
+    assert "is pinned" in result["failed"]["resnet50-imagenet"]
+    assert "404" in result["failed"]["resnet50-vggface2"]
+    assert sorted(path.name for path in folder.iterdir()) == ["vggish.pth", "whisper-base.en.pt"]
+
+    again = CliRunner().invoke(main, ["download", "vggish", "--weights-dir", str(folder)])
+    assert again.exit_code == 0
+    assert "already there: vggish: " in again.stdout
+    assert server.asked.count("whole") == 2
+    assert CliRunner().invoke(main, ["download", "vgish"]).exit_code == 2
+
+
+def test_a_download_without_a_folder_is_where_extract_looks(table, server):
+    table("vggish", address=server.address + "/whole", sha256=DIGEST)
+    assert CliRunner().invoke(main, ["download", "vggish"]).exit_code == 0
+    assert weights.locate("vggish", download=False).sha256 == DIGEST
+
+
 # transformers folders from a hub
 
 
@@ -323,7 +387,7 @@ def test_no_network_is_an_error_at_once_for_a_hub_folder_too(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
     start = time.monotonic()
     with pytest.raises(
-        AffuseError, match=r"'bert-base-uncased' .* cannot be had: .*put the transformers folder"
+        AffuseError, match=r"bert-base-uncased \(text\) cannot be had: .*\n[^$]*as bert-base-uncased"
     ):
         weights.locate("bert-base-uncased")
     assert time.monotonic() - start < 60
@@ -402,3 +466,50 @@ def test_the_environment_is_told():
     told = doctor.environment()
     assert told["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert int(told["cores"].split()[0]) >= 1
+    told = doctor.surroundings()
+    assert set(list(told)[:7]) == {"python", "torch", "gpu", "cuda", "decoder", "disk", "hdf5"}
+    assert re.fullmatch(r"\d+ GiB free here, \d+ GiB for weights", told["disk"])
+
+
+# the verdict
+
+
+def test_the_verdict_comes_first_and_says_what_fetches_the_rest(home, server, table):
+    table("minilm-l6", package=None)
+    table("whisper-tiny.en", package=None)
+    (folder := home / "mine").mkdir()
+    for name in ("resnet50-ferplus.pth", "vggish.pth", "whisper-tiny.en.pt"):
+        (folder / name).write_bytes(BODY)
+    result = CliRunner().invoke(main, ["doctor", "--weights-dir", str(folder)])
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert lines[0] == "profile paper: 2 backbones missing (whisper-base.en, bert-base-uncased)"
+    assert lines[1].endswith(": affuse download --profile paper")
+    assert lines[2] == "profile offline: 2 backbones missing (resnet50-imagenet-caffe, minilm-l6)"
+    assert lines[4].endswith("to be brought, as -v says: resnet50-imagenet-caffe")
+    assert "--allow-untrained" not in result.stdout  # there are no words without their network
+    assert "https://" not in result.stdout
+    assert str(folder) not in result.stdout
+    told = CliRunner().invoke(main, ["doctor", "-v", "--weights-dir", str(folder)]).stdout
+    assert "https://" in told
+    assert str(folder / "vggish.pth") in told
+    assert server.asked == []
+
+
+def test_a_profile_asked_for_decides_the_exit_status(home):
+    for name in PROFILES["paper"].values():
+        entry = sources.BACKBONES[name]
+        path = home / entry.filename
+        path.mkdir() if entry.is_folder else path.write_bytes(BODY)
+    for name in ("config.json", "model.safetensors"):
+        (home / "bert-base-uncased" / name).write_bytes(BODY)
+    asked = ["doctor", "--weights-dir", str(home), "--profile"]
+    ready = CliRunner().invoke(main, [*asked, "paper"])
+    assert ready.exit_code == 0
+    assert ready.stdout.splitlines()[:2] == ["profile paper: ready", ""]
+    (home / "bert-base-uncased" / "config.json").unlink()
+    assert "1 backbone damaged (bert-base-uncased)" in CliRunner().invoke(main, [*asked, "paper"]).stdout
+    assert CliRunner().invoke(main, [*asked, "offline"]).exit_code == 1
+    facts = json.loads(CliRunner().invoke(main, [*asked, "offline", "--json"]).stdout)["profiles"]
+    assert "resnet50-imagenet-caffe" in facts["offline"]["by_hand"]
+    assert CliRunner().invoke(main, [*asked, "papr"]).exit_code == 2

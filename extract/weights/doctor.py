@@ -12,13 +12,16 @@ import re
 import sys
 from pathlib import Path
 
+import h5py
 import psutil
 import torch
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, counted
+from affuse.extract.profiles import PROFILES, fetching
 from affuse.extract.strangers import GROUP
 from affuse.extract.weights.download import matches
 from affuse.extract.weights.locate import Located, check_package, files_match, find, weights_folder
+from affuse.extract.weights.supply import check_profile
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
 from affuse.plugins import installed
 
@@ -83,20 +86,84 @@ def _how(entry: BackboneSource, folder: Path) -> str:
     return "; or ".join(ways) + (f". {entry.note}" if entry.note and not entry.address else "")
 
 
+def verdicts(rows: list[dict], profile: str | None = None) -> dict[str, dict]:
+    """Of each profile, or the one named, by the rows of `report`: {"ready", "missing", "damaged": backbones,
+    "command": what fetches those of the missing that can be downloaded, "by_hand": the others}.
+
+    Raises UsageError for an unknown profile."""
+    if profile is not None:
+        check_profile(profile)
+    by_name = {row["name"]: row for row in rows}
+    found = {}
+    for name in [profile] if profile else PROFILES:
+        parts = PROFILES[name]
+        needed = {**{b: by_name[b] for b in parts.values()}, "mtcnn": by_name["mtcnn"]}
+        missing = [b for b, row in needed.items() if row["state"] == "missing"]
+        damaged = [b for b, row in needed.items() if row["state"] == "found" and not row["where"]]
+        fetched = [b for b in missing if b in BACKBONES and BACKBONES[b].fetched]
+        found[name] = {
+            "ready": not (missing or damaged),
+            "missing": missing,
+            "damaged": damaged,
+            "command": fetching(fetched, parts) if fetched else "",
+            "by_hand": [b for b in missing if b not in fetched],
+        }
+    return found
+
+
+def _verdict(name: str, profile: dict) -> list[str]:
+    """One profile in a sentence, and below it what to do."""
+    if profile["ready"]:
+        return [f"profile {name}: ready"]
+    lacks = [f"{counted(len(profile[kind]), 'backbone')} {kind}" for kind in ("missing", "damaged") if profile[kind]]
+    lines = [f"profile {name}: {', '.join(lacks)} ({', '.join(profile['missing'] + profile['damaged'])})"]
+    if profile["command"]:
+        lines.append(f"    this fetches what can be downloaded: {profile['command']}")
+    if profile["by_hand"]:
+        lines.append(f"    to be brought, as -v says: {', '.join(profile['by_hand'])}")
+    lacking = [BACKBONES[b].part for b in profile["missing"] if b in BACKBONES]
+    if lacking and set(lacking) <= {"visual", "audio"} and not profile["damaged"]:
+        lines.append("    or without trained ones for faces and sound: --allow-untrained")
+    return lines
+
+
 def environment() -> dict:
-    """Processor, memory, cores, GPU, Python and libraries, as text by name; a library not installed is "missing"."""
+    """Python, torch, GPU, decoder, HDF5, then processor, memory, cores and libraries, as text by name; a library not
+    installed is "missing"."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: _version(name) for name in ("affuse", "dask", *LIBRARIES)}
     return {
+        "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})",
+        "torch": versions.pop("torch"),
+        "gpu": ", ".join(gpus) or "none",
+        "cuda": torch.version.cuda or "not built in",
+        "decoder": f"av {versions.pop('av')}, FFmpeg's libavcodec {_decoder()}",
+        "hdf5": f"{h5py.version.hdf5_version}, h5py {versions.pop('h5py')}",
         "cpu": _cpu(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})",
         "cores": f"{usable} of {os.cpu_count()}",
-        "cuda": torch.version.cuda or "not built in",
-        "gpu": ", ".join(gpus) or "none",
         **versions,
     }
+
+
+def surroundings(weights_dir: Path | None = None) -> dict:
+    """`environment`, and the disk: what is free in the working folder, and where weights are kept."""
+    facts = environment()
+    first = {name: facts[name] for name in ("python", "torch", "gpu", "cuda", "decoder")}
+    return first | {"disk": f"{_free(Path.cwd())} free here, {_free(weights_folder(weights_dir))} for weights"} | facts
+
+
+def _decoder() -> str:
+    import av
+
+    return ".".join(map(str, av.library_versions["libavcodec"]))
+
+
+def _free(folder: Path) -> str:
+    """What is free on the disk of a folder, which may be still to be made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return f"{psutil.disk_usage(str(there)).free / 2**30:.0f} GiB"
 
 
 def _cpu() -> str:
@@ -112,11 +179,14 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def table(surroundings: dict, backbones: list[dict]) -> str:
-    """Both reports as text: a line a fact, a line a backbone, and below a missing one how to get it."""
-    lines = [f"{name:<16} {value}" for name, value in surroundings.items()]
+def table(profiles: dict, around: dict, backbones: list[dict], verbose: bool = False) -> str:
+    """The verdicts, then both reports as text: a line a fact, a line a backbone. Below a backbone stands what is wrong
+    with it, and where verbose also its path, or how to get it."""
+    lines = [line for name, profile in profiles.items() for line in _verdict(name, profile)]
+    lines += ["", *(f"{name:<16} {value}" for name, value in around.items())]
     lines += ["", f"{'backbone':<24}{'part':<8}{'state':<9}{'verified':<12}licence"]
     for row in backbones:
-        head = f"{row['name']:<24}{row['part']:<8}{row['state']:<9}{row['verified'] or '–':<12}{row['licence']}"
-        lines += [head, *(f"    {row[key]}" for key in ("where", "how") if row[key])]
-    return "\n".join(lines)
+        lines.append(f"{row['name']:<24}{row['part']:<8}{row['state']:<9}{row['verified'] or '–':<12}{row['licence']}")
+        told = ("where", "how") if verbose else ("how",) * (row["state"] == "found")
+        lines += [f"    {row[key]}" for key in told if row[key]]
+    return "\n".join([*lines, *[""] * (not verbose), *["-v says where each lies, or is had from."] * (not verbose)])

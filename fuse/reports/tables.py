@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from affuse.errors import counted
 from affuse.files import write_text
 
 CHOSEN = {
@@ -56,7 +57,7 @@ def score_table(result: dict) -> str:
     """What `evaluate` found, for a terminal: one row per target, then the videos one by one."""
     targets = list(result["ccc"])
     lines = [
-        f"{result['partition']}: {result['videos']} videos, {result['frames']} annotated frames",
+        f"{result['partition']}: {counted(result['videos'], 'video')}, {result['frames']} annotated frames",
         f"{'':10}{'CCC':>9}{'95 % interval':>19}{'CCC/video':>11}{'Pearson r':>11}{'RMSE':>9}{'chance':>9}",
     ]
     for target in targets:

@@ -10,12 +10,12 @@ import click
 
 from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
 from affuse.errors import UsageError
+from affuse.extract.profiles import profile_option
 
-PROFILE = click.option("--profile", default="offline", show_default=True, help="Backbones: paper, or offline.")
 UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")
 OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
-measuring_options = together(PROFILE, UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
+measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
 
 
 @click.group()

@@ -8,6 +8,7 @@ import click
 
 from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, VIEWS, WEIGHTS, answer, compute_options, say, show_progress
 from affuse.errors import UsageError
+from affuse.extract.profiles import profile_option
 from affuse.fuse.commands import PRESET
 
 ROOT = click.argument("root", type=FOLDER)
@@ -64,7 +65,7 @@ def check(name, root, test_list, as_json) -> None:
 @click.option("--gold", help="Of several raters: published, mean, or ewe, weighted by agreement.  [default: published]")
 @click.option("--ensemble", default="mean", show_default=True, help="Of all folds, for test videos: mean, ccc.")
 @click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
-@click.option("--profile", default="paper", show_default=True, help="Backbones: paper, or offline.")
+@profile_option("paper")
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @VIEWS
 @click.option("--face", help="Whom to follow: main, left, right, largest.  [default: main]")
