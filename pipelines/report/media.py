@@ -1,0 +1,62 @@
+"""Where the videos of a page lie, and how it holds them: by a relative link, in itself, or not at all."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+from affuse.errors import AffuseError, UsageError, first_line
+from affuse.extract.videos import find_jobs
+from affuse.pipelines.report.sources import check_some
+
+WAYS = ("link", "embed", "none")
+MOST = 256 * 2**20  # bytes of a video that a page can hold: browsers read no text much longer
+
+
+def find_media(video_dir: Path | str | None, videos: Iterable[str], files: dict[str, str]) -> dict[str, Path]:
+    """{video: its file} of those that lie below a folder, by their ids or as their records name them in `files`; all of
+    a file's people have it. Raises UsageError where there is none of them, and as `find_jobs` does."""
+    if video_dir is None:
+        return {}
+    jobs = find_jobs(video_dir)
+    by_id, by_name = {job.id: job.path for job in jobs}, {job.name: job.path for job in jobs}
+    found = {}
+    for video in videos:
+        of_all = re.sub(r"#\d+$", "", video)
+        path = by_name.get(files.get(video, "")) or by_id.get(video) or by_id.get(of_all)
+        if path is not None:
+            found[video] = path
+    if not found:
+        check_some("--video-dir", f"the folder {video_dir}", by_id, videos)
+    return found
+
+
+def check_way(media: str) -> None:
+    """Raise UsageError for what is no way to hold media."""
+    if media not in WAYS:
+        raise UsageError(f"--media {media}: expected {', '.join(WAYS[:-1])} or {WAYS[-1]}.")
+
+
+def link(path: Path, page: Path) -> str:
+    """The address of a file relative to the page's folder."""
+    relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    return quote(os.fsencode(Path(relative).as_posix()))
+
+
+def embedded(path: Path) -> tuple[str, str]:
+    """A file's media type and its bytes in base64. Raises UsageError for one that is too large for a page."""
+    try:
+        if (size := path.stat().st_size) > MOST:
+            raise UsageError(
+                f"{path} has {size / 2**20:.0f} MiB, more than the {MOST // 2**20} that a page can hold. Link the "
+                "videos instead: --media link."
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise AffuseError(f"{path} cannot be read: {first_line(error)}. Check the file, or --media none.") from None
+    return mimetypes.guess_type(path.name)[0] or "video/mp4", base64.b64encode(data).decode("ascii")
