@@ -6,7 +6,6 @@ import base64
 import mimetypes
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,21 +17,20 @@ WAYS = ("link", "embed", "none")
 MOST = 256 * 2**20  # bytes of a video that a page can hold: browsers read no text much longer
 
 
-def find_media(video_dir: Path | str | None, videos: Iterable[str], files: dict[str, str]) -> dict[str, Path]:
-    """{video: its file} of those that lie below a folder, by their ids or as their records name them in `files`; all of
-    a file's people have it. Raises UsageError where there is none of them, and as `find_jobs` does."""
-    if video_dir is None:
+def find_media(video_dir: Path | str | None, files: dict[str, str]) -> dict[str, Path]:
+    """{video: its file} of the videos in `files` {id: its name in its record, or ""} that lie below a folder; a file is
+    that of all its people. Raises UsageError where there is none of them, and as `find_jobs` does."""
+    if video_dir is None or not files:
         return {}
     jobs = find_jobs(video_dir)
-    by_id, by_name = {job.id: job.path for job in jobs}, {job.name: job.path for job in jobs}
+    by_name, by_id = {job.name: job.path for job in jobs}, {job.id: job.path for job in jobs}
     found = {}
-    for video in videos:
-        of_all = re.sub(r"#\d+$", "", video)
-        path = by_name.get(files.get(video, "")) or by_id.get(video) or by_id.get(of_all)
+    for video, name in files.items():
+        path = by_name.get(name) or by_id.get(video) or by_id.get(re.sub(r"#\d+$", "", video))
         if path is not None:
             found[video] = path
     if not found:
-        check_some("--video-dir", f"the folder {video_dir}", by_id, videos)
+        check_some("--video-dir", f"the folder {video_dir}", by_id, files)
     return found
 
 

@@ -70,7 +70,7 @@ function look(extra) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, dragmode: false,
     font: { family: "system-ui, sans-serif", size: 12, color: tone("ink") },
     hoverlabel: { bgcolor: tone("raised"), bordercolor: tone("line"), font: { color: tone("ink") } },
-    margin: { l: LEFT, r: RIGHT, t: TOP, b: BOTTOM }, ...extra,
+    margin: { l: LEFT, r: RIGHT, t: TOP, b: BOTTOM }, xaxis: {}, yaxis: {}, ...extra,
   };
   for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) layout[key] = { ...axis, ...layout[key] };
   return layout;
@@ -514,13 +514,21 @@ function historyTraces(column) {
   return traces;
 }
 
+/** The epoch that a run kept, of its one learning curve; null of several. */
+function keptEpoch() {
+  const [history, ...others] = Object.values(facts.histories);
+  return others.length || !history.best ? null : history.best[history.best.length - 1];
+}
+
 function drawHistories() {
-  const place = at("histories");
+  const place = at("histories"), kept = keptEpoch();
   at("learning").hidden = !Object.keys(facts.histories).length;
-  const axis = { title: { text: "epoch" } };
+  at("learning-note").textContent = kept === null ? "" : `The line stands at the epoch that was kept, ${kept}.`;
+  const line = { type: "line", x0: kept, x1: kept, yref: "paper", y0: 0, y1: 1, line: { color: tone("quiet"), width: 1, dash: "dash" } };
+  const shared = { hovermode: "x unified", xaxis: { title: { text: "epoch" }, zeroline: false }, shapes: kept === null ? [] : [line] };
   for (const [column, text] of [["loss", "training loss"], ["ccc", "validation CCC"]]) {
-    const traces = historyTraces(column), several = traces.length > 1;
-    if (traces.length) widePlot(place, column, traces, { ...titled(text), ...(several ? above : {}), hovermode: "x unified", xaxis: axis }, text + " by epoch");
+    const traces = historyTraces(column);
+    if (traces.length) widePlot(place, column, traces, { ...titled(text), ...above, ...shared }, text + " by epoch");
   }
 }
 

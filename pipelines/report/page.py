@@ -39,11 +39,7 @@ def report(
     out = as_path("a file for the page", out)
     check_way(media)
     facts = collect(read_source(source, features), labels)
-    found = (
-        {}
-        if media == "none"
-        else find_media(video_dir, [c.id for c in facts.clips], {c.id: c.file for c in facts.clips})
-    )
+    found = {} if media == "none" else find_media(video_dir, {clip.id: clip.file for clip in facts.clips})
     make_folder(out.parent)
     write_bytes(out, page(facts, *held(found, out, media)))
     return out
