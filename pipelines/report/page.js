@@ -517,7 +517,7 @@ function historyTraces(column) {
 /** The epoch that a run kept, of its one learning curve; null of several. */
 function keptEpoch() {
   const [history, ...others] = Object.values(facts.histories);
-  return others.length || !history.best ? null : history.best[history.best.length - 1];
+  return others.length || !history.best ? null : history.epoch[history.best.lastIndexOf(1)] ?? null;
 }
 
 function drawHistories() {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import json
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from string import Template
 
@@ -33,8 +33,8 @@ def report(
 
     features: a store, for words, face boxes and gaps where the source has none of its own. labels: a folder of labels,
     for the truth beside predictions, and scores. video_dir: where the videos lie; they are linked, relative to the
-    page, or with media "embed" held in it, or with "none" left out. Raises UsageError for a source that is none of the three,
-    and for features, labels or videos that are others'; AffuseError for what cannot be read or does not fit.
+    page, or with media "embed" held in it, or with "none" left out. Raises UsageError for a source that is none of the
+    three, and for features, labels or videos that are others'; AffuseError for what cannot be read or does not fit.
     """
     out = as_path("a file for the page", out)
     check_way(media)
@@ -49,22 +49,17 @@ def held(found: dict[str, Path], out: Path, media: str) -> tuple[dict[str, dict]
     """{video: {"name", and "link", or "embedded": which, "type"}} and the embedded files in base64, each once."""
     if media != "embed":
         return {video: {"name": path.name, "link": link(path, out)} for video, path in found.items()}, []
-    where, kinds, data = {}, [], []
-    for path in dict.fromkeys(found.values()):
-        where[path] = len(data)
-        kind, text = embedded(path)
-        kinds.append(kind)
-        data.append(text)
-    return {
-        video: {"name": path.name, "embedded": where[path], "type": kinds[where[path]]} for video, path in found.items()
-    }, data
+    files = [*dict.fromkeys(found.values())]
+    kinds, data = zip(*map(embedded, files), strict=True) if files else ((), ())
+    where = {path: {"name": path.name, "embedded": i, "type": kinds[i]} for i, path in enumerate(files)}
+    return {video: where[path] for video, path in found.items()}, [*data]
 
 
 def page(facts: Facts, media: dict[str, dict], data: list[str]) -> bytes:
     """The page of these facts."""
     from plotly.offline import get_plotlyjs  # slow to import
 
-    folder = files(__package__)
+    folder = resources.files(__package__)
     parts = {name: folder.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
     text = Template(parts["html"]).substitute(
         title=html.escape(f"affuse: {facts.name}"),

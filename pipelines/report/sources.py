@@ -69,6 +69,8 @@ def read_source(source: Path | str, features: Path | str | None = None) -> Sourc
             raise UsageError(f"{path} is a feature store itself. Leave --features out.")
         return Source("store", path, stores=(FeatureStore(path),))
     folder = RunFolder(path)
+    if not folder.ensemble.exists() and any(path.glob("seed*/config.yaml")):
+        raise AffuseError(f"The run in {path} is not finished. Go on with the same train command and --out.")
     run = load_run(path) if folder.config.exists() or folder.ensemble.exists() else None
     predictions = read_predictions(path if run is None else folder.predictions)
     if not predictions and run is not None:
