@@ -394,7 +394,7 @@ class Looking:
         return self("return document.querySelector(arguments[0])?.textContent ?? null", where)
 
     def click(self, where: str, index: int = 0) -> None:
-        self("document.querySelectorAll(arguments[0])[arguments[1]].click()", where, index)
+        self.browser.find_elements("css selector", where)[index].click()
 
     @property
     def lit(self) -> str | None:
@@ -420,8 +420,12 @@ def looking(browser, page) -> Looking:
     for log in ("browser", "performance"):
         browser.get_log(log)
     found = Looking(browser, page)
-    found("const i = facts.clips.findIndex((c) => c.id === arguments[0]); const box = document.querySelector('#choice');"
-          "box.value = i; box.dispatchEvent(new Event('change'))", TALK)  # fmt: skip
+    found(
+        "const box = document.querySelector('#choice');"
+        "box.value = facts.clips.findIndex((clip) => clip.id === arguments[0]);"
+        "box.dispatchEvent(new Event('change'))",
+        TALK,
+    )
     found.until("return document.querySelector('video').readyState >= 2")
     return found
 
@@ -563,4 +567,4 @@ def test_runs_and_stores_open(browser, trained, scene, tmp_path):
     assert "[" in looking.text("#scores-table tbody td:nth-child(2)")
     assert len(looking("return [...document.querySelectorAll('#ranking li')]")) == 2
     looking = Looking(browser, affuse.report(store.path, tmp_path / "store.html"))
-    looking.until("return document.querySelectorAll('#coverage-plots .bars .trace').length > 0")
+    looking.until("return document.querySelectorAll('#coverage-plots .barlayer .trace').length > 0")

@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 
 from affuse.errors import AffuseError, first_line
-from affuse.features.parts import TextFeatures
+from affuse.features.parts import Status, TextFeatures
 from affuse.features.record import VideoFeatures
 from affuse.features.seal import DamagedError
 from affuse.features.timeline import rows_at
-from affuse.fuse.data.track import Track, lay, on_rows
+from affuse.fuse.data.track import Track
 from affuse.fuse.scoring.evaluate import judge
 from affuse.fuse.scoring.predict import REACH, SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
 from affuse.pipelines.report.series import boxes, gaps, plain, rounded, thin
-from affuse.pipelines.report.sources import Source, check_same, outline, read_labels
+from affuse.pipelines.report.sources import Source, frames_of, outline, read_labels
+from affuse.pipelines.report.truth import laid_on, paired
 from affuse.version import VERSION
 
 
@@ -83,17 +84,16 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
         failed = {video: why for video, why in failed.items() if video not in source.predictions}
     clips, pairs = [], {}
     for video in source.ids:
+        if video in failed:
+            continue
         try:
-            clip = _clip(source, video, tracks.get(video), targets)
+            clip, pair = _clip(source, video, tracks.get(video), targets)
         except DamagedError as error:
             failed[video] = first_line(error)
             continue
-        if video in failed:
-            continue
         clips.append(clip)
-        if video in source.predictions and video in tracks:
-            pairs[video] = paired(source.predictions[video], tracks[video])
-    pairs = {video: pair for video, pair in pairs.items() if len(pair[0])}
+        if pair is not None and len(pair[0]):
+            pairs[video] = pair
     scores = judge(pairs, targets) if pairs else _own_scores(source.run)
     clips = [_scored(clip, scores, pairs.get(clip.id), targets) for clip in clips]
     return Facts(
@@ -109,33 +109,58 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
     )
 
 
-def _clip(source: Source, video: str, track: Track | None, targets: list[str]) -> Clip:
-    """One video, of its prediction, its record, or both. Raises AffuseError where they are of different videos."""
+def _clip(
+    source: Source, video: str, track: Track | None, targets: list[str]
+) -> tuple[Clip, tuple[np.ndarray, np.ndarray] | None]:
+    """One video, of its prediction, its record, or both; and its truth and prediction, where there are both. Raises
+    AffuseError where they are of different videos."""
     prediction, store = source.predictions.get(video), source.store_of(video)
     record = None if store is None else outline(store, video)
-    clock = None if store is None else store.frame_times(video)
-    if prediction is not None and clock is not None:
-        check_same(prediction, clock, store)
-    time = clock if prediction is None else prediction.time
-    seconds = length(time, record)
-    present = {} if record is None else {m: rows_at(record, m, time)[1] for m in SEEN_AS}
-    present |= {} if prediction is None else prediction.present
-    columns = _columns(prediction, track, targets, time, record)
+    clock = prediction.time if store is None else store.frame_times(video)
+    time, frames = clock, np.arange(len(clock))
+    if prediction is not None and store is not None:
+        time, frames = prediction.time, frames_of(prediction, clock, store, source.closed)
+    columns, pair = _predicted(prediction), None
+    if track is not None and len(time):
+        truth = laid_on(track, targets, time, clock, frames, source.closed)
+        columns |= {f"{target} truth": values for target, values in zip(targets, truth.T, strict=True)}
+        pair = None if prediction is None else paired(prediction, track, truth)
+    seconds, present = _length(clock, record), _present(prediction, record, clock)
     rows = thin(np.stack([*columns.values()], axis=1)) if columns else np.zeros(0, int)
-    curves = {name: plain(values[rows]) for name, values in columns.items()}
     return Clip(
         video,
         rounded(seconds),
-        {"time": plain(time[rows]), **curves},
-        len(time),
-        len(rows) < len(time) and bool(columns),
-        {SEEN_AS[m]: gaps(time, there, seconds) for m, there in present.items()},
+        {"time": plain(time[rows]), **{name: plain(values[rows]) for name, values in columns.items()}},
+        len(clock),
+        bool(columns) and len(rows) < len(time),
+        {name: gaps(clock, there, seconds) for name, there in present.items()},
         [] if record is None else _words(record.text),
         [] if record is None else boxes(record.visual.time, record.visual.valid, record.visual.box),
-        _summary(prediction, present, seconds, len(time), record),
+        _summary(prediction, present, seconds, len(clock), record),
         file="" if record is None else record.source.name,
         reasons={} if record is None else _reasons(record),
-    )
+    ), pair
+
+
+def _predicted(prediction: Prediction | None) -> dict[str, np.ndarray]:
+    """{curve: values (T,)} of a prediction: each target, and the band around it."""
+    if prediction is None:
+        return {}
+    columns = dict(zip(prediction.targets, prediction.values.T, strict=True))
+    if prediction.deviation is not None:
+        for target, off in zip(prediction.targets, prediction.deviation.T, strict=True):
+            low, high = columns[target] - REACH * off, columns[target] + REACH * off
+            columns |= {f"{target} low": low, f"{target} high": high}
+    return columns
+
+
+def _present(prediction: Prediction | None, record: VideoFeatures | None, clock: np.ndarray) -> dict[str, np.ndarray]:
+    """{face | sound | words: whether there is one (T,)} at the frames: of all that the record was made with, else of
+    what the model takes."""
+    if record is None:
+        return {SEEN_AS[m]: there for m, there in prediction.present.items()}
+    made = [m for m in SEEN_AS if getattr(record, m).status != Status.SKIPPED]
+    return {SEEN_AS[m]: rows_at(record, m, clock)[1] for m in made}
 
 
 def _words(said: TextFeatures) -> list[list]:
@@ -144,28 +169,11 @@ def _words(said: TextFeatures) -> list[list]:
     return sorted(([rounded(start), rounded(end), str(word)] for start, end, word in rows), key=lambda row: row[0])
 
 
-def length(time: np.ndarray, record: VideoFeatures | None) -> float:
+def _length(time: np.ndarray, record: VideoFeatures | None) -> float:
     """Seconds of a video: what its record says, and at least all its frames at `time` (T,)."""
     step = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
     ends = float(time[-1]) + step if len(time) else 0.0
     return ends if record is None else max(ends, record.duration)
-
-
-def _columns(
-    prediction: Prediction | None, track: Track | None, targets: list[str], time: np.ndarray, record
-) -> dict[str, np.ndarray]:
-    """{curve: values (T,)}, NaN where a frame has none."""
-    columns = {}
-    if prediction is not None:
-        columns |= dict(zip(targets, prediction.values.T, strict=True))
-    if prediction is not None and prediction.deviation is not None:
-        for target, value, off in zip(targets, prediction.values.T, prediction.deviation.T, strict=True):
-            columns |= {f"{target} low": value - REACH * off, f"{target} high": value + REACH * off}
-    if track is not None and len(time):
-        laid, valid = lay(track, targets, time)
-        truth = np.where(valid[:, None], laid, np.nan)
-        columns |= {f"{target} truth": values for target, values in zip(targets, truth.T, strict=True)}
-    return columns
 
 
 def _summary(prediction, present: Mapping[str, np.ndarray], seconds: float, frames: int, record) -> dict:
@@ -175,7 +183,7 @@ def _summary(prediction, present: Mapping[str, np.ndarray], seconds: float, fram
     if prediction is not None:
         for target, values in zip(prediction.targets, prediction.values.T, strict=True):
             row |= {f"{target} mean": rounded(values.mean()), f"{target} spread": rounded(values.std())}
-    row |= {f"{SEEN_AS[m]} seen": rounded(there.mean()) if len(there) else 0.0 for m, there in present.items()}
+    row |= {f"{name} seen": rounded(there.mean()) if len(there) else 0.0 for name, there in present.items()}
     return row if record is None else {**row, "words": len(record.text.word)}
 
 
@@ -183,17 +191,6 @@ def _reasons(record: VideoFeatures) -> dict[str, str]:
     """Why a record has nothing of a modality, of those that it lacks or that have something to say."""
     parts = {SEEN_AS[m]: getattr(record, m) for m in SEEN_AS}
     return {name: part.reason for name, part in parts.items() if part.reason}
-
-
-# ---- truth
-
-
-def paired(prediction: Prediction, track: Track) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and prediction (n, targets) on the label's own rows, as `affuse fuse evaluate` scores them."""
-    if track.time is None:
-        laid, valid = lay(track, prediction.targets, prediction.time)
-        return laid[valid].astype(np.float64), prediction.values[valid]
-    return on_rows(track, prediction.targets, prediction.time, prediction.values)
 
 
 def _scored(clip: Clip, scores: dict, pair: tuple | None, targets: list[str]) -> Clip:

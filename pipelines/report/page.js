@@ -316,7 +316,7 @@ function tick(now) {
 }
 
 function play(on) {
-  if (state.player) return void (on ? video.play().catch(noPlayer) : video.pause());
+  if (state.player) return void (on ? video.play().catch(() => going(false)) : video.pause());
   if (on && state.t >= state.clip.seconds) state.t = 0;
   going(on);
 }
@@ -329,8 +329,7 @@ function going(on) {
   if (on && !before) requestAnimationFrame(tick);
 }
 
-function noPlayer(error) {
-  if (error && error.name === "AbortError") return;
+function noPlayer() {
   if (!state.player) return;
   state.player = false;
   going(false);
@@ -517,7 +516,7 @@ function historyTraces(column) {
 /** The epoch that a run kept, of its one learning curve; null of several. */
 function keptEpoch() {
   const [history, ...others] = Object.values(facts.histories);
-  return others.length || !history.best ? null : history.epoch[history.best.lastIndexOf(1)] ?? null;
+  return others.length || !history?.best ? null : history.epoch[history.best.lastIndexOf(1)] ?? null;
 }
 
 function drawHistories() {

@@ -27,6 +27,7 @@ log = logging.getLogger("affuse")
 
 FEATURES = "features"  # below a folder of predictions: the stores that `affuse predict` keeps
 DEVIATION = "_deviation"
+SLACK = 1e-3  # seconds; by so much a CSV's times may differ from a record's
 OUTLINE = (
     *("visual/time", "visual/valid", "visual/box", "visual/confidence", "audio/time"),
     *("text/start", "text/end", "text/word", "text/confidence"),
@@ -42,6 +43,11 @@ class Source:
     predictions: dict[str, Prediction] = field(default_factory=dict)
     stores: tuple[FeatureStore, ...] = ()
     run: Run | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether predictions lack the frames that are not annotated, as those of a run with gaps=close do."""
+        return self.run is not None and self.run.settings.gaps == "close"
 
     @property
     def ids(self) -> list[str]:
@@ -168,14 +174,18 @@ def outline(store: FeatureStore, video: str) -> VideoFeatures:
     )
 
 
-def check_same(prediction: Prediction, time: np.ndarray, store: FeatureStore) -> None:
-    """Raise AffuseError where features at `time` (T,) are not those of the video that was predicted."""
-    rows = len(prediction.time)
-    if rows != len(time) or np.abs(prediction.time - time).max() > 1e-3:
-        raise AffuseError(
-            f"Video {prediction.id!r} in the store {store.path} is not the one that was predicted: it has {len(time)} "
-            f"frames, the prediction {rows} rows, or they are at other times. Give the store it was predicted from."
-        )
+def frames_of(prediction: Prediction, clock: np.ndarray, store: FeatureStore, closed: bool) -> np.ndarray:
+    """Which of a record's frames at `clock` (T,) the rows of a prediction are: all, or, where it was `closed`, the
+    nearest ones. Raises AffuseError where they are not the same video's."""
+    time, rows = prediction.time, len(prediction.time)
+    if rows == len(clock) or (closed and rows < len(clock)):
+        nearest = np.searchsorted(clock, time - SLACK).clip(max=len(clock) - 1)
+        if np.abs(clock[nearest] - time).max() <= SLACK:
+            return nearest
+    raise AffuseError(
+        f"Video {prediction.id!r} in the store {store.path} is not the one that was predicted: it has {len(clock)} "
+        f"frames, the prediction {rows} rows, or they are at other times. Give the store it was predicted from."
+    )
 
 
 # ---- labels
