@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -179,12 +179,12 @@ def _length(time: np.ndarray, record: VideoFeatures | None) -> float:
 def _summary(prediction, present: Mapping[str, np.ndarray], seconds: float, frames: int, record) -> dict:
     """The row of a video: seconds, frames; mean and spread of each target; shares of frames with a face, sound, words;
     how many words."""
-    row: dict = {"seconds": rounded(seconds, 1), "frames": frames}
+    row: dict = {"seconds": rounded(seconds, 1)}
     if prediction is not None:
         for target, values in zip(prediction.targets, prediction.values.T, strict=True):
             row |= {f"{target} mean": rounded(values.mean()), f"{target} spread": rounded(values.std())}
     row |= {f"{name} seen": rounded(there.mean()) if len(there) else 0.0 for name, there in present.items()}
-    return row if record is None else {**row, "words": len(record.text.word)}
+    return {**row, "frames": frames, **({} if record is None else {"words": len(record.text.word)})}
 
 
 def _reasons(record: VideoFeatures) -> dict[str, str]:
@@ -198,15 +198,12 @@ def _scored(clip: Clip, scores: dict, pair: tuple | None, targets: list[str]) ->
     if pair is None:
         return clip
     own, (truth, predicted) = scores["per_video"][clip.id], pair
+    agreement = {"CCC": rounded(own["mean"]), **{f"{target} CCC": rounded(own[target]) for target in targets}}
     rows = thin(np.concatenate([truth, predicted], axis=1))
-    return Clip(
-        **{
-            **vars(clip),
-            "summary": clip.summary
-            | {f"{target} CCC": rounded(own[target]) for target in targets}
-            | {"CCC": own["mean"]},
-            "pairs": {t: [plain(truth[rows, k]), plain(predicted[rows, k])] for k, t in enumerate(targets)},
-        }
+    return replace(
+        clip,
+        summary={"seconds": clip.summary["seconds"], **agreement, **clip.summary},
+        pairs={target: [plain(truth[rows, k]), plain(predicted[rows, k])] for k, target in enumerate(targets)},
     )
 
 
@@ -236,11 +233,11 @@ def _about_run(run: Run) -> list[list[str]]:
         ["preset", str(settings.preset)],
         ["seed" if len(together) == 1 else "seeds", seeds],
         ["parameters", f"{parameters:,}"],
-        ["best epoch", str(run.best["epoch"])],
         ["reads features at", clock],
     ]
+    best = [["best epoch", str(run.best["epoch"])]] if len(together) == 1 else []
     untrained = run.provenance.untrained
-    return [*facts, *([["untrained backbones", ", ".join(untrained)]] if untrained else [])]
+    return [*facts, *best, *([["untrained backbones", ", ".join(untrained)]] if untrained else [])]
 
 
 def _about_store(source: Source) -> list[list[str]]:

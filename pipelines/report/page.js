@@ -25,7 +25,8 @@ function make(name, text, attributes = {}) {
 }
 
 const literal = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // for plotly's labels
-const signed = (value) => (value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
+const minus = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
+const signed = (value) => (value === null || value === undefined ? "–" : (value < 0 ? "" : "+") + minus(value));
 const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const known = ["valence", "arousal"];
 const toneOf = (target) => tone(known.includes(target) ? target : "other-" + (facts.targets.indexOf(target) % 2));
@@ -399,7 +400,7 @@ function written(column, value) {
   if (column.endsWith(" seen")) return (100 * value).toFixed(0) + " %";
   if (column.endsWith(" mean")) return signed(value);
   if (column === "frames" || column === "words") return value.toLocaleString("en");
-  return column === "seconds" ? value.toFixed(1) : value.toFixed(2);
+  return minus(value, column === "seconds" ? 1 : 2);
 }
 
 function sorted() {
@@ -467,7 +468,7 @@ function showScores() {
 
 function withInterval(name, target) {
   const { scores } = facts, span = scores.interval && scores.interval[name] && scores.interval[name][target];
-  return scores[name][target].toFixed(3) + (span ? ` [${span.map((end) => end.toFixed(2)).join(", ")}]` : "");
+  return minus(scores[name][target], 3) + (span ? ` [${span.map(minus).join(", ")}]` : "");
 }
 
 function showRanking() {
@@ -477,7 +478,7 @@ function showRanking() {
   at("ranking").replaceChildren(...rows.map(([clip, i]) => {
     const item = make("li", undefined, { value: i + 1 }), button = make("button", clip.id, { type: "button" });
     button.addEventListener("click", () => open(clip));
-    item.append(button, ` CCC ${clip.summary.CCC.toFixed(2)}`);
+    item.append(button, ` CCC ${minus(clip.summary.CCC)}`);
     return item;
   }));
 }
@@ -491,7 +492,7 @@ function drawScatter(clip) {
       { x: [-1, 1], y: [-1, 1], type: "scatter", mode: "lines", line: { color: tone("quiet"), width: 1, dash: "dash" }, hoverinfo: "skip" },
       { x: truth, y: predicted, type: "scatter", mode: "markers", marker: { color: toneOf(target), size: 5, opacity: 0.5 },
         hovertemplate: "true %{x:.2f}, predicted %{y:.2f}<extra></extra>" },
-    ], { ...titled(`${target}, CCC ${signed(clip.summary[target + " CCC"])}`), xaxis: { ...scale, title: { text: "true", standoff: 4 } },
+    ], { ...titled(`${target}, CCC ${minus(clip.summary[target + " CCC"])}`), xaxis: { ...scale, title: { text: "true", standoff: 4 } },
       yaxis: { ...scale, title: { text: "predicted", standoff: 4 } } },
     `Predicted ${target} against the true one`);
   }
