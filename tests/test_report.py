@@ -456,6 +456,16 @@ def test_the_slider_moves_cursor_word_and_face(looking):
     assert steps[1] / steps[0] == pytest.approx(2.0 / 0.8, rel=0.02)
 
 
+def test_a_click_on_the_curves_seeks(looking):
+    action_chains = pytest.importorskip("selenium.webdriver").ActionChains
+    frame = looking.browser.find_element("css selector", "#curves-frame")
+    width = looking("return document.querySelector('#curves-frame').clientWidth - LEFT - RIGHT")
+    action_chains(looking.browser).move_to_element_with_offset(frame, 0, 0).click().perform()
+    middle = looking("return LEFT + (document.querySelector('#curves-frame').clientWidth / 2 - LEFT)")
+    left = looking("return LEFT")
+    assert looking("return state.t") == pytest.approx(4 * (middle - left) / width, abs=0.02)
+
+
 def test_playing_moves_the_moment(looking):
     looking.click("#play")
     looking.until("return document.querySelector('video').currentTime > 0.6")
@@ -523,8 +533,13 @@ def test_nothing_is_asked_of_a_network_and_nothing_goes_wrong(looking, browser):
 
 
 def test_a_phone_scrolls_in_one_direction_only(browser, page):
-    looking = Looking(browser, page, width=390)
-    assert looking("return document.documentElement.scrollWidth") <= 390
+    for before in (390, 1280):  # opened so narrow, and made so
+        looking = Looking(browser, page, width=before)
+        looking.command(
+            "Emulation.setDeviceMetricsOverride", width=390, height=900, deviceScaleFactor=1, mobile=False
+        )
+        looking.until("return document.querySelector('#curves .main-svg').clientWidth <= 390")
+        assert looking("return document.documentElement.scrollWidth") <= 390
 
 
 def test_the_dark_has_colours_of_its_own(browser, page):

@@ -31,6 +31,8 @@ const tone = (name) => getComputedStyle(document.documentElement).getPropertyVal
 const known = ["valence", "arousal"];
 const toneOf = (target) => tone(known.includes(target) ? target : "other-" + (facts.targets.indexOf(target) % 2));
 
+const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+
 function stamp(seconds) {
   const whole = Math.floor(seconds), two = (n) => String(n).padStart(2, "0");
   const hours = Math.floor(whole / 3600), rest = `${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
@@ -102,7 +104,7 @@ function laneTrace(clip, lane, row, axis) {
     y.push(row, row, null);
     text.push(...Array(3).fill(`no ${lane} from ${from.toFixed(2)} to ${to.toFixed(2)} s`));
   }
-  return { x, y, text, yaxis: axis, mode: "lines", type: "scatter", line: { color: tone("missing"), width: 11 }, name: "no " + lane,
+  return { x, y, text, yaxis: axis, mode: "lines", type: "scatter", line: { color: tone("missing"), width: 11, simplify: false }, name: "no " + lane,
     hovertemplate: "%{text}<extra></extra>" };
 }
 
@@ -130,7 +132,7 @@ function drawCurves(clip) {
       lanes.forEach((lane, i) => traces.push(laneTrace(clip, lane, i, axis)));
     }
   });
-  at("curves").setAttribute("aria-label", `${targets.join(" and ") || "Gaps"} over time. ${lanes.map((lane) => `${lane} missing ${clip.gaps[lane].length} times`).join(", ")}.`);
+  at("curves").setAttribute("aria-label", `${targets.join(" and ") || "Gaps"} over time. ${lanes.map((lane) => `${lane} missing ${count(clip.gaps[lane].length, "time")}`).join(", ")}.`);
   at("curves").style.height = layout.height + "px";
   draw("curves", traces, layout);
   const cursor = at("cursor");
@@ -184,6 +186,11 @@ const titled = (text) => ({ title: { text: literal(text), font: { size: 13 }, x:
 function plotPlace(t) {
   const [from, to] = at("curves").layout.xaxis.range;
   return LEFT + ((t - from) / (to - from)) * (at("curves-frame").clientWidth - LEFT - RIGHT);
+}
+
+function momentAt(place) {
+  const [from, to] = at("curves").layout.xaxis.range;
+  return from + ((place - LEFT) / (at("curves-frame").clientWidth - LEFT - RIGHT)) * (to - from);
 }
 
 function showFace(t) {
@@ -461,7 +468,7 @@ function showScores() {
     return row;
   }));
   at("scores-note").textContent = scores.interval_method
-    ? `Over ${scores.frames.toLocaleString("en")} annotated rows of ${scores.videos} videos.` + (scores.interval.ccc ? ` In brackets: ${scores.interval_method}.` : "")
+    ? `Over ${scores.frames.toLocaleString("en")} annotated rows of ${count(scores.videos, "video")}.` + (scores.interval.ccc ? ` In brackets: ${scores.interval_method}.` : "")
     : "The validation CCC of the epoch that was kept, which it chose. Give labels for intervals and truth.";
   showRanking();
 }
@@ -611,7 +618,7 @@ function listed(id, pairs) {
 function start() {
   const kinds = { predictions: "Predictions", run: "A run and its predictions of validation videos", store: "A feature store" };
   at("name").textContent = facts.name;
-  at("made").textContent = `${kinds[facts.kind]}: ${facts.clips.length} videos. ${facts.made}.`;
+  at("made").textContent = `${kinds[facts.kind]}: ${count(facts.clips.length, "video")}. ${facts.made}.`;
   listed("about", facts.about);
   listed("failures", Object.entries(facts.failed));
   buildTable();
@@ -620,8 +627,6 @@ function start() {
   at("watch").hidden = at("summary").hidden = !facts.clips.length;
   if (facts.clips.length) choose(facts.clips[0]);
   drawAll();
-  const curves = at("curves");
-  if (curves.on) curves.on("plotly_click", (event) => seek(event.points[0].x));
 }
 
 at("choice").addEventListener("change", (event) => {
@@ -629,6 +634,7 @@ at("choice").addEventListener("change", (event) => {
   drawClip();
 });
 at("play").addEventListener("click", () => play(!state.playing));
+at("curves-frame").addEventListener("click", (event) => seek(momentAt(event.clientX - at("curves-frame").getBoundingClientRect().left)));
 at("slider").addEventListener("input", (event) => seek(Number(event.target.value)));
 at("slider").addEventListener("keydown", (event) => {
   const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
