@@ -160,6 +160,19 @@ def test_predictions_alone_have_gaps_but_no_words(scene, tmp_path):
     assert (clip.words, clip.boxes, clip.pairs) == ([], [], {})
 
 
+def test_labels_with_a_clock_of_their_own_are_scored_on_it(trained, tmp_path):
+    run, store, labels = trained
+    for path in labels.rglob("*.txt"):
+        values = np.loadtxt(path, delimiter=",", skiprows=1)[::5]
+        rows = [f"{0.2 * i:.1f},{v},{a}" for i, (v, a) in enumerate(values)]
+        to = (tmp_path / path.relative_to(labels)).with_suffix(".csv")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text("\n".join(["time,valence,arousal", *rows]) + "\n")
+    found = collect(read_source(run, store.path), tmp_path)
+    assert {own["frames"] for own in found.scores["per_video"].values()} <= {*range(15, 21)}
+    assert len(found.clips[0].curves["valence truth"]) == len(found.clips[0].curves["valence"])
+
+
 def test_a_deviation_becomes_a_band(tmp_path):
     made = dataclasses.replace(prediction("sure"), deviation=np.full((FRAMES, 2), 0.1))
     made.save(tmp_path, figures=False)
@@ -251,6 +264,12 @@ def test_media_are_linked_embedded_or_left_out(scene, tmp_path):
     assert {media["type"] for media in held("embed").values()} == {"video/mp4"}
     assert page.read_text(encoding="utf-8").count('<script type="text/plain" id="media-') == 2
     assert held("none") == {}
+
+
+def test_videos_too_large_for_a_page_are_refused(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("affuse.pipelines.report.media.MOST", 1000)
+    with pytest.raises(affuse.UsageError, match=r"the 2 videos have .* Link them instead"):
+        affuse.report(scene / "predictions", tmp_path / "a.html", video_dir=scene / "videos", media="embed")
 
 
 def test_the_people_of_a_file_share_it(tmp_path):
@@ -579,7 +598,7 @@ def test_runs_and_stores_open(browser, trained, scene, tmp_path):
     looking = Looking(browser, made)
     looking.until("return document.querySelectorAll('#histories .trace').length === 4")
     assert looking("return document.querySelectorAll('#scatter .trace').length") == 4
-    assert "[" in looking.text("#scores-table tbody td:nth-child(2)")
+    assert "[" in looking.text("#scores-table tbody td")
     assert len(looking("return [...document.querySelectorAll('#ranking li')]")) == 2
     looking = Looking(browser, affuse.report(store.path, tmp_path / "store.html"))
     looking.until("return document.querySelectorAll('#coverage-plots .barlayer .trace').length > 0")

@@ -20,7 +20,7 @@ from affuse.fuse.scoring.evaluate import judge
 from affuse.fuse.scoring.predict import REACH, SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
-from affuse.pipelines.report.series import boxes, gaps, plain, rounded, thin
+from affuse.pipelines.report.series import boxes, gaps, moments_each, plain, rounded, thin
 from affuse.pipelines.report.sources import Source, frames_of, outline, read_labels
 from affuse.pipelines.report.truth import laid_on, paired
 from affuse.version import VERSION
@@ -82,12 +82,12 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
     failed |= {p.video or p.file: f"damaged: {p.reason}" for store in source.stores for p in store.damaged}
     if source.kind != "store":
         failed = {video: why for video, why in failed.items() if video not in source.predictions}
-    clips, pairs = [], {}
+    clips, pairs, most = [], {}, moments_each(len(source.ids))
     for video in source.ids:
         if video in failed:
             continue
         try:
-            clip, pair = _clip(source, video, tracks.get(video), targets)
+            clip, pair = _clip(source, video, tracks.get(video), targets, most)
         except DamagedError as error:
             failed[video] = first_line(error)
             continue
@@ -95,7 +95,7 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
         if pair is not None and len(pair[0]):
             pairs[video] = pair
     scores = judge(pairs, targets) if pairs else _own_scores(source.run)
-    clips = [_scored(clip, scores, pairs.get(clip.id), targets) for clip in clips]
+    clips = [_scored(clip, scores, pairs.get(clip.id), targets, most) for clip in clips]
     return Facts(
         source.kind,
         source.path.resolve().name,
@@ -110,7 +110,7 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
 
 
 def _clip(
-    source: Source, video: str, track: Track | None, targets: list[str]
+    source: Source, video: str, track: Track | None, targets: list[str], most: int
 ) -> tuple[Clip, tuple[np.ndarray, np.ndarray] | None]:
     """One video, of its prediction, its record, or both; and its truth and prediction, where there are both. Raises
     AffuseError where they are of different videos."""
@@ -126,7 +126,7 @@ def _clip(
         columns |= {f"{target} truth": values for target, values in zip(targets, truth.T, strict=True)}
         pair = None if prediction is None else paired(prediction, track, truth)
     seconds, present = _length(clock, record), _present(prediction, record, clock)
-    rows = thin(np.stack([*columns.values()], axis=1)) if columns else np.zeros(0, int)
+    rows = thin(np.stack([*columns.values()], axis=1), most) if columns else np.zeros(0, int)
     return Clip(
         video,
         rounded(seconds),
@@ -193,13 +193,13 @@ def _reasons(record: VideoFeatures) -> dict[str, str]:
     return {name: part.reason for name, part in parts.items() if part.reason}
 
 
-def _scored(clip: Clip, scores: dict, pair: tuple | None, targets: list[str]) -> Clip:
+def _scored(clip: Clip, scores: dict, pair: tuple | None, targets: list[str], most: int) -> Clip:
     """With its own CCC in its row, and its truth and prediction for the scatter plot."""
     if pair is None:
         return clip
     own, (truth, predicted) = scores["per_video"][clip.id], pair
     agreement = {"CCC": rounded(own["mean"]), **{f"{target} CCC": rounded(own[target]) for target in targets}}
-    rows = thin(np.concatenate([truth, predicted], axis=1))
+    rows = thin(np.concatenate([truth, predicted], axis=1), most)
     return replace(
         clip,
         summary={"seconds": clip.summary["seconds"], **agreement, **clip.summary},

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from affuse.errors import AffuseError, UsageError, first_line
+from affuse.errors import AffuseError, UsageError
 from affuse.extract.videos import find_jobs
 from affuse.pipelines.report.sources import check_some
 
 WAYS = ("link", "embed", "none")
-MOST = 256 * 2**20  # bytes of a video that a page can hold: browsers read no text much longer
+MOST = 256 * 2**20  # bytes of all videos in a page: browsers read no text much longer
 
 
 def find_media(video_dir: Path | str | None, files: dict[str, str]) -> dict[str, Path]:
@@ -46,15 +46,15 @@ def link(path: Path, page: Path) -> str:
     return quote(os.fsencode(Path(relative).as_posix()))
 
 
-def embedded(path: Path) -> tuple[str, str]:
-    """A file's media type and its bytes in base64. Raises UsageError for one that is too large for a page."""
+def embedded(files: list[Path]) -> list[tuple[str, str]]:
+    """Of each file its media type and its bytes in base64. Raises UsageError where they are too large for a page."""
     try:
-        if (size := path.stat().st_size) > MOST:
+        if (size := sum(path.stat().st_size for path in files)) > MOST:
             raise UsageError(
-                f"{path} has {size / 2**20:.0f} MiB, more than the {MOST // 2**20} that a page can hold. Link the "
-                "videos instead: --media link."
+                f"--media embed: the {len(files)} videos have {size / 2**20:.0f} MiB, more than the {MOST // 2**20} "
+                "that a page can hold. Link them instead: --media link."
             )
-        data = path.read_bytes()
+        data = [base64.b64encode(path.read_bytes()).decode("ascii") for path in files]
     except OSError as error:
-        raise AffuseError(f"{path} cannot be read: {first_line(error)}. Check the file, or --media none.") from None
-    return mimetypes.guess_type(path.name)[0] or "video/mp4", base64.b64encode(data).decode("ascii")
+        raise AffuseError(f"{error.filename} cannot be read: {error.strerror}. Check it, or --media none.") from None
+    return [(mimetypes.guess_type(path.name)[0] or "video/mp4", text) for path, text in zip(files, data, strict=True)]

@@ -423,7 +423,7 @@ function sorted() {
 
 function showTable() {
   at("table").tBodies[0].replaceChildren(...sorted().map((clip) => {
-    const row = make("tr"), name = make("td"), button = make("button", clip.id, { type: "button" });
+    const row = make("tr"), name = make("th", undefined, { scope: "row" }), button = make("button", clip.id, { type: "button" });
     if (clip === state.clip) row.setAttribute("aria-current", "true");
     button.addEventListener("click", () => open(clip));
     name.append(button);
@@ -464,7 +464,7 @@ function showScores() {
   at("scores-table").tHead.rows[0].replaceChildren(...["target", ...names.map((name) => heads[name])].map((text) => make("th", text, { scope: "col" })));
   at("scores-table").tBodies[0].replaceChildren(...Object.keys(scores.ccc).map((target) => {
     const row = make("tr");
-    row.append(make("td", target), ...names.map((name) => make("td", withInterval(name, target))));
+    row.append(make("th", target, { scope: "row" }), ...names.map((name) => make("td", withInterval(name, target))));
     return row;
   }));
   at("scores-note").textContent = scores.interval_method

@@ -50,9 +50,9 @@ def held(found: dict[str, Path], out: Path, media: str) -> tuple[dict[str, dict]
     if media != "embed":
         return {video: {"name": path.name, "link": link(path, out)} for video, path in found.items()}, []
     files = [*dict.fromkeys(found.values())]
-    kinds, data = zip(*map(embedded, files), strict=True) if files else ((), ())
-    where = {path: {"name": path.name, "embedded": i, "type": kinds[i]} for i, path in enumerate(files)}
-    return {video: where[path] for video, path in found.items()}, [*data]
+    parts = embedded(files)
+    where = {path: {"name": path.name, "embedded": i, "type": parts[i][0]} for i, path in enumerate(files)}
+    return {video: where[path] for video, path in found.items()}, [text for _, text in parts]
 
 
 def page(facts: Facts, media: dict[str, dict], data: list[str]) -> bytes:

@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 MOST = 4000  # moments of a curve, about: what a browser draws at once, and more than a screen has columns
+TOTAL = 400_000  # of all videos of a page together, about
+LEAST = 500  # of each of them
 BOXES = 5.0  # face boxes a second, between which the page goes on a line
 
 
@@ -25,6 +27,11 @@ def thin(columns: np.ndarray, most: int = MOST) -> np.ndarray:
                                 (np.where(np.isnan(stretch), -np.inf, stretch), np.argmax)):  # fmt: skip
             kept |= {low + int(row) for row in extreme(values, axis=0)}
     return np.array(sorted(kept))
+
+
+def moments_each(videos: int) -> int:
+    """How many moments are drawn of each of so many videos."""
+    return max(min(MOST, TOTAL // max(videos, 1)), LEAST)
 
 
 def gaps(time: np.ndarray, there: np.ndarray, end: float) -> list[list[float]]:

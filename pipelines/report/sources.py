@@ -101,7 +101,8 @@ def _store(features: Path | str, wanted: Iterable[str]) -> FeatureStore:
 
 def _kept_stores(path: Path) -> tuple[FeatureStore, ...]:
     """The stores below a folder of predictions, one for each kind of features."""
-    return tuple(FeatureStore(shards.parent) for shards in sorted(path.glob(f"{FEATURES}/*/{SHARDS}")))
+    folders = {shard.parent.parent for shard in path.glob(f"{FEATURES}/*/{SHARDS}/[!.]*.h5")}
+    return tuple(map(FeatureStore, sorted(folders)))
 
 
 def check_some(option: str, what: str, known: Iterable[str], wanted: Iterable[str]) -> None:
