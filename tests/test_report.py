@@ -598,7 +598,8 @@ def test_runs_and_stores_open(browser, trained, scene, tmp_path):
     looking = Looking(browser, made)
     looking.until("return document.querySelectorAll('#histories .trace').length === 4")
     assert looking("return document.querySelectorAll('#scatter .trace').length") == 4
-    assert "[" in looking.text("#scores-table tbody td")
+    number = r"−?[01]\.\d\d"
+    assert re.fullmatch(rf"{number}\d \[{number}, {number}\]", looking.text("#scores-table tbody td"))
     assert len(looking("return [...document.querySelectorAll('#ranking li')]")) == 2
     looking = Looking(browser, affuse.report(store.path, tmp_path / "store.html"))
     looking.until("return document.querySelectorAll('#coverage-plots .barlayer .trace').length > 0")

@@ -475,7 +475,7 @@ function showScores() {
 
 function withInterval(name, target) {
   const { scores } = facts, span = scores.interval && scores.interval[name] && scores.interval[name][target];
-  return minus(scores[name][target], 3) + (span ? ` [${span.map(minus).join(", ")}]` : "");
+  return minus(scores[name][target], 3) + (span ? ` [${span.map((end) => minus(end)).join(", ")}]` : "");
 }
 
 function showRanking() {
