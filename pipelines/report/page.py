@@ -17,6 +17,7 @@ from affuse.pipelines.report.collect import Facts, collect
 from affuse.pipelines.report.media import check_way, embedded, find_media, link
 from affuse.pipelines.report.sources import read_source
 
+SCRIPTS = ("base.js", "plots.js", "moment.js", "table.js", "runs.js", "whole.js")  # one after the other, as one
 HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}  # in JSON, so that no tag or comment begins
 
 
@@ -59,17 +60,20 @@ def page(facts: Facts, media: dict[str, dict], data: list[str]) -> bytes:
     """The page of these facts."""
     from plotly.offline import get_plotlyjs  # slow to import
 
-    folder = resources.files(__package__)
-    parts = {name: folder.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
-    text = Template(parts["html"]).substitute(
+    text = Template(part("page.html")).substitute(
         title=html.escape(f"affuse: {facts.name}"),
-        style=parts["css"],
-        script=parts["js"],
+        style=part("page.css"),
+        script="\n".join(map(part, SCRIPTS)),
         library=get_plotlyjs(),
         facts=as_json({**facts.as_dict(), "media": media}),
         embedded="\n".join(f'<script type="text/plain" id="media-{i}">{text}</script>' for i, text in enumerate(data)),
     )
     return text.encode("utf-8", "xmlcharrefreplace")
+
+
+def part(name: str) -> str:
+    """A file of the folder page/."""
+    return resources.files(__package__).joinpath("page", name).read_text(encoding="utf-8")
 
 
 def as_json(facts: dict) -> str:
