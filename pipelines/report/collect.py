@@ -235,9 +235,8 @@ def _about_run(run: Run) -> list[list[str]]:
         ["parameters", f"{parameters:,}"],
         ["reads features at", clock],
     ]
-    best = [["best epoch", str(run.best["epoch"])]] if len(together) == 1 else []
     untrained = run.provenance.untrained
-    return [*facts, *best, *([["untrained backbones", ", ".join(untrained)]] if untrained else [])]
+    return [*facts, *([["untrained backbones", ", ".join(untrained)]] if untrained else [])]
 
 
 def _about_store(source: Source) -> list[list[str]]:

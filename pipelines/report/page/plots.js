@@ -162,7 +162,7 @@ function drawCircumplex(clip) {
   );
 }
 
-/** The child of this name in a place of several plots, made where it is not there: plots are drawn anew, not removed. */
+/** The child of this name in a place of several plots, made where it is not there: plots are redrawn, not removed. */
 function slot(parent, name, label) {
   const there = [...parent.children].find((child) => child.dataset.name === name);
   const element = there || make("div", undefined, { role: "img" });

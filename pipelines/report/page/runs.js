@@ -1,5 +1,8 @@
 // What a run or a store has besides: scores, learning curves, coverage.
 
+const FLATTERED =
+  "Where an epoch or a ridge was chosen, it was by these same videos, so that the numbers flatter a little.";
+
 function showScores() {
   const { scores } = facts,
     names = ["ccc", "pearson", "rmse"].filter((name) => scores[name]);
@@ -19,7 +22,8 @@ function showScores() {
   at("scores-note").textContent = scores.interval_method
     ? `Over ${scores.frames.toLocaleString("en")} annotated rows of ${count(scores.videos, "video")}.` +
       (scores.interval.ccc ? ` In brackets: ${scores.interval_method}.` : "")
-    : "The validation CCC of the epoch that was kept, which it chose. Give labels for intervals and truth.";
+    : "The validation CCC as training left it. Give labels for intervals and truth.";
+  if (facts.kind === "run") at("scores-note").textContent += " " + FLATTERED;
   showRanking();
 }
 
@@ -97,7 +101,7 @@ function historyTraces(column) {
         x: history.epoch || history[name].map((_, k) => k + 1),
         y: history[name],
         type: "scatter",
-        mode: "lines",
+        mode: history[name].length > 1 ? "lines" : "markers",
         name: literal(seeds.length > 1 ? "seed " + seed : target),
         line: { color: plain ? tone("ink") : toneOf(target), width: 2, dash: DASHES[i % DASHES.length] },
         hovertemplate: "%{y:.3f}",
@@ -107,7 +111,10 @@ function historyTraces(column) {
   return traces;
 }
 
-/** The epoch that a run kept, of its one learning curve; null of several. */
+/** What a row of a learning curve is: an epoch, or one of the ridges that were tried. */
+const stepOf = () => (Object.values(facts.histories)[0]?.ridge ? "candidate" : "epoch");
+
+/** The epoch or candidate that a run kept, of its one learning curve; null of several. */
 function keptEpoch() {
   const [history, ...others] = Object.values(facts.histories);
   return others.length || !history?.best ? null : (history.epoch[history.best.lastIndexOf(1)] ?? null);
@@ -117,7 +124,7 @@ function drawHistories() {
   const place = at("histories"),
     kept = keptEpoch();
   at("learning").hidden = !Object.keys(facts.histories).length;
-  at("learning-note").textContent = kept === null ? "" : `The line stands at the epoch that was kept, ${kept}.`;
+  at("learning-note").textContent = kept === null ? "" : `The line stands at the ${stepOf()} that was kept, ${kept}.`;
   const line = {
     type: "line",
     x0: kept,
@@ -129,7 +136,7 @@ function drawHistories() {
   };
   const shared = {
     hovermode: "x unified",
-    xaxis: { title: { text: "epoch" }, zeroline: false },
+    xaxis: { title: { text: stepOf() }, zeroline: false },
     shapes: kept === null ? [] : [line],
   };
   for (const [column, text] of [
@@ -137,7 +144,7 @@ function drawHistories() {
     ["ccc", "validation CCC"],
   ]) {
     const traces = historyTraces(column);
-    if (traces.length) widePlot(place, column, traces, { ...titled(text), ...above, ...shared }, text + " by epoch");
+    if (traces.length) widePlot(place, column, traces, { ...titled(text), ...above, ...shared }, `${text} by ${stepOf()}`);
   }
 }
 
