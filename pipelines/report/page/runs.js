@@ -144,7 +144,8 @@ function drawHistories() {
     ["ccc", "validation CCC"],
   ]) {
     const traces = historyTraces(column);
-    if (traces.length) widePlot(place, column, traces, { ...titled(text), ...above, ...shared }, `${text} by ${stepOf()}`);
+    const layout = { ...titled(text), ...above, ...shared };
+    if (traces.length) widePlot(place, column, traces, layout, `${text} by ${stepOf()}`);
   }
 }
 
