@@ -34,6 +34,7 @@ OFFERED = {  # the imports below say the same to editors and type checkers
     "fuse.scoring.predict": ("Prediction", "Predictions"),
     "fuse.training.settings": ("train_settings",),
     "pipelines.prediction": ("Run", "load_run", "train"),
+    "pipelines.report.page": ("report",),
 }
 HOMES = homes_of(__name__, OFFERED) | {wing: f"affuse.{wing}" for wing in ("extract", "features", "fuse", "pipelines")}
 __version__ = VERSION
@@ -61,5 +62,6 @@ if TYPE_CHECKING:
     from affuse.pipelines.prediction import Run as Run
     from affuse.pipelines.prediction import load_run as load_run
     from affuse.pipelines.prediction import train as train
+    from affuse.pipelines.report.page import report as report
 else:
     __getattr__, __dir__ = lazily(__name__, HOMES)

@@ -32,6 +32,7 @@ from affuse.features.commands import features
 from affuse.fuse.commands import EVERY, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
+from affuse.pipelines.report.commands import report
 from affuse.version import VERSION
 
 
@@ -52,6 +53,7 @@ main.add_command(features)
 main.add_command(fuse)
 main.add_command(bench)
 main.add_command(recipe)
+main.add_command(report)
 
 
 @main.command()

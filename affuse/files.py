@@ -191,3 +191,8 @@ def as_path(what: str, value) -> Path:
 def file_name(name: str) -> str:
     """A video id as a file name, different for different ids: what file systems do not take becomes %XX."""
     return re.sub(r'[/\\:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", name)
+
+
+def name_of_file(name: str) -> str:
+    """The video id that `file_name` made this file name of."""
+    return re.sub(r"%([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), name)

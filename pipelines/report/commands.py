@@ -1,0 +1,27 @@
+"""affuse report: a page to look at."""
+
+from __future__ import annotations
+
+import click
+
+from affuse.console import FILE, FOLDER, JSON, answer
+
+
+@click.command()
+@click.argument("source", type=FOLDER)
+@click.option("--out", type=FILE, required=True, help="The page, an HTML file.")
+@click.option("--features", "features", type=FOLDER, help="Feature store, for words, face boxes and gaps.")
+@click.option("--labels", type=FOLDER, help="Folder of labels, for the truth beside predictions, and scores.")
+@click.option("--video-dir", type=FOLDER, help="Folder of the videos, searched at every depth.")
+@click.option("--media", default="link", show_default=True, help="Videos: link, embed (in the page), or none.")
+@JSON
+def report(source, out, features, labels, video_dir, media, as_json) -> None:
+    """One page on SOURCE: a folder that `affuse predict` wrote, a run, or a feature store.
+
+    It needs no network, and opens from the disk in any browser.
+    """
+    from affuse.pipelines.report.page import report as write_page
+
+    path = write_page(source, out, features=features, labels=labels, video_dir=video_dir, media=media)
+    size = path.stat().st_size
+    answer({"page": str(path), "bytes": size}, as_json, f"{path}: {size / 2**20:.1f} MiB. Open it in a browser.")

@@ -1,0 +1,201 @@
+"""What a page can be made of: a folder of predictions, a run, or a feature store, read without any embeddings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from affuse.config import nearest
+from affuse.errors import AffuseError, UsageError, first_line
+from affuse.features.parts import AudioFeatures, TextFeatures, VisualFeatures
+from affuse.features.record import VideoFeatures
+from affuse.features.store import SHARDS, FeatureStore
+from affuse.files import as_path, name_of_file
+from affuse.fuse.data.labels import read_track
+from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.track import Track
+from affuse.fuse.scoring.predict import SEEN_AS, Prediction
+from affuse.fuse.training.checkpoint import RunFolder
+from affuse.fuse.training.run import Run, load_run
+
+log = logging.getLogger("affuse")
+
+FEATURES = "features"  # below a folder of predictions: the stores that `affuse predict` keeps
+DEVIATION = "_deviation"
+SLACK = 1e-3  # seconds; by so much a CSV's times may differ from a record's
+OUTLINE = (
+    *("visual/time", "visual/valid", "visual/box", "visual/confidence", "audio/time"),
+    *("text/start", "text/end", "text/word", "text/confidence"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was given: its kind, "predictions", "run" or "store", and what lies in it."""
+
+    kind: str
+    path: Path
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    stores: tuple[FeatureStore, ...] = ()
+    run: Run | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether predictions lack the frames that are not annotated, as those of a run with gaps=close do."""
+        return self.run is not None and self.run.settings.gaps == "close"
+
+    @property
+    def ids(self) -> list[str]:
+        """The videos that the page is about."""
+        return [*self.predictions] if self.kind != "store" else self.stores[0].ids
+
+    def store_of(self, video: str) -> FeatureStore | None:
+        """The store that has the video; of several the last to be written to."""
+        return max(
+            (s for s in self.stores if video in s), key=lambda s: s.shard(video).stat().st_mtime_ns, default=None
+        )
+
+
+def read_source(source: Path | str, features: Path | str | None = None) -> Source:
+    """The source in a folder, with the store `features` in the place of any store of its own.
+
+    Raises UsageError for a folder that is none of the three, or features of other videos; AffuseError for predictions
+    or a run that cannot be read.
+    """
+    path = as_path("a folder of predictions, a run or a feature store", source)
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a folder. Give a folder of predictions, a run or a feature store.")
+    if (path / SHARDS).is_dir():
+        if features is not None:
+            raise UsageError(f"{path} is a feature store itself. Leave --features out.")
+        return Source("store", path, stores=(FeatureStore(path),))
+    folder = RunFolder(path)
+    if not folder.ensemble.exists() and any(path.glob("seed*/config.yaml")):
+        raise AffuseError(f"The run in {path} is not finished. Go on with the same train command and --out.")
+    run = load_run(path) if folder.config.exists() or folder.ensemble.exists() else None
+    predictions = read_predictions(path if run is None else folder.predictions)
+    if not predictions and run is not None:
+        raise UsageError(
+            f"The run {path} has no predictions of its validation videos in {folder.predictions}. Predict with "
+            "`affuse predict --run`, and give its --out."
+        )
+    if not predictions:
+        raise UsageError(
+            f"{path} is no folder of predictions, no run and no feature store: it has no CSV of predictions, no model "
+            "and no shards in it. Give the --out of `affuse predict`, `affuse fuse train` or `affuse extract`."
+        )
+    stores = (_store(features, predictions),) if features is not None else _kept_stores(path)
+    return Source("predictions" if run is None else "run", path, predictions, stores, run)
+
+
+def _store(features: Path | str, wanted: Iterable[str]) -> FeatureStore:
+    store = FeatureStore(features)
+    check_some("--features", f"the store {store.path}", store, wanted)
+    return store
+
+
+def _kept_stores(path: Path) -> tuple[FeatureStore, ...]:
+    """The stores below a folder of predictions, one for each kind of features."""
+    folders = {shard.parent.parent for shard in path.glob(f"{FEATURES}/*/{SHARDS}/[!.]*.h5")}
+    return tuple(map(FeatureStore, sorted(folders)))
+
+
+def check_some(option: str, what: str, known: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise UsageError unless `known` has one of the videos wanted."""
+    wanted, known = list(wanted), list(known)
+    if not {*wanted} & {*known}:
+        raise UsageError(
+            f"{option}: {what} has none of the {len(wanted)} videos: no {wanted[0]!r}{nearest(wanted[0], known)} Give "
+            "that of the same videos, named alike."
+        )
+
+
+# ---- predictions
+
+
+def read_predictions(folder: Path) -> dict[str, Prediction]:
+    """{video: its prediction} of the CSVs in a folder, as `Prediction.save` writes them. Raises AffuseError for one
+    that is damaged; another table is left out, with a warning."""
+    made = {}
+    for path in sorted(folder.glob("[!.]*.csv")):
+        prediction = read_prediction(path)
+        if prediction is not None:
+            made[prediction.id] = prediction
+    return made
+
+
+def read_prediction(path: Path) -> Prediction | None:
+    """The prediction in a CSV; None, with a warning, where its columns are those of something else."""
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise AffuseError(f"{path} cannot be read: {first_line(error)}. Predict again, or remove it.") from None
+    names = [str(name) for name in table]
+    if not {"time", "valid"} <= {*names}:
+        log.warning("%s is no table of predictions (no columns time and valid), and is left out", path)
+        return None
+    present = {m: table[name].to_numpy() == 1 for m, name in SEEN_AS.items() if name in names}
+    kept = {"time", "valid", *SEEN_AS.values()}
+    targets = tuple(name for name in names if name not in kept and not name.endswith(DEVIATION))
+    try:
+        values, time = table[list(targets)].to_numpy(np.float64), table["time"].to_numpy(np.float64)
+        sure = [f"{target}{DEVIATION}" for target in targets]
+        deviation = table[sure].to_numpy(np.float64) if {*sure} <= {*names} and sure else None
+    except ValueError as error:
+        raise AffuseError(f"{path} has what is no number: {first_line(error)}. Predict again.") from None
+    if not len(time) or not targets or not present or not np.isfinite(values).all() or not (np.diff(time) >= 0).all():
+        raise AffuseError(
+            f"{path} is not as predictions are: rows in order of time, numbers for each target, and whether there was "
+            "a face, sound or words. Predict again, or remove it."
+        )
+    return Prediction(name_of_file(path.stem), time, targets, values, present, deviation)
+
+
+# ---- records
+
+
+def outline(store: FeatureStore, video: str) -> VideoFeatures:
+    """A record without its embeddings: rows of no width. Raises as `FeatureStore.read` does."""
+    header, (time, valid, box, sure, heard, start, end, word, heard_as) = store.overview(video, *OUTLINE)
+
+    def empty(rows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(rows), 0), np.float16)
+
+    return VideoFeatures(
+        *(video, header.source, header.fps, header.duration, header.frames),
+        VisualFeatures(empty(time), time, valid, box, sure, header.visual.status, header.visual.reason),
+        AudioFeatures(empty(heard), heard, header.audio.status, header.audio.reason),
+        TextFeatures(empty(start), start, end, word, heard_as, header.text.status, header.text.reason),
+        people=header.people,
+    )
+
+
+def frames_of(prediction: Prediction, clock: np.ndarray, store: FeatureStore, closed: bool) -> np.ndarray:
+    """Which of a record's frames at `clock` (T,) the rows of a prediction are: all, or, where it was `closed`, the
+    nearest ones. Raises AffuseError where they are not the same video's."""
+    time, rows = prediction.time, len(prediction.time)
+    if rows == len(clock) or (closed and rows < len(clock)):
+        nearest = np.searchsorted(clock, time - SLACK).clip(max=len(clock) - 1)
+        if np.abs(clock[nearest] - time).max() <= SLACK:
+            return nearest
+    raise AffuseError(
+        f"Video {prediction.id!r} in the store {store.path} is not the one that was predicted: it has {len(clock)} "
+        f"frames, the prediction {rows} rows, or they are at other times. Give the store it was predicted from."
+    )
+
+
+# ---- labels
+
+
+def read_labels(labels: Path | str, wanted: Iterable[str], rate: float | None = None) -> dict[str, Track]:
+    """{video: its track} of the wanted videos that a folder of labels has, in whatever partition. Raises UsageError
+    where it has none of them, and as `find_labels` and `read_track` do."""
+    partitions = find_labels(as_path("a folder of labels", labels)).values()
+    files = {video: path for partition in partitions for video, path in partition.items()}
+    check_some("--labels", f"the folder {labels}", files, wanted)
+    return {video: read_track(files[video], rate) for video in wanted if video in files}
