@@ -193,7 +193,8 @@ def main(demo: Path, out: Path, only: tuple[str, ...], threads: int, facts: Path
         click.echo(f"| {change} | {' | '.join(cells)} |")
     for name, found in sets.items():
         for model, by_seed in found["lost without sound"].items():
-            click.echo(f"{name}, half without sound: {model} loses {np.mean(by_seed):.3f} ± {np.std(by_seed, ddof=1):.3f}")
+            loss = mean_and_spread(float(np.mean(by_seed)), float(np.std(by_seed, ddof=1)))
+            click.echo(f"{name}, half without sound: {model} loses {loss}")
 
 
 if __name__ == "__main__":
