@@ -29,7 +29,7 @@ from affuse.console import (
 )
 from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
-from affuse.fuse.commands import EVERY, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
+from affuse.fuse.commands import EVERY, PRESET, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
@@ -91,6 +91,26 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
         if video_id in summary.failed:
             say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
     sys.exit(bool(summary.failed))
+
+
+@main.command()
+@click.argument("which", required=False, type=click.Choice(["extract", "fuse"]), metavar="[extract|fuse]")
+@profile_option(None)
+@PRESET
+@JSON
+def settings(which, profile, preset, as_json) -> None:
+    """Every setting that --set takes, of extract, of fuse, or of both: value, choices or bounds, and meaning.
+
+    Values are the defaults, or those of a profile or preset.
+
+    \b
+    affuse settings extract
+    affuse settings fuse --preset rcma
+    """
+    from affuse.pipelines.settings import listed, table
+
+    found = listed(which, profile, preset)
+    answer(found, as_json, table(found))
 
 
 @main.command()
