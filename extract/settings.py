@@ -37,11 +37,9 @@ class ExtractSettings(Settings):
     """Settings of an extraction."""
 
     backbones: Backbones
-    """The frozen networks, by the part they play; by default those of the profile."""
     modalities: tuple[Literal["visual", "audio", "text"], ...] = Field(MODALITIES, min_length=1)
     """What is taken from the videos."""
     detection: Detection = Detection()
-    """How faces are found, and whose are kept."""
     faces: Literal["detected", "given"] = "detected"
     """Where faces are from: detected in the videos, or given as crops, with --faces-dir."""
     views: tuple[str, ...] = Field(("centre",), json_schema_extra={"items": {"enum": [*CHOICES]}})
