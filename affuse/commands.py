@@ -121,18 +121,19 @@ def settings(which, profile, preset, as_json) -> None:
 @click.option("--vtt", is_flag=True, help="Also a WebVTT track of the words, with the values of each cue.")
 @click.option("--video", is_flag=True, help="Also an annotated MP4: box, circumplex, words and traces, with the sound.")
 @WEIGHTS
-@DEVICE
+@compute_options
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
-def predict(runs, out, smooth, every, vtt, video, weights_dir, device, as_json, videos) -> None:
+def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
     """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line)."""
+    from affuse.extract.extraction import Compute
     from affuse.pipelines.prediction import predict_videos
 
     result = predict_videos(
         runs,
         list(videos),
         out,
-        device,
+        Compute.of(**compute),
         smooth,
         every,
         vtt,
