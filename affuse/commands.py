@@ -74,7 +74,12 @@ main.add_command(report)
 @SET
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
             face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
-    """Extract the features of a folder of videos into a store. What is there already is not made again."""
+    """Extract the features of a folder of videos into a store. What is there already is not made again.
+
+    \b
+    affuse extract --video-dir videos --out store
+    affuse extract --video-dir videos --out store --profile offline --allow-untrained
+    """
     from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
     from affuse.extract.videos import find_jobs
 
@@ -125,7 +130,12 @@ def settings(which, profile, preset, as_json) -> None:
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
 def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
-    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line)."""
+    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line).
+
+    \b
+    affuse predict --run run clip.mp4 --out predictions
+    affuse predict --run fold0 --run fold1 videos --smooth 1 --video --out predictions
+    """
     from affuse.extract.extraction import Compute
     from affuse.pipelines.prediction import predict_videos
 
