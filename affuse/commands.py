@@ -29,7 +29,7 @@ from affuse.console import (
 )
 from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
-from affuse.fuse.commands import EVERY, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
+from affuse.fuse.commands import EVERY, PRESET, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
@@ -74,7 +74,12 @@ main.add_command(report)
 @SET
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
             face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
-    """Extract the features of a folder of videos into a store. What is there already is not made again."""
+    """Extract the features of a folder of videos into a store. What is there already is not made again.
+
+    \b
+    affuse extract --video-dir videos --out store
+    affuse extract --video-dir videos --out store --profile offline --allow-untrained
+    """
     from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
     from affuse.extract.videos import find_jobs
 
@@ -94,6 +99,26 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 
 
 @main.command()
+@click.argument("which", required=False, type=click.Choice(["extract", "fuse"]), metavar="[extract|fuse]")
+@profile_option(None)
+@PRESET
+@JSON
+def settings(which, profile, preset, as_json) -> None:
+    """Every setting that --set takes, of extract, of fuse, or of both: value, choices or bounds, and meaning.
+
+    Values are the defaults, or those of a profile or preset.
+
+    \b
+    affuse settings extract
+    affuse settings fuse --preset rcma
+    """
+    from affuse.pipelines.settings import listed, table
+
+    found = listed(which, profile, preset)
+    answer(found, as_json, table(found))
+
+
+@main.command()
 @RUNS
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
 @SMOOTH
@@ -101,18 +126,24 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 @click.option("--vtt", is_flag=True, help="Also a WebVTT track of the words, with the values of each cue.")
 @click.option("--video", is_flag=True, help="Also an annotated MP4: box, circumplex, words and traces, with the sound.")
 @WEIGHTS
-@DEVICE
+@compute_options
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
-def predict(runs, out, smooth, every, vtt, video, weights_dir, device, as_json, videos) -> None:
-    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line)."""
+def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
+    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line).
+
+    \b
+    affuse predict --run run clip.mp4 --out predictions
+    affuse predict --run fold0 --run fold1 videos --smooth 1 --video --out predictions
+    """
+    from affuse.extract.extraction import Compute
     from affuse.pipelines.prediction import predict_videos
 
     result = predict_videos(
         runs,
         list(videos),
         out,
-        device,
+        Compute.of(**compute),
         smooth,
         every,
         vtt,

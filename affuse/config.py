@@ -20,9 +20,10 @@ LISTED = 60  # known names that a message lists
 
 
 class Settings(BaseModel):
-    """Base of every settings class: unknown keys are errors, values do not change once resolved."""
+    """Base of every settings class: unknown keys are errors, values do not change once resolved. The text below a field
+    is its meaning, which `affuse settings` shows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 S = TypeVar("S", bound=Settings)

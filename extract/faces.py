@@ -26,23 +26,25 @@ GRID = 12  # places, in each direction, at which neighbouring pictures of a face
 
 
 class Detection(Settings):
-    """How faces are found, and whose are kept. Lengths in pixels of the scaled frame, `min_face` as a part of its short
-    side.
-
-    every: look for faces in every n-th frame only. Between two looks boxes are interpolated, unless a face came,
-    went or jumped or the scene was cut: then every frame between is looked at.
-    face: main, the most prominent person; left, right, the one in that half of the frame; largest, in each frame the
-    largest face, whoever it is; all, every person a record of their own. least, in seconds, how long a face is followed
-    before it starts a person; likeness, from −1 to 1, see `affuse.extract.people`.
-    """
+    """How faces are found, and whose are kept."""
 
     short_side: int = Field(360, ge=2 * MIN_FACE_PIXELS)
+    """Pixels of a frame's short side when faces are looked for in it; larger frames are scaled down to it."""
     min_face: float = Field(0.1, ge=0, lt=1)
+    """The smallest face that is looked for, as a part of the scaled frame's short side."""
     every: int = Field(4, ge=1, le=32)
+    """Look for faces in every n-th frame. Boxes between are interpolated, unless a face came, went or jumped or the
+    scene was cut: then every frame between is looked at."""
     margin: float = Field(0.3, ge=0, le=10)
+    """By how much a crop's side is longer than the longer side of the face's box, as a part of that."""
     face: Literal["main", "left", "right", "largest", "all"] = "main"
+    """Whom to follow: main, the most prominent person; left, right, the one in that half of the frame; largest, in each
+    frame the largest face, whoever it is; all, every person a record of their own."""
     least: float = Field(0.5, ge=0)
+    """Seconds that a face is followed before it starts a person; a fifth of the video is enough, too."""
     likeness: float = Field(0.9, ge=-1, le=1)
+    """Cosine of two faces' embeddings from which on they can be the same person's; as much as a tenth of the person's
+    own faces have with their mean is enough, too."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,14 @@ class Backbones(Settings):
     """The frozen networks, by the part they play."""
 
     visual: str
+    """What embeds faces: one that `affuse doctor` lists, timm:…, hf:…, or a class of yours, file.py:Name. `visual` for
+    short."""
     audio: str
+    """What embeds sound: one that `affuse doctor` lists, hf:…, or file.py:Name. `audio` for short."""
     speech: str
+    """The Whisper that hears the words; `affuse doctor` lists them. `speech` for short."""
     text: str
+    """What embeds words: one that `affuse doctor` lists, hf:…, or file.py:Name. `text` for short."""
 
     @field_validator("*")
     @classmethod
@@ -29,25 +34,29 @@ class Backbones(Settings):
 
 
 class ExtractSettings(Settings):
-    """Settings of an extraction.
-
-    audio_anchor: what of a 0.96 s patch of sound lies at its frame's time. language: for a multilingual
-    Whisper, None to detect. faces, transcripts: "given" where the user brings them. transcription: "sequential" as
-    openai-whisper does it, each window after the one before, or "chunked", many windows at once. views: of each face,
-    the centre and what training is to draw from beside it, see `affuse.extract.visual`. precision: "auto" is decided
-    where a store is begun, see `affuse.extract.networks.decided`.
-    """
+    """Settings of an extraction."""
 
     backbones: Backbones
     modalities: tuple[Literal["visual", "audio", "text"], ...] = Field(MODALITIES, min_length=1)
+    """What is taken from the videos."""
     detection: Detection = Detection()
     faces: Literal["detected", "given"] = "detected"
-    views: tuple[str, ...] = ("centre",)
+    """Where faces are from: detected in the videos, or given as crops, with --faces-dir."""
+    views: tuple[str, ...] = Field(("centre",), json_schema_extra={"items": {"enum": [*CHOICES]}})
+    """What is kept of each face: the centre, and what training is to draw from beside it: flip, the mirror image, and
+    corners, four corner crops."""
     audio_anchor: Literal["start", "centre", "end"] = "start"
+    """What of a 0.96 s patch of sound lies at its frame's time."""
     transcripts: Literal["whisper", "given"] = "whisper"
+    """Where words are from: heard by Whisper, or given, with --transcripts."""
     transcription: Literal["sequential", "chunked"] = "sequential"
+    """How Whisper hears: sequential, as openai-whisper does it, each window after the one before; chunked, many windows
+    at once, each knowing nothing of the words before it."""
     language: str | None = None
+    """For a multilingual Whisper the code or name of the language, as de or German; null to detect it."""
     precision: Precision | Literal["auto"] = "auto"
+    """The numbers that faces, sound and words are embedded in. auto: bfloat16 where the hardware is much faster at
+    it, decided where a store is begun."""
 
     @model_validator(mode="before")
     @classmethod

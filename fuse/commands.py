@@ -87,7 +87,12 @@ def fuse() -> None:
 @RATE
 @training_options
 def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json, config, assignments) -> None:
-    """Train a model on a store's features and leave a run folder."""
+    """Train a model on a store's features and leave a run folder.
+
+    \b
+    affuse fuse train --features store --labels labels --out run
+    affuse fuse train --features store --labels labels --out run --model grjca --set epochs=20
+    """
     from affuse.fuse import train as run_training
     from affuse.fuse import train_seeds, train_settings
 
@@ -196,7 +201,12 @@ def fuse_explain(run, store, out, device, as_json) -> None:
 @training_options
 def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
     """Train several models with several seeds under one protocol: a table, a figure, and the differences with
-    intervals from a bootstrap over videos. Runs already made are not made again."""
+    intervals from a bootstrap over videos. Runs already made are not made again.
+
+    \b
+    affuse fuse compare --models rjcma,concat --features store --labels labels --out comparison
+    affuse fuse compare --models all --seeds 0..2 --features store --labels labels --out comparison
+    """
     from affuse.fuse import compare, train_settings
 
     settings = train_settings(config, assignments, preset=preset, device=device)

@@ -12,7 +12,7 @@ from typing import Any
 from affuse.config import resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.extraction import Compute, extract_jobs
+from affuse.extract.extraction import HERE, Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import Provenance
@@ -57,12 +57,12 @@ class Run(trained.Run):
             return super().predict(source, ids, device)
         with TemporaryDirectory(prefix="affuse-") if keep is None else nullcontext(keep) as folder:
             told = {"weights_dir": weights_dir, "announce": announce, "progress": progress}
-            store, there, failed = self.extract(find_jobs(source), Path(folder), device, **told)
+            store, there, failed = self.extract(find_jobs(source), Path(folder), Compute(device), **told)
             made = super().predict(store, there if ids is None else ids, device) if there else Predictions({})
             return Predictions(made, {**failed, **made.failed})
 
     def extract(
-        self, jobs: list[Job], keep: Path, device: str, **how: Any
+        self, jobs: list[Job], keep: Path, compute: Compute, **how: Any
     ) -> tuple[FeatureStore, dict[str, Path], dict[str, str]]:
         """The store of the videos' features below `keep`, {id: its file} of those in it, and {id: why} of the others;
         how: weights_dir, announce and progress of `extract_jobs`."""
@@ -90,7 +90,7 @@ class Run(trained.Run):
                 )
 
         summary, _ = extract_jobs(
-            jobs, out, settings, allow_untrained=bool(self.provenance.untrained), compute=Compute(device),
+            jobs, out, settings, allow_untrained=bool(self.provenance.untrained), compute=compute,
             retry_failed=True, accept=accept, **how,
         )  # fmt: skip
         store = FeatureStore(out, create=True)
@@ -142,7 +142,7 @@ def predict_videos(
     run: AnyPath | Iterable[AnyPath],
     videos: AnyPath | Iterable[AnyPath],
     out: Path,
-    device: str = "auto",
+    compute: Compute = HERE,
     smooth: float = 0.0,
     every: float | None = None,
     vtt: bool = False,
@@ -151,7 +151,7 @@ def predict_videos(
 ) -> dict:
     """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`. vtt:
     with a WebVTT track of the words; video: with an annotated MP4. What of these cannot be made is left out, with a
-    warning.
+    warning. compute: where features are made; the model runs in this process, on the same device.
 
     Gives what fuse.predict does, and raises as it and `Run.predict` do; how: weights_dir, announce and progress of it.
     """
@@ -163,7 +163,7 @@ def predict_videos(
     films = {job.id: film_of(out, job.id).resolve() for job in jobs if video}
     if taken := next((job.path for job in jobs if job.path.resolve() in films.values()), None):
         raise UsageError(f"{taken} would be replaced by an annotated video. Choose another folder for --out.")
-    store, there, failed = loaded.extract(jobs, out / "features", device, **how)
+    store, there, failed = loaded.extract(jobs, out / "features", compute, **how)
 
     def beside(made: Prediction) -> dict:
         files = {}
@@ -179,4 +179,6 @@ def predict_videos(
             log.warning("beside the table of %s something is missing: %s", made.id, error)
         return files
 
-    return trained.predict(loaded, store, out, there, device, smooth=smooth, every=every, failed=failed, beside=beside)
+    return trained.predict(
+        loaded, store, out, there, compute.device, smooth=smooth, every=every, failed=failed, beside=beside
+    )

@@ -1,6 +1,7 @@
 """The command line: what a shell completes, what the help says, one of a thing and several of it."""
 
 import pytest
+from click import Group
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
@@ -33,6 +34,37 @@ def test_a_shell_completes_names(words, names):
 def test_the_help_says_the_exit_statuses():
     said = " ".join(CliRunner().invoke(main, ["--help"]).stdout.split())
     assert "Exit status: 0 done, 1 the work failed for some input, 2 wrong usage, 130 stopped." in said
+
+
+def commands(group, *above: str):
+    for name, command in group.commands.items():
+        yield from (
+            commands(command, *above, name) if isinstance(command, Group) else [((*above, name), command)]
+        )
+
+
+EXAMPLES = [
+    (words, line)
+    for words, command in commands(main)
+    for line in map(str.strip, (command.help or "").splitlines())
+    if line.startswith("affuse ")
+]
+
+
+def test_these_have_examples():
+    wanted = ("extract", "predict", "report", "settings", "fuse train", "fuse compare")
+    assert {tuple(name.split()) for name in wanted} <= {words for words, _ in EXAMPLES}
+
+
+@pytest.mark.parametrize(("words", "line"), EXAMPLES)
+def test_an_example_is_of_its_command_and_can_be_given(words, line):
+    """No option of it is unknown, or missing."""
+    given, command = line.split()[1:], main
+    for word in words:
+        assert given.pop(0) == word
+        command = command.commands[word]
+    with command.make_context(words[-1], given):
+        pass
 
 
 def test_one_is_one():

@@ -10,9 +10,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from affuse.commands import main
+from affuse.errors import AffuseError
+from affuse.extract.extraction import Compute
 from affuse.extract.media import frame_count
 from affuse.features.store import FeatureStore
 from affuse.fuse import train
+from affuse.pipelines import prediction
 from media import plain_frames, talking_head, write_media
 from processes import SEEDED
 from tiny import make_data, small
@@ -117,6 +120,31 @@ def test_folders_files_and_lists_are_taken_alike(place, tmp_path):
     assert "wrong.txt cannot be read" in affuse(*predict, tmp_path / "wrong.txt", code=2).stderr
     (tmp_path / "summary.mp4").symlink_to(place / "videos" / "b.mp4")
     assert "Rename the video" in affuse(*predict, tmp_path / "summary.mp4", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "compute"),
+    [
+        ([], Compute()),
+        (
+            ["--device", "cpu", "--workers", 2, "--threads", 3, "--time-limit", 5],
+            Compute("cpu", workers=2, threads=3, time_limit=5.0),
+        ),
+        (["--scheduler", "tcp://127.0.0.1:1"], Compute(scheduler="tcp://127.0.0.1:1")),
+    ],
+)
+def test_videos_are_extracted_where_predict_is_told(place, tmp_path, monkeypatch, options, compute):
+    told = []
+
+    def extract_jobs(*given, compute, **how):
+        told.append(compute)
+        raise AffuseError("No further.")
+
+    monkeypatch.setattr(prediction, "extract_jobs", extract_jobs)
+    predict = ["predict", "--run", place / "run", "--out", tmp_path / "out", place / "videos"]
+    assert "No further." in affuse(*predict, *options, code=1).stderr
+    assert told == [compute]
+    assert "--tls-cert and --tls-key go together" in affuse(*predict, "--tls-ca", "a", code=2).stderr
 
 
 def test_the_whole_store_is_predicted_as_single_videos_are(place, tmp_path):

@@ -1,14 +1,19 @@
-"""The presets against what was published and what the README says; precedence; settings that cannot be."""
+"""The presets against what was published and what the README says; precedence; settings that cannot be; their list."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from affuse import fuse
+from affuse.commands import main
 from affuse.errors import UsageError
+from affuse.extract.extraction import extract_settings
 from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
+from affuse.pipelines.settings import spelt
 
 PUBLISHED = {  # optimiser, rate, weight decay, batch, epochs, warm-up and its epochs, restarts, least rate, early stop
     "released": ("adam", 1e-5, 1e-3, 12, 100, "sawtooth", 5, 2, 1e-8, 50),
@@ -99,3 +104,67 @@ def test_one_modality_is_never_dropped():
     assert (
         train_settings(model="unimodal", modalities=["visual"]).model_options(widths)["modality_dropout"] == 0
     )
+
+
+def settings(*arguments, code=0):
+    result = CliRunner().invoke(main, ["settings", *arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_every_setting_is_listed_with_its_meaning():
+    listed = json.loads(settings("--json").stdout)
+    fuse_names = [row["name"] for row in listed["fuse"]]
+    assert sorted(fuse_names) == sorted(TrainSettings.model_fields)
+    assert {"backbones.visual", "detection.every", "language"} <= {row["name"] for row in listed["extract"]}
+    text = " ".join(settings().stdout.split())
+    for row in listed["extract"] + listed["fuse"]:
+        assert row["meaning"].endswith("."), row["name"]
+        assert row["meaning"] in text
+    assert not {"backbones", "detection"} & {row["name"] for row in listed["extract"]}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_listed_can_be_given(preset):
+    """All of it together makes the same settings again."""
+    lines = settings("fuse", "--preset", preset).stdout.splitlines()
+    given = [line.split("  (")[0].replace(" = ", "=") for line in lines[2:] if not line.startswith(" ")]
+    assert len(given) == len(TrainSettings.model_fields)
+    assert train_settings(None, given) == train_settings(preset=preset)
+
+
+def test_what_is_listed_of_extract_can_be_given():
+    listed = json.loads(settings("extract", "--profile", "offline", "--json").stdout)["extract"]
+    given = [f"{row['name']}={spelt(row['value'])}" for row in listed]
+    assert extract_settings("paper", None, given) == extract_settings("offline") != extract_settings("paper")
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "allowed"),
+    [
+        ("extract", "detection.every", "whole number from 1 to 32"),
+        ("extract", "views", "list of: centre, flip, corners"),
+        ("extract", "precision", "float32, bfloat16, or auto"),
+        ("fuse", "window", "whole number from 2 to 100000"),
+        ("fuse", "gates", "spec, dca, grjca, hgrjca, none"),
+        ("fuse", "fps", "number above 0 to 1000, or common, equal, own"),
+        ("fuse", "channels", "{name: list of: whole number}, or null"),
+        ("fuse", "plateau_factor", "number above 0 to 1"),
+    ],
+)
+def test_choices_and_bounds_are_listed(which, name, allowed):
+    (row,) = [row for row in json.loads(settings(which, "--json").stdout)[which] if row["name"] == name]
+    assert row["allowed"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fuse", "--profile", "paper"], "--profile is of `affuse settings extract`"),
+        (["extract", "--preset", "rcma"], "--preset is of `affuse settings fuse`"),
+        (["--preset", "lfam"], "did you mean 'lfan'"),
+        (["--profile", "papr"], "did you mean 'paper'"),
+    ],
+)
+def test_settings_of_what_is_not_asked_for(arguments, message):
+    assert message in settings(*arguments, code=2).stderr

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 from torch import nn
 from torch.nn import functional as F
 
@@ -36,18 +37,31 @@ HEAD_RJCMA = partial(Head, hidden=256, norm=True, activation=F.leaky_relu, tanh=
 class ModelSettings(Settings):
     """What may be asked of a model, beside its name and the widths of its features."""
 
-    window: int = 300  # L, frames; what the time-mixing weights are made for
-    recursions: int | None = None  # l; None is the variant's own. 0 leaves the attention out
-    variant: str = "released"  # what made the published numbers; or 'paper', what is printed
-    target: str | list[str] = "both"  # or 'valence', 'arousal', or names that the labels have
-    attention: str = "channel"  # C is channel × channel; or 'frame': it is frame × frame
-    channels: dict[str, list[int]] | None = None  # the encoder's layers per modality; None is the paper's
-    encoder: str = "spec"  # or 'tcn', 'bilstm', 'linear' (no other frame seen), 'none' (features as they are)
-    gates: str = "spec"  # or 'dca', 'grjca', 'hgrjca', 'none'; only what recurses has results to choose among
-    dropout: dict[str, float] = Field(default_factory=dict)  # of encoder, attention, fusion, head; else its own
-    tied: bool = False  # every recursion uses the same weights
-    deviations: bool = False  # of every target a standard deviation, too; in training, those of loss=gaussian
-    modality_dropout: float = 0.0  # probability, in training, of dropping each modality of a sample but one
+    window: int = Field(300, json_schema_extra={"minimum": 2, "maximum": LONGEST})
+    """L, the frames that a model sees at once; what the time-mixing weights are made for."""
+    recursions: Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})] | None = None
+    """l, the passes through the attention; null is the variant's own, 0 leaves the attention out."""
+    variant: str = Field("released", json_schema_extra={"enum": [*VARIANTS]})
+    """Which reading of the model: released, what made the published numbers; paper, what is printed."""
+    target: str | list[str] = "both"
+    """What is predicted: both, valence, arousal, or a list of names that the labels have."""
+    attention: str = Field("channel", json_schema_extra={"enum": [*ATTENTIONS]})
+    """Of the joint attention, whether its matrix C is channel × channel, or frame × frame."""
+    channels: dict[str, list[int]] | None = None
+    """Widths of the encoder's layers, per modality; null leaves them to `size` and the model."""
+    encoder: str = Field("spec", json_schema_extra={"enum": ["spec", *ENCODERS]})
+    """What mixes frames before the attention: spec, the model's own; linear, which sees no other frame; none, features
+    as they are."""
+    gates: str = Field("spec", json_schema_extra={"enum": ["spec", *GATES, "none"]})
+    """What chooses among the results of the recursions: spec, the model's own. Only what recurses can have any."""
+    dropout: dict[str, float] = Field(default_factory=dict)
+    """Probabilities of dropout by part, encoder, attention, fusion or head; the model's own where none is given."""
+    tied: bool = False
+    """Every recursion uses the same weights."""
+    deviations: bool = False
+    """The model gives of every target a standard deviation, too; in training, leave it to loss=gaussian."""
+    modality_dropout: float = Field(0.0, json_schema_extra={"minimum": 0, "exclusiveMaximum": 1})
+    """Probability, in training, of leaving out each modality of a sample but one."""
 
     @field_validator("window")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -123,59 +123,99 @@ def widest(frames: int, width: int) -> int:
 class TrainSettings(ModelSettings):
     """One run's settings, the model's among them. Lengths are frames, rates are per step, patience is epochs."""
 
-    preset: str = "affuse"
+    preset: str = Field("affuse", json_schema_extra={"enum": [*PRESETS]})
+    """What the other settings are by default: ours, affuse, or how a paper's release trains."""
 
     model: str = "rjcma"
-    modalities: list[str] = Field(default_factory=lambda: list(MODALITIES))
+    """The fusion model: one that `affuse fuse models` lists, or one of yours, file.py:name."""
+    modalities: list[str] = Field(
+        default_factory=lambda: [*MODALITIES], json_schema_extra={"items": {"enum": [*MODALITIES]}}
+    )
+    """What the model sees."""
 
-    # Of the encoders' layers. published: as in the model's release; data: no wider than `widest` has it. `channels`
-    # comes before both.
     size: Literal["data", "published"] = "data"
+    """Of the encoders' layers: published, as in the model's release; data, no wider than the amount of data allows.
+    `channels` comes before both."""
     hop: int = Field(200, ge=1)
-    gaps: Literal["mask", "close"] = "mask"  # frames without a label: kept and masked, or taken out before cutting
-    # channels: every channel by its own mean and deviation. text: the text embeddings, all by one mean and one
-    # deviation, and nothing else. none: features as they are.
+    """Frames from the beginning of one window to that of the next; at most `window`."""
+    gaps: Literal["mask", "close"] = "mask"
+    """Frames without a label: kept and masked, or taken out before windows are cut (close)."""
     normalisation: Literal["channels", "text", "none"] = "channels"
-    shuffle: Literal["epoch", "once"] = "epoch"  # windows in a new order every epoch, or in one for all
-    # Frames per second at which the model reads features. common: the rate of most training videos; equal: that of all,
-    # which must be one; own: every video on its own frames. Rates within 1 % of each other are one.
-    fps: float | Literal["common", "equal", "own"] = "common"
-    views: bool = True  # each training window sees one of the views that the store has of its faces
+    """channels: every channel by its own mean and deviation; text: the text embeddings, all by one mean and one
+    deviation, and nothing else; none: features as they are."""
+    shuffle: Literal["epoch", "once"] = "epoch"
+    """Windows in a new order every epoch, or in one for all."""
+    fps: Annotated[float, Field(gt=0, le=FASTEST)] | Literal["common", "equal", "own"] = "common"
+    """Frames per second at which the model reads features. common: the rate of most training videos; equal: that of
+    all, which must be one; own: every video on its own frames. Rates within 1 % of each other are one."""
+    views: bool = True
+    """Each training window sees one of the views that the store has of its faces; false: the centre alone."""
 
-    modality_dropout: float = 0.2  # none where there is one modality only
-    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse", "gaussian"] = "ccc-batch"  # see `affuse.fuse.training.losses`
+    modality_dropout: float = Field(0.2, json_schema_extra={"minimum": 0, "exclusiveMaximum": 1})
+    """Probability, in training, of leaving out each modality of a window but one; none where there is one only."""
+    loss: Literal["ccc", "ccc-batch", "mse", "ccc+mse", "gaussian"] = "ccc-batch"
+    """What training minimises: 1 − CCC per window or over the batch (ccc-batch), the mean square error, both together,
+    or a likelihood, with which every prediction says how sure it is (gaussian)."""
     optimiser: Literal["adam", "adamw"] = "adamw"
+    """What takes the steps; adamw keeps the weight decay apart from the gradient."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Rate of a step, after the warm-up."""
     weight_decay: float = Field(1e-2, ge=0)
-    batch: int = Field(12, ge=1)  # windows
+    """How strongly weights are drawn to 0."""
+    batch: int = Field(12, ge=1)
+    """Windows of a step."""
     epochs: int = Field(40, ge=1)
+    """Passes over the training windows, at most."""
     warmup: Literal["linear", "sawtooth", "stairs"] = "linear"
+    """How the rate rises in a warm-up: linear, with every step; stairs, with every epoch; sawtooth, from 0 anew in
+    every epoch, higher each time."""
     warmup_epochs: int = Field(2, ge=0)
-    decay: float = Field(1.0, gt=0, le=1)  # of the rate, after decay_start, once in decay_every epochs
+    """Epochs in which the rate rises."""
+    decay: float = Field(1.0, gt=0, le=1)
+    """What the rate is multiplied by after `decay_start`, once in `decay_every` epochs."""
     decay_start: int = Field(0, ge=0)
+    """Epochs before the first decay of the rate."""
     decay_every: int = Field(1, ge=1)
-    plateau_factor: float = Field(0.3, gt=0, le=1)  # of the rate, after more than plateau_patience epochs without gain
+    """Epochs from one decay of the rate to the next."""
+    plateau_factor: float = Field(0.3, gt=0, le=1)
+    """What the rate is multiplied by after more than `plateau_patience` epochs without gain."""
     plateau_patience: int = Field(5, ge=1)
-    min_learning_rate: float = Field(0.0, ge=0)  # a plateau that leads below it ends the run, or restarts it
-    restarts: int = Field(0, ge=0)  # from the best weights, with a warm-up and a new optimiser
-    reload_best: bool = False  # go on from the best weights after every epoch
-    stop_patience: int = Field(12, ge=0)  # epochs without gain before the end; 0: never
+    """Epochs without gain after which the next one cuts the rate."""
+    min_learning_rate: float = Field(0.0, ge=0)
+    """A plateau that leads below it ends the run, or restarts it; at most `learning_rate`."""
+    restarts: int = Field(0, ge=0)
+    """How often the run restarts: from the best weights, with a warm-up and a new optimiser."""
+    reload_best: bool = False
+    """Go on from the best weights after every epoch."""
+    stop_patience: int = Field(12, ge=0)
+    """Epochs without gain before the end; 0: never."""
 
-    # Video ids, where the label folder has no train/ and validation/ of its own.
     validation: list[str] = Field(default_factory=list)
-    resplit: bool = False  # `validation` divides train/ and validation/ together anew; test/ is never touched
-    held_out: list[str] = Field(default_factory=list)  # video ids that neither train nor validate
-    choose: Literal["scored", "inner"] = "scored"  # crossval: by which fold each one's epoch is chosen
-    # {video: subject}, or a CSV with these columns, which is read at once: see `affuse.fuse.training.subjects`.
+    """Ids of the videos that validate, where the label folder has no train/ and validation/ of its own."""
+    resplit: bool = False
+    """`validation` divides train/ and validation/ together anew; test/ is never touched."""
+    held_out: list[str] = Field(default_factory=list)
+    """Ids of videos that neither train nor validate."""
+    choose: Literal["scored", "inner"] = "scored"
+    """In crossval, by which fold each one's epoch is chosen: the one that is scored, or an inner one."""
     subjects: dict[str, str] = Field(default_factory=dict)
-    label_rate: float | None = Field(None, gt=0, le=1e6)  # rows per second of label files that do not say
-    allow_missing: bool = False  # leave out labelled videos that the store lacks
+    """Whose each video is, {video: subject}, or a CSV with these columns: how far off the model is on a subject's
+    training videos is added to what it predicts of that subject's others."""
+    label_rate: float | None = Field(None, gt=0, le=1e6)
+    """Rows per second of label files that do not say."""
+    allow_missing: bool = False
+    """Leave out labelled videos that the store lacks."""
 
     seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of weights, order and dropout."""
     device: str = "auto"
+    """Where the model computes: cpu, cuda, cuda:1, or auto."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """The numbers that the model computes in."""
     tensorboard: bool = True
-    checkpoint_seconds: float = Field(10.0, ge=0)  # least time between two checkpoints; 0: after every epoch
+    """Write TensorBoard events."""
+    checkpoint_seconds: float = Field(10.0, ge=0)
+    """Least seconds between two checkpoints; 0: after every epoch."""
 
     @field_validator("model")
     @classmethod

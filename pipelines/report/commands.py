@@ -19,6 +19,10 @@ def report(source, out, features, labels, video_dir, media, as_json) -> None:
     """One page on SOURCE: a folder that `affuse predict` wrote, a run, or a feature store.
 
     It needs no network, and opens from the disk in any browser.
+
+    \b
+    affuse report predictions --out report.html --video-dir videos
+    affuse report run --out report.html --features store --labels labels
     """
     from affuse.pipelines.report.page import report as write_page
 
