@@ -11,7 +11,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from affuse.features.parts import TextFeatures, VisualFeatures
 from affuse.fuse.reports.figures import COLOURS
-from affuse.fuse.scoring.predict import REACH, Prediction
+from affuse.fuse.scoring.estimate import REACH
+from affuse.fuse.scoring.predict import Prediction
 from affuse.pipelines.subtitles import cues, signed
 
 ROOM = 640, 480  # pixels that the picture is fitted into, up or down

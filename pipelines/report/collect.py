@@ -16,8 +16,9 @@ from affuse.features.record import VideoFeatures
 from affuse.features.seal import DamagedError
 from affuse.features.timeline import rows_at
 from affuse.fuse.data.track import Track
+from affuse.fuse.scoring.estimate import REACH
 from affuse.fuse.scoring.evaluate import judge
-from affuse.fuse.scoring.predict import REACH, SEEN_AS, Prediction
+from affuse.fuse.scoring.predict import SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
 from affuse.pipelines.report.series import boxes, gaps, moments_each, plain, rounded, thin

@@ -21,7 +21,8 @@ from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.track import Track
 from affuse.fuse.scoring.predict import SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
-from affuse.fuse.training.run import Run, load_run
+from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.run import Run
 
 log = logging.getLogger("affuse")
 
