@@ -80,6 +80,7 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
     first = next(iter(source.predictions.values() or tracks.values()), None)
     targets = [] if first is None else list(first.targets)
     failed = {video: why for store in source.stores for video, why in store.failed.items()} if source.stores else {}
+    failed |= source.failed
     failed |= {p.video or p.file: f"damaged: {p.reason}" for store in source.stores for p in store.damaged}
     if source.kind != "store":
         failed = {video: why for video, why in failed.items() if video not in source.predictions}
