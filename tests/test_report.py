@@ -374,6 +374,12 @@ def test_the_summary_beside_predictions_tells_what_failed(tmp_path, caplog):
     assert "summary" not in caplog.text
 
 
+def test_rows_of_several_frames_are_told_from_damage(tmp_path):
+    prediction("clip").save(tmp_path, figures=False, every=1)
+    with pytest.raises(affuse.UsageError, match=r"clip\.csv has a row for several frames.* without --every"):
+        read_source(tmp_path)
+
+
 def test_predictions_that_all_failed_are_a_page_too(scene, tmp_path):
     Predictions({}, {"gone": "no <video>"}).save(tmp_path)
     given = {"labels": scene / "labels", "features": scene / "predictions" / "features" / "0123456789ab"}

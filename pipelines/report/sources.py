@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError, first_line
@@ -155,8 +156,14 @@ def read_table(path: Path, **how: Any) -> pd.DataFrame:
 
 
 def read_prediction(path: Path, table: pd.DataFrame) -> Prediction:
-    """The prediction in the table of a CSV. Raises AffuseError where it is damaged."""
+    """The prediction in the table of a CSV. Raises AffuseError where it is damaged, UsageError where its rows stand for
+    several frames: shares have a point, what a frame has is 0 or 1."""
     names = [str(name) for name in table]
+    if is_float_dtype(table["valid"]):
+        raise UsageError(
+            f"{path} has a row for several frames; a page is made of predictions of each. Predict again without "
+            "--every, into another --out."
+        )
     present = {m: table[name].to_numpy() == 1 for m, name in SEEN_AS.items() if name in names}
     kept = {"time", "valid", *SEEN_AS.values()}
     targets = tuple(name for name in names if name not in kept and not name.endswith(DEVIATION))
