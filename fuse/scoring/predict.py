@@ -13,6 +13,7 @@ import pandas as pd
 
 from affuse.config import nearest
 from affuse.errors import UsageError
+from affuse.features.timeline import ends
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import SLACK, mean_between
@@ -111,8 +112,7 @@ class Prediction:
         """frames and seconds; face, sound, words, of the modalities that the model takes, and valid: the shares of
         frames with them; of every target the mean, `<target>_sd`, its spread over the frames, and where there is one
         `<target>_deviation`, the mean of the frames' own."""
-        seconds = float(self.time[-1] + np.median(np.diff(self.time))) if len(self.time) > 1 else 0.0
-        facts = {"frames": len(self.time), "seconds": seconds}
+        facts = {"frames": len(self.time), "seconds": ends(self.time)}
         facts |= {name: count / len(self.time) for name, count in self.seen.items()}
         facts["valid"] = float(self.valid.mean())
         for i, target in enumerate(self.targets):

@@ -14,7 +14,7 @@ from affuse.errors import AffuseError, first_line
 from affuse.features.parts import Status, TextFeatures
 from affuse.features.record import VideoFeatures
 from affuse.features.seal import DamagedError
-from affuse.features.timeline import rows_at
+from affuse.features.timeline import ends, rows_at
 from affuse.fuse.data.track import Track
 from affuse.fuse.scoring.estimate import REACH
 from affuse.fuse.scoring.evaluate import judge
@@ -173,9 +173,7 @@ def _words(said: TextFeatures) -> list[list]:
 
 def _length(time: np.ndarray, record: VideoFeatures | None) -> float:
     """Seconds of a video: what its record says, and at least all its frames at `time` (T,)."""
-    step = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
-    ends = float(time[-1]) + step if len(time) else 0.0
-    return ends if record is None else max(ends, record.duration)
+    return ends(time) if record is None else max(ends(time), record.duration)
 
 
 def _summary(prediction, present: Mapping[str, np.ndarray], seconds: float, frames: int, record) -> dict:

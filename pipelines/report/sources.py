@@ -17,6 +17,7 @@ from affuse.errors import AffuseError, UsageError, first_line
 from affuse.features.parts import AudioFeatures, TextFeatures, VisualFeatures
 from affuse.features.record import VideoFeatures
 from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.timeline import nearest_row
 from affuse.files import as_path, name_of_file
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
@@ -205,9 +206,9 @@ def frames_of(prediction: Prediction, clock: np.ndarray, store: FeatureStore, cl
     nearest ones. Raises AffuseError where they are not the same video's."""
     time, rows = prediction.time, len(prediction.time)
     if rows == len(clock) or (closed and rows < len(clock)):
-        nearest = np.searchsorted(clock, time - SLACK).clip(max=len(clock) - 1)
-        if np.abs(clock[nearest] - time).max() <= SLACK:
-            return nearest
+        row = nearest_row(clock, time)
+        if np.abs(clock[row] - time).max() <= SLACK:
+            return row
     raise AffuseError(
         f"Video {prediction.id!r} in the store {store.path} is not the one that was predicted: it has {len(clock)} "
         f"frames, the prediction {rows} rows, or they are at other times. Give the store it was predicted from."
