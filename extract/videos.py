@@ -107,8 +107,8 @@ def find_jobs(
     """The videos of a folder, searched at every depth, in order of their path; or a file; or those that a text file
     names, a file or folder a line, from where it lies, `#` before what is none; or several of these.
 
-    The id of a video is its path below the folder, or its name, without the suffix. Raises UsageError where there is
-    no video, or where two would have the same id.
+    The id of a video is its path below the folder, or its name, without the suffix; one that is named twice is taken
+    once. Raises UsageError where there is no video, or where two would have the same id.
     """
     faces_dir, transcripts = _folder("--faces-dir", faces_dir), _folder("--transcripts", transcripts)
     found: dict[str, Job] = {}
@@ -117,6 +117,8 @@ def find_jobs(
         for path in paths:
             name = path.relative_to(folder)
             video_id = name.with_suffix("").as_posix()
+            if video_id in found and found[video_id].path.resolve() == path.resolve():
+                continue
             if video_id in found:
                 raise UsageError(
                     f"{found[video_id].path} and {path} would both be called {video_id!r} in the store. Rename one of "
@@ -159,22 +161,28 @@ def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:
         places = [Path(place) for place in ([videos] if isinstance(videos, AnyPath) else videos)]
     except TypeError:
         raise UsageError(f"Videos are a folder, a file, or a list of these, not {videos!r}.") from None
-    places = [named for place in places for named in (_listed(place) if place.suffix.lower() == LIST else [place])]
-    for place in places:
-        if videos == "" or not (place.is_dir() or place.is_file()):
-            raise UsageError(f"{place} is not a folder of videos, and no video either. Check the path.")
-    return places
+    named = [(path, place) for place in places for path in (_listed(place) if _is_list(place) else [place])]
+    for path, place in named:
+        if videos == "" or not (path.is_dir() or path.is_file()):
+            where = f" The list {place} names it." if path is not place else ""
+            raise UsageError(f"{path} is not a folder of videos, and no video either. Check the path.{where}")
+    return [path for path, _ in named]
+
+
+def _is_list(place: Path) -> bool:
+    return place.suffix.lower() == LIST and place.is_file()
 
 
 def _listed(place: Path) -> list[Path]:
-    """What a list names; the place itself where it is no file."""
-    if not place.is_file():
-        return [place]
+    """What a list names. Raises UsageError where it cannot be read, or names nothing."""
     try:
         lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The list {place} cannot be read: {first_line(error)}. It is a text file of paths.") from None
-    return [place.parent / line for line in lines if line and not line.startswith("#")]
+    paths = [place.parent / line for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise UsageError(f"No videos: the list {place} names none. It is a text file with a path on each line.")
+    return paths
 
 
 def _folder(option: str, given: AnyPath | None) -> Path | None:

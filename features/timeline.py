@@ -83,15 +83,21 @@ def _width(video: Parts, modality: str, widths: Mapping[str, int] | None) -> int
     return widths[modality]
 
 
-def _nearest(rows: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index (T,) of the row nearest to each time, and whether it is near enough. `rows` (N,) never fall."""
+def nearest_row(rows: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Index (T,) of the row nearest to each time (T,), the earlier of two equally near. `rows` (N,), one at least,
+    never fall."""
     after = np.searchsorted(rows, time).clip(max=len(rows) - 1)
     before = (after - 1).clip(min=0)
     earlier = np.abs(time - rows[before]) <= np.abs(time - rows[after])
-    nearest = np.where(earlier, rows[before], rows[after])
-    reach = np.median(np.diff(rows)) / 2 if len(rows) > 1 else LONE_ROW
     # Of rows with the same time, searchsorted finds the first.
-    return np.searchsorted(rows, nearest), np.abs(time - nearest) <= reach + SLACK
+    return np.searchsorted(rows, np.where(earlier, rows[before], rows[after]))
+
+
+def _nearest(rows: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `nearest_row` gives, and whether that row is near enough (T,)."""
+    row = nearest_row(rows, time)
+    reach = np.median(np.diff(rows)) / 2 if len(rows) > 1 else LONE_ROW
+    return row, np.abs(time - rows[row]) <= reach + SLACK
 
 
 def _word_at(text: TextFeatures, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +114,12 @@ def _word_at(text: TextFeatures, time: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 # ---- even clocks
+
+
+def ends(time: np.ndarray) -> float:
+    """Seconds at which the last of the frames at `time` (T,) ends, each as long as most are; 0 where there is none."""
+    step = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
+    return float(time[-1]) + step if len(time) else 0.0
 
 
 def frame_rate(time: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from affuse.console import (
     shown,
     together,
 )
-from affuse.errors import UsageError
+from affuse.errors import UsageError, counted
 
 MOST_SEEDS = 1000  # in a span
 
@@ -112,8 +112,8 @@ def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json,
     result = run_training(store, labels, out, settings, show_epoch)
     best = result["best"]
     scores = ", ".join(f"{target} {value:.4f}" for target, value in best["ccc"].items())
-    tried = "candidates" if "ridge" in best else "epochs"
-    sentence = f"{result['epochs']} {tried}; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
+    tried = counted(result["epochs"], "candidate" if "ridge" in best else "epoch")
+    sentence = f"{tried}; best at {best['epoch']}: validation CCC {scores}. Run: {result['run']}"
     answer(result, as_json, sentence)
 
 

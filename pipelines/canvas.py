@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from affuse.features.parts import TextFeatures, VisualFeatures
+from affuse.features.timeline import nearest_row
 from affuse.fuse.reports.figures import COLOURS
-from affuse.fuse.scoring.predict import REACH, Prediction
+from affuse.fuse.scoring.estimate import REACH
+from affuse.fuse.scoring.predict import Prediction
 from affuse.pipelines.subtitles import cues, signed
 
 ROOM = 640, 480  # pixels that the picture is fitted into, up or down
@@ -43,7 +45,7 @@ class Canvas:
 
     def draw(self, time: float, pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:
         """The canvas at a time in seconds: with the picture (H, W, 3) uint8, which is `size` wide and high unscaled."""
-        row = _nearest(self.prediction.time, time)
+        row = int(nearest_row(self.prediction.time, np.array(time)))
         canvas = self.page(int(time / self.span)).copy()
         canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, (self.top - self.picture[1]) // 2))
         pen = ImageDraw.Draw(canvas)
@@ -58,7 +60,7 @@ class Canvas:
     def _face(self, pen: ImageDraw.ImageDraw, time: float, size: tuple[int, int]) -> None:
         if not len(self.visual.time):
             return
-        row, above = _nearest(self.visual.time, time), (self.top - self.picture[1]) // 2
+        row, above = int(nearest_row(self.visual.time, np.array(time))), (self.top - self.picture[1]) // 2
         if self.visual.valid[row]:
             wide, high = self.picture[0] / size[0], self.picture[1] / size[1]
             left, top, right, bottom = self.visual.box[row] * (wide, high, wide, high) + (0, above, 0, above)
@@ -210,12 +212,6 @@ def mixed(colour: str, share: float) -> tuple[int, ...]:
 def _height(value: np.ndarray | float) -> np.ndarray | float:
     """Pixels below a trace's top at which values in [−1, 1] stand."""
     return 6 + (1 - np.clip(value, -1, 1)) / 2 * (TRACE - 12)
-
-
-def _nearest(times: np.ndarray, time: float) -> int:
-    """The row (T,) whose time is nearest."""
-    after = int(np.searchsorted(times, time).clip(1, max(len(times) - 1, 1)))
-    return min(after, len(times) - 1) if len(times) < 2 or times[after] - time < time - times[after - 1] else after - 1
 
 
 def _rectangle(pen: ImageDraw.ImageDraw, left, top, right, bottom, colour: str) -> None:

@@ -20,6 +20,7 @@ from affuse.features.store import SHARDS, FeatureStore
 from affuse.files import as_path, file_name
 from affuse.fuse.data.corpus import Features, as_store, fingerprint
 from affuse.fuse.scoring.predict import Prediction, Predictions, check_names, check_spans
+from affuse.fuse.training import loading, saving
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.ensemble import train_seeds
@@ -101,7 +102,7 @@ class Run(trained.Run):
 def load_run(path: AnyPath | Iterable[AnyPath]) -> Run:
     """The finished run in a folder; of several folders one, which predicts the mean over their models, and how far off
     it may be. Raises AffuseError where there is none, UsageError where they do not go together."""
-    return Run(**vars(trained.load_run(path)))
+    return Run(**vars(loading.load_run(path)))
 
 
 def train(
@@ -179,6 +180,6 @@ def predict_videos(
             log.warning("beside the table of %s something is missing: %s", made.id, error)
         return files
 
-    return trained.predict(
+    return saving.predict(
         loaded, store, out, there, compute.device, smooth=smooth, every=every, failed=failed, beside=beside
     )

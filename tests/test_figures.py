@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from affuse.fuse.reports.figures import ablation_figure, comparison_figure, learning_curve, traces
+from affuse.fuse.reports.figures import (
+    ablation_figure,
+    comparison_figure,
+    learning_curve,
+    save_figure,
+    traces,
+)
 from affuse.fuse.scoring.metrics import ccc
 from affuse.fuse.scoring.predict import Prediction
 
@@ -106,3 +112,11 @@ def test_the_band_is_seen_where_there_is_no_face():
     figure = traces("clip", ["valence"], time, np.zeros((20, 1)), seen, None, seen, np.full((20, 1), 0.5))
     order = {part.get_label(): part.get_zorder() for part in figure.axes[0].collections}
     assert order["no features"] < order["9 of 10 valence"]
+
+
+@pytest.mark.parametrize("name", ["$_$", r"a $\frac$ b", "新"])
+def test_any_name_may_stand_over_a_figure(tmp_path, name, recwarn):
+    time, seen = np.arange(3) / 10, np.ones(3, bool)
+    save_figure(traces(name, ["valence"], time, np.zeros((3, 1)), seen), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

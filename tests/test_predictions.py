@@ -226,6 +226,7 @@ def test_a_video_with_nothing_fails_and_says_why(trained, tmp_path):
     found = fuse.load_run(trained[0]).predict(store, ["t0", "t1"])
     assert list(found) == ["t1"]
     assert "no_face" in found.failed["t0"]
+    assert found.failed["t0"].startswith("Video 't0' has no features to work on: no visual")
     assert "1 failed" in repr(found)
     with pytest.raises(KeyError, match="no_face"):
         found["t0"]

@@ -21,7 +21,7 @@ from affuse.commands import main
 from affuse.features import FeatureStore, Status
 from affuse.features.record import VideoFeatures
 from affuse.files import file_name, name_of_file
-from affuse.fuse.scoring.predict import Prediction
+from affuse.fuse.scoring.predict import Prediction, Predictions
 from affuse.pipelines.report.collect import collect
 from affuse.pipelines.report.series import boxes, gaps, thin
 from affuse.pipelines.report.sources import read_source
@@ -307,7 +307,7 @@ def test_the_command_writes_the_same_page(scene, tmp_path):
         ("nowhere", {}, "is not a folder"),
         ("videos", {}, "no folder of predictions, no run and no feature store"),
         ("predictions", {"features": "others"}, r"the store .*others has none of the 2 videos"),
-        ("predictions", {"features": "videos"}, "has no features in it"),
+        ("predictions", {"features": "videos"}, "no features in it"),
         ("predictions", {"labels": "elsewhere"}, r"--labels: the folder .* has none of the 2 videos"),
         ("predictions", {"labels": "nowhere"}, "does not exist"),
         ("predictions", {"video_dir": "nowhere"}, "is not a folder of videos"),
@@ -361,6 +361,30 @@ def test_another_table_beside_predictions_is_left_out(tmp_path, caplog):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     assert [*read_source(tmp_path).predictions] == ["clip"]
     assert "notes.csv is no table of predictions" in caplog.text
+
+
+def test_the_summary_beside_predictions_tells_what_failed(tmp_path, caplog):
+    silent = "nothing to work on"
+    made = Predictions({"clip": prediction("clip")}, {"NA": silent, "gone": "no video"})
+    made.save(tmp_path, figures=False)
+    facts = collect(read_source(tmp_path))
+    assert ([clip.id for clip in facts.clips], facts.failed) == (["clip"], {"NA": silent, "gone": "no video"})
+    prediction("gone").save(tmp_path, figures=False)  # a later attempt
+    assert collect(read_source(tmp_path)).failed == {"NA": silent}
+    assert "summary" not in caplog.text
+
+
+def test_rows_of_several_frames_are_told_from_damage(tmp_path):
+    prediction("clip").save(tmp_path, figures=False, every=1)
+    with pytest.raises(affuse.UsageError, match=r"clip\.csv has a row for several frames.* without --every"):
+        read_source(tmp_path)
+
+
+def test_predictions_that_all_failed_are_a_page_too(scene, tmp_path):
+    Predictions({}, {"gone": "no <video>"}).save(tmp_path)
+    given = {"labels": scene / "labels", "features": scene / "predictions" / "features" / "0123456789ab"}
+    facts = facts_in(affuse.report(tmp_path, tmp_path / "page.html", **given))
+    assert (facts["clips"], facts["failed"]) == ([], {"gone": "no <video>"})
 
 
 # ---- in a browser

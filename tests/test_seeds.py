@@ -13,8 +13,9 @@ from affuse import commands, fuse, load_run
 from affuse.__main__ import main
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.commands import parse_seeds
+from affuse.fuse.scoring.estimate import REACH, Estimate
 from affuse.fuse.scoring.evaluate import unexplained, within
-from affuse.fuse.scoring.predict import REACH, Estimate, Predictions
+from affuse.fuse.scoring.predict import Predictions
 
 SHORT = tiny.small(gaps="mask", epochs=2)
 

@@ -43,8 +43,19 @@ def test_a_text_file_is_a_list_of_files_and_folders_from_where_it_lies(clips):
     videos.write_text(f"\ufeff# the second first\nsub\n\n  {a}  \n", encoding="utf-8")
     assert found(videos) == found([videos]) == [("b", "b.mkv", b), ("a", "a.mp4", a)]
     videos.write_text("# nothing\n")
-    with pytest.raises(UsageError, match="No videos"):
+    with pytest.raises(UsageError, match=r"No videos: the list .*list\.TXT names none"):
         found(videos)
+    videos.write_text("gone.mp4\n")
+    with pytest.raises(UsageError, match=r"gone\.mp4 is not a folder.* The list .*list\.TXT names it"):
+        found(videos)
+
+
+def test_a_video_named_twice_is_taken_once(clips):
+    a = clips / "a.mp4"
+    assert found([a, clips, clips / "sub" / ".." / "a.mp4"]) == [
+        ("a", "a.mp4", a),
+        ("sub/b", "sub/b.mkv", clips / "sub" / "b.mkv"),
+    ]
 
 
 def test_what_is_given_beside_a_file_is_found_by_its_name(clips, tmp_path):
@@ -84,11 +95,13 @@ def test_crops_are_looked_at_once(clips, tmp_path, monkeypatch):
         ([], "No videos"),
         ("gone.mp4", r"gone\.mp4 is not a folder of videos, and no video either"),
         (["clips/a.mp4", "clips/gone.mp4"], r"clips/gone\.mp4 is not a folder"),
-        (["clips", "clips/a.mp4"], r"clips/a\.mp4 and clips/a\.mp4 would both be called 'a'"),
+        (["clips", "other/a.mp4"], r"clips/a\.mp4 and other/a\.mp4 would both be called 'a'"),
     ],
 )
 def test_anything_else_is_a_sentence(clips, monkeypatch, videos, message):
     monkeypatch.chdir(clips.parent)
+    (clips.parent / "other").mkdir()
+    (clips.parent / "other" / "a.mp4").touch()
     with pytest.raises(UsageError, match=message):
         find_jobs(videos)
 

@@ -176,10 +176,7 @@ def load_corpus(
     if misfits:
         raise AffuseError("\n".join(misfits))
     if not laid:
-        raise AffuseError(
-            f"None of the {len(left_out)} videos has features to work on: "
-            + "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:5])
-        )
+        raise AffuseError(_nothing(left_out))
     # A video without pictures has no views: its rows are zeros in all of them, as in the centre.
     named = dict.fromkeys(view for seen in further for view in seen)
     seen = {
@@ -214,6 +211,14 @@ def _aligned_views(video: VideoFeatures, time: np.ndarray, widths: dict[str, int
         turned = replace(video, visual=replace(video.visual, embedding=embedding))
         aligned[view] = align(turned, time, ["visual"], widths)["visual"][0]
     return aligned
+
+
+def _nothing(left_out: dict[str, str]) -> str:
+    """A sentence on videos {id: why}, all of them without features."""
+    if len(left_out) == 1:
+        return "Video {!r} has no features to work on: {}".format(*next(iter(left_out.items())))
+    some = "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:5])
+    return f"None of the {len(left_out)} videos has features to work on: {some}"
 
 
 def _why(video: VideoFeatures, modality: str) -> str:

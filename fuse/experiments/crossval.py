@@ -17,11 +17,13 @@ from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.reports.tables import write_csv, write_json
+from affuse.fuse.scoring.estimate import Estimate
 from affuse.fuse.scoring.evaluate import judge, pairs, score_pairs
 from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
-from affuse.fuse.scoring.predict import Estimate, by_video
+from affuse.fuse.scoring.predict import by_video
 from affuse.fuse.training.checkpoint import RunFolder
-from affuse.fuse.training.run import Run, labelled_corpus, load_run
+from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.run import Run, labelled_corpus
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train
 

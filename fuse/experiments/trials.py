@@ -33,7 +33,7 @@ from affuse.fuse.models.spec import VARIANTS, ModelSettings
 from affuse.fuse.scoring.evaluate import pairs, score_pairs
 from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
-from affuse.fuse.training.run import load_run
+from affuse.fuse.training.loading import load_run
 from affuse.fuse.training.settings import TrainSettings, preset_of
 from affuse.fuse.training.train import train
 

@@ -6,6 +6,7 @@ Every figure is drawn on its own canvas, so nothing of pyplot's global state is 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ def learning_curve(history: list[dict], model: str) -> Figure:
     agreement.set(xlabel="epoch", ylabel="validation CCC")
     agreement.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     scores = {key.removeprefix("ccc_"): value for key, value in best.items() if key.startswith("ccc_")}
-    loss.set_title(headline(model, scores))
+    loss.set_title(headline(model, scores), parse_math=False)
     legend_below(figure, [agreement])
     return figure
 
@@ -81,7 +82,7 @@ def traces(
             )
         _ground(axis, time, valid, f"{target} (−1 to 1)", face)
     legend_below(figure, axes)
-    axes[0].set_title(title)
+    axes[0].set_title(title, parse_math=False)
     axes[-1].set_xlabel("time (s)")
     return figure
 
@@ -117,8 +118,11 @@ def colour(target: str, i: int) -> str:
 
 
 def save_figure(figure, path: Path) -> None:
+    """Write a figure as PNG; a letter that the font lacks is a box in it, without a word."""
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(data, format="png", dpi=110)
     write_bytes(path, data.getvalue())
 
 
@@ -136,7 +140,7 @@ def explanation(title: str, table: pd.DataFrame, targets: Sequence[str]) -> Figu
         first.plot(time, table[target], color=colour(target, i), label=target)
     face = table["face"] != 0 if "face" in table else None
     _ground(first, time, table["valid"] != 0, "prediction\n(−1 to 1)", face)
-    first.set_title(title)
+    first.set_title(title, parse_math=False)
     for m, axis in zip(updated, rest, strict=False):
         for i, name in enumerate(column for column in table if column.startswith(f"update_{m}_")):
             shade = str(0.55 * (i % 2))

@@ -10,8 +10,8 @@ import numpy as np
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import SLACK, mean_between, on_rows
+from affuse.fuse.scoring.estimate import BAND, REACH, Estimate
 from affuse.fuse.scoring.metrics import METRICS, OF_SCORES, Pairs, bootstrap, ccc, each_target, permuted
-from affuse.fuse.scoring.predict import BAND, REACH, Estimate
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds tried for the moving mean; 0 is none
 DELAYS = tuple(round(0.2 * i, 1) for i in range(26))  # seconds tried, 0 to 5

@@ -9,7 +9,8 @@ import torch
 
 from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.model import FusionModel
-from affuse.fuse.scoring.predict import Prediction, bridge
+from affuse.fuse.scoring.estimate import bridge
+from affuse.fuse.scoring.predict import Prediction
 
 
 def explained(model: FusionModel, windows: Windows, made: Prediction, batch: int, precision: str) -> pd.DataFrame:

@@ -1,103 +1,33 @@
-"""From a model's windows to predictions of every frame, and what a person does with them: look, plot, save."""
+"""Predictions of every frame as a person holds them: to look at, plot and save, of one video and of many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.special import ndtri
 
 from affuse.config import nearest
 from affuse.errors import UsageError
+from affuse.features.timeline import ends
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import SLACK, mean_between
-from affuse.fuse.data.windows import Windows
-from affuse.fuse.models.model import FusionModel
 from affuse.fuse.reports.figures import headline, save_figure, traces
 from affuse.fuse.reports.tables import write_csv
+from affuse.fuse.scoring.estimate import REACH, Estimate, bridge
 from affuse.fuse.scoring.metrics import ccc, each_target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BAND = 0.9  # of truths within the band that is drawn and judged
-REACH = float(ndtri((1 + BAND) / 2))  # of it, in standard deviations
 SEEN_AS = {"visual": "face", "audio": "sound", "text": "words"}  # what a frame has where the modality is there
 SUMMARY = "summary.csv"  # the table of all videos, beside those of each
 SHORTEST = 0.01  # s that a row of several frames may stand for
-
-
-class Estimate(NamedTuple):
-    """What is predicted for the frames of a corpus: values (F, targets) float64 in [−1, 1], and deviation, the standard
-    deviation of each, where one is known."""
-
-    values: np.ndarray
-    deviation: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, output: np.ndarray, targets: int) -> Estimate:
-        """A model's output by frame, (F, targets), or (F, 2 · targets) with deviations."""
-        values, deviation = np.split(output, [targets], axis=1)
-        return cls(values.clip(-1, 1), deviation if deviation.size else None)
-
-    @classmethod
-    def together(cls, estimates: Sequence[Estimate]) -> Estimate:
-        """Of several models one: the mean and the standard deviation of the mixture of their normal distributions
-        (Lakshminarayanan, Pritzel, Blundell 2017, sec. 2.4)."""
-        values = np.stack([each.values for each in estimates])
-        own = [each.deviation**2 for each in estimates if each.deviation is not None]
-        variance = values.var(axis=0) + (np.mean(own, axis=0) if own else 0)
-        return cls(values.mean(axis=0), np.sqrt(variance) if own or len(values) > 1 else None)
-
-    def shifted(self, corpus: Corpus, offsets: Mapping[str, Sequence[float]]) -> Estimate:
-        """With the offset of each target added in the videos that have one."""
-        values = self.values.copy()
-        for video, name in enumerate(corpus.videos):
-            values[corpus.frames(video)] += offsets.get(name, 0)
-        return self._replace(values=values.clip(-1, 1))
-
-    def widened(self, noise: np.ndarray) -> Estimate:
-        """With the variance noise (targets,) added to that of the deviation, where there is one."""
-        return self if self.deviation is None else self._replace(deviation=np.sqrt(self.deviation**2 + noise))
-
-
-def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> Estimate:
-    """The model's estimate for every frame of the windows' corpus.
-
-    A frame's is the mean over the windows that cover it. Where a frame has no modality at all the model has nothing
-    to go by; what is said of it is interpolated between the nearest frames that have one.
-    """
-    device = windows.corpus.device
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        parts = [model(b.inputs, mask=b.mask).float() for b in windows.ordered(batch)]
-    model.train(was_training)
-    return onto_frames(windows, parts)
-
-
-def onto_frames(windows: Windows, outputs: Iterable[torch.Tensor]) -> Estimate:
-    """A model's outputs for batches of windows, (B, L, columns) each, as `predict_frames` gives them by frame."""
-    corpus = windows.corpus
-    present = corpus.any_present().cpu().numpy()
-    frames = windows.to_frames([window for part in outputs for window in part.cpu().numpy()])
-    for video, values in enumerate(frames):
-        where = corpus.frames(video)
-        bridge(corpus.time[where], values, present[where])
-    return Estimate.of(np.concatenate(frames), len(corpus.targets))
-
-
-def bridge(time: np.ndarray, values: np.ndarray, seen: np.ndarray) -> None:
-    """Put the line between the nearest rows that are `seen` (T,) in the place of the others, in values (T, columns)."""
-    for column in values.T:
-        column[~seen] = np.interp(time[~seen], time[seen], column[seen])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,8 +112,7 @@ class Prediction:
         """frames and seconds; face, sound, words, of the modalities that the model takes, and valid: the shares of
         frames with them; of every target the mean, `<target>_sd`, its spread over the frames, and where there is one
         `<target>_deviation`, the mean of the frames' own."""
-        seconds = float(self.time[-1] + np.median(np.diff(self.time))) if len(self.time) > 1 else 0.0
-        facts = {"frames": len(self.time), "seconds": seconds}
+        facts = {"frames": len(self.time), "seconds": ends(self.time)}
         facts |= {name: count / len(self.time) for name, count in self.seen.items()}
         facts["valid"] = float(self.valid.mean())
         for i, target in enumerate(self.targets):

@@ -38,7 +38,8 @@ from affuse.fuse.data.windows import Normalisation
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.models.registry import code, located
 from affuse.fuse.reports.figures import save_figure
-from affuse.fuse.scoring.predict import Estimate, by_video
+from affuse.fuse.scoring.estimate import Estimate
+from affuse.fuse.scoring.predict import by_video
 from affuse.fuse.training.settings import TrainSettings
 from affuse.version import VERSION
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from affuse.fuse.data.windows import CHUNK, Windows
 from affuse.fuse.models.layers import zero_invalid
 from affuse.fuse.models.model import FusionModel
-from affuse.fuse.scoring.predict import predict_frames
+from affuse.fuse.scoring.estimate import predict_frames
 
 SMOOTHINGS = (0, 2, 8, 30)  # seconds of the trailing mean; 0 is none
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)  # r

@@ -19,7 +19,7 @@ from affuse.fuse.models.registry import find
 from affuse.fuse.reports.tables import write_json
 from affuse.fuse.scoring.evaluate import score, unexplained
 from affuse.fuse.training.checkpoint import RunFolder, blaming, taken
-from affuse.fuse.training.run import load_run
+from affuse.fuse.training.loading import load_run
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train
 

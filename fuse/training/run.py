@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import permutations
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,32 +18,18 @@ from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
 from affuse.features.timeline import alike
-from affuse.files import as_path, file_name, make_folder, sha256_of
 from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import partition_files
 from affuse.fuse.data.windows import Normalisation, Windows
-from affuse.fuse.models.model import FusionModel, build_model, check_weights, load_weights
-from affuse.fuse.reports.figures import explanation, save_figure
-from affuse.fuse.reports.tables import write_csv
+from affuse.fuse.models.model import FusionModel
+from affuse.fuse.scoring.estimate import Estimate, predict_frames
 from affuse.fuse.scoring.evaluate import fit, judge, pairs, within
 from affuse.fuse.scoring.explain import explained
 from affuse.fuse.scoring.metrics import PERMUTATIONS
-from affuse.fuse.scoring.predict import (
-    SEEN_AS,
-    Estimate,
-    Prediction,
-    Predictions,
-    by_video,
-    check_names,
-    check_spans,
-    predict_frames,
-    summarised,
-    write_summary,
-)
-from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
-from affuse.fuse.training.memory import SHORT, check_prediction, measured
+from affuse.fuse.scoring.predict import Prediction, Predictions, by_video
+from affuse.fuse.training.memory import check_prediction
 from affuse.fuse.training.settings import TrainSettings
 
 log = logging.getLogger("affuse")
@@ -259,86 +243,6 @@ class Run:
         return f"<Run {str(self.path)!r}: {model}, {clock}; best epoch {self.best['epoch']}, validation CCC {scores}>"
 
 
-def load_run(path: Path | str | Iterable[Path | str]) -> Run:
-    """Read a finished run; nothing of its training data is needed. The model is in evaluation mode, on the CPU. Of
-    several paths one run, see `together`.
-
-    Raises AffuseError when the folder holds no finished run.
-    """
-    if isinstance(path, (list, tuple)):
-        return together([load_run(each) for each in path])
-    folder = RunFolder(as_path("the path of a run", path))
-    if folder.ensemble.exists():
-        return _together(folder)
-    if not folder.finished:
-        if folder.config.exists():
-            raise AffuseError(f"The run in {folder.path} is not finished. Go on with the same train command and --out.")
-        raise AffuseError(f"{folder.path} is not a run folder: it has no {folder.model.name}. Check --run.")
-    tensors, facts = read_tensors(folder.model)
-    weights = unprefixed("model", tensors)
-    with blaming(folder.model):
-        if facts["model"]["window"] > SHORT:  # no memory is taken for weights that are not in the file
-            check_weights(measured(facts["model"]), weights, "it")
-        with torch.random.fork_rng(devices=[]):  # the weights drawn are replaced: nobody should feel the drawing
-            model = build_model(**facts["model"])
-        settings, provenance = resolve(TrainSettings, facts["settings"]), Provenance.from_dict(facts["provenance"])
-        learned = {"noise": np.array(facts["noise"], float).reshape(len(model.targets)), "offsets": facts["offsets"]}
-        best = {"epoch": int(facts["best"]["epoch"]), "ccc": dict(facts["best"]["ccc"])}
-    load_weights(model, weights, str(folder.model))
-    normalisation = Normalisation(unprefixed("mean", tensors), unprefixed("std", tensors))
-    return Run(folder.path, model.eval(), normalisation, settings, provenance, best, facts["fps"], **learned)
-
-
-def _together(folder: RunFolder) -> Run:
-    """The run of several seeds in a folder, each as it was when they were put together."""
-    with blaming(folder.ensemble):
-        facts = json.loads(folder.ensemble.read_bytes())
-        runs = {folder.member(int(seed)): digest for seed, digest in facts["seeds"].items()}
-        for run, digest in runs.items():
-            if not run.finished or sha256_of(run.model) != digest:
-                raise AffuseError(
-                    f"{run.path} is not as it was when it became a part of {folder.path}. Give the same training again."
-                )
-        first, *others = [load_run(run.path) for run in runs]
-        noise = np.array(facts["noise"], float).reshape(len(first.model.targets))
-        best = {**first.best, "ccc": dict(facts["ccc"])}
-        if not (noise >= 0).all():
-            raise ValueError(f"noise cannot be {facts['noise']}")
-    return replace(first, path=folder.path, others=tuple(others), noise=noise, best=best)
-
-
-def together(runs: Sequence[Run]) -> Run:
-    """Of several runs, such as seeds or folds, one: it predicts the mean over their models, each of which counts once,
-    and how far off that may be, by how far they are apart and by the mean of their own noise.
-
-    Raises UsageError, saying how they differ, for runs that do not predict the same from the same features.
-    """
-    if not runs:
-        raise UsageError("There is no run among none. Give the path of one at least.")
-    first, *rest = runs
-    for run in rest:
-        if differences := first.apart(run):
-            raise UsageError(
-                f"{first.path} and {run.path} cannot predict together: {differences}. Leave one of them out."
-            )
-    members = [replace(member, others=()) for run in runs for member in (run, *run.others)]
-    for one, other in permutations([run.path.resolve() for run in runs], 2):
-        if one in (other, *other.parents):
-            raise UsageError(f"The run {other} is given twice, or with one that it is a part of. Give each once.")
-    if not rest:
-        return first
-    ccc = {target: float(np.mean([run.best["ccc"][target] for run in runs])) for target in first.best["ccc"]}
-    noise = np.mean([run.noise for run in runs], axis=0)
-    return replace(first, others=tuple(members[1:]), noise=noise, best={**first.best, "ccc": ccc})
-
-
-def as_run(run: Run | Path | str | Iterable[Path | str]) -> Run:
-    """A run, or the finished run at a path, or at several together. Raises UsageError for anything else."""
-    if isinstance(run, (Run, list, tuple)):
-        return run if isinstance(run, Run) else load_run(run)
-    return load_run(as_path("a Run or the path of one", run))
-
-
 def labelled_corpus(
     store: FeatureStore,
     labels: Path | str,
@@ -356,64 +260,3 @@ def labelled_corpus(
     tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
     corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views, fps)
     return corpus.closed(partition) if settings.gaps == "close" else corpus
-
-
-def evaluate(run: Run | Path | str, store: Features, labels: Path | str, *args, **options) -> dict:
-    """`Run.evaluate` of a run or the one at a path."""
-    return as_run(run).evaluate(store, labels, *args, **options)
-
-
-def predict(
-    run: Run | Path | str | Iterable[Path | str],
-    store: Features,
-    out: Path | str,
-    ids: Iterable[str] | None = None,
-    device: str = "auto",
-    figures: bool = True,
-    smooth: float = 0.0,
-    every: float | None = None,
-    failed: Mapping[str, str] | None = None,
-    beside: Callable[[Prediction], dict] = lambda made: {},
-) -> dict:
-    """`Run.predict` of a run or what `load_run` takes: every video saved in `out` as soon as it is made, and a summary.
-
-    smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
-    frame; failed: {id: why} of videos that never came into the store, for the summary; beside: makes more of each
-    prediction, and gives its files.
-
-    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
-    `Run.predict` does, and UsageError for seconds that cannot be.
-    """
-    check_spans(smooth, every)
-    store, facts = as_store(store), {}
-    ids = list(store.ids if ids is None else ids)
-    check_names(ids)
-
-    def save(here: Run, corpus: Corpus) -> dict:
-        made = here.predicted(corpus).smoothed(smooth)
-        facts[made.id] = made.facts()
-        return {**made.save(out, figures, every), **beside(made)}
-
-    written, unread = as_run(run).each_video(store, ids, device, save) if ids or not failed else ({}, {})
-    failed = {**(failed or {}), **unread}
-    return {"written": written, "failed": failed, "summary": write_summary(out, summarised(facts, failed))}
-
-
-def explain(
-    run: Run | Path | str, store: Features, out: Path | str, ids: Iterable[str] | None = None, device: str = "auto"
-) -> dict:
-    """`Run.explain` of a run or the one at a path: a CSV, empty where there is nothing, and a figure of every video in
-    `out`. Gives and raises what `predict` does."""
-    folder = as_path("a folder to write to", out)
-
-    def save(here: Run, corpus: Corpus) -> dict:
-        (video,), table = corpus.videos, here.explained(corpus)
-        csv, figure = (folder / f"{file_name(video)}{suffix}" for suffix in (".csv", ".png"))
-        make_folder(folder)
-        write_csv(csv, table, "%.6f")
-        save_figure(explanation(video, table, corpus.targets), figure)
-        seen = {name: int(table[name].sum()) for name in (*SEEN_AS.values(), "valid") if name in table}
-        return {"csv": str(csv), "figure": str(figure), "frames": len(table), **seen}
-
-    written, failed = as_run(run).each_video(store, ids, device, save)
-    return {"written": written, "failed": failed}

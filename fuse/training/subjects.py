@@ -14,8 +14,8 @@ import pandas as pd
 
 from affuse.errors import UsageError, first_line
 from affuse.fuse.data.corpus import Corpus
+from affuse.fuse.scoring.estimate import Estimate
 from affuse.fuse.scoring.evaluate import pairs
-from affuse.fuse.scoring.predict import Estimate
 
 log = logging.getLogger("affuse")
 

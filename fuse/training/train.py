@@ -26,8 +26,8 @@ from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.reports.card import model_card
 from affuse.fuse.reports.figures import learning_curve, save_figure
+from affuse.fuse.scoring.estimate import predict_frames
 from affuse.fuse.scoring.evaluate import score, unexplained
-from affuse.fuse.scoring.predict import predict_frames
 from affuse.fuse.training.checkpoint import (
     RunFolder,
     blaming,

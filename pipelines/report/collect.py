@@ -14,10 +14,11 @@ from affuse.errors import AffuseError, first_line
 from affuse.features.parts import Status, TextFeatures
 from affuse.features.record import VideoFeatures
 from affuse.features.seal import DamagedError
-from affuse.features.timeline import rows_at
+from affuse.features.timeline import ends, rows_at
 from affuse.fuse.data.track import Track
+from affuse.fuse.scoring.estimate import REACH
 from affuse.fuse.scoring.evaluate import judge
-from affuse.fuse.scoring.predict import REACH, SEEN_AS, Prediction
+from affuse.fuse.scoring.predict import SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
 from affuse.pipelines.report.series import boxes, gaps, moments_each, plain, rounded, thin
@@ -79,6 +80,7 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
     first = next(iter(source.predictions.values() or tracks.values()), None)
     targets = [] if first is None else list(first.targets)
     failed = {video: why for store in source.stores for video, why in store.failed.items()} if source.stores else {}
+    failed |= source.failed
     failed |= {p.video or p.file: f"damaged: {p.reason}" for store in source.stores for p in store.damaged}
     if source.kind != "store":
         failed = {video: why for video, why in failed.items() if video not in source.predictions}
@@ -171,9 +173,7 @@ def _words(said: TextFeatures) -> list[list]:
 
 def _length(time: np.ndarray, record: VideoFeatures | None) -> float:
     """Seconds of a video: what its record says, and at least all its frames at `time` (T,)."""
-    step = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
-    ends = float(time[-1]) + step if len(time) else 0.0
-    return ends if record is None else max(ends, record.duration)
+    return ends(time) if record is None else max(ends(time), record.duration)
 
 
 def _summary(prediction, present: Mapping[str, np.ndarray], seconds: float, frames: int, record) -> dict:

@@ -6,22 +6,26 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError, first_line
 from affuse.features.parts import AudioFeatures, TextFeatures, VisualFeatures
 from affuse.features.record import VideoFeatures
 from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.timeline import nearest_row
 from affuse.files import as_path, name_of_file
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.track import Track
-from affuse.fuse.scoring.predict import SEEN_AS, Prediction
+from affuse.fuse.scoring.predict import SEEN_AS, SUMMARY, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
-from affuse.fuse.training.run import Run, load_run
+from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.run import Run
 
 log = logging.getLogger("affuse")
 
@@ -36,13 +40,15 @@ OUTLINE = (
 
 @dataclass(frozen=True)
 class Source:
-    """What was given: its kind, "predictions", "run" or "store", and what lies in it."""
+    """What was given: its kind, "predictions", "run" or "store", and what lies in it; failed {video: why} of those that
+    could not be predicted."""
 
     kind: str
     path: Path
     predictions: dict[str, Prediction] = field(default_factory=dict)
     stores: tuple[FeatureStore, ...] = ()
     run: Run | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def closed(self) -> bool:
@@ -84,13 +90,14 @@ def read_source(source: Path | str, features: Path | str | None = None) -> Sourc
             f"The run {path} has no predictions of its validation videos in {folder.predictions}. Predict with "
             "`affuse predict --run`, and give its --out."
         )
-    if not predictions:
+    failed = read_failures(path) if run is None else {}
+    if not predictions and not failed:
         raise UsageError(
             f"{path} is no folder of predictions, no run and no feature store: it has no CSV of predictions, no model "
             "and no shards in it. Give the --out of `affuse predict`, `affuse fuse train` or `affuse extract`."
         )
     stores = (_store(features, predictions),) if features is not None else _kept_stores(path)
-    return Source("predictions" if run is None else "run", path, predictions, stores, run)
+    return Source("predictions" if run is None else "run", path, predictions, stores, run, failed)
 
 
 def _store(features: Path | str, wanted: Iterable[str]) -> FeatureStore:
@@ -106,9 +113,9 @@ def _kept_stores(path: Path) -> tuple[FeatureStore, ...]:
 
 
 def check_some(option: str, what: str, known: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise UsageError unless `known` has one of the videos wanted."""
+    """Raise UsageError unless `known` has one of the videos wanted, where there are any."""
     wanted, known = list(wanted), list(known)
-    if not {*wanted} & {*known}:
+    if wanted and not {*wanted} & {*known}:
         raise UsageError(
             f"{option}: {what} has none of the {len(wanted)} videos: no {wanted[0]!r}{nearest(wanted[0], known)} Give "
             "that of the same videos, named alike."
@@ -120,25 +127,44 @@ def check_some(option: str, what: str, known: Iterable[str], wanted: Iterable[st
 
 def read_predictions(folder: Path) -> dict[str, Prediction]:
     """{video: its prediction} of the CSVs in a folder, as `Prediction.save` writes them. Raises AffuseError for one
-    that is damaged; another table is left out, with a warning."""
+    that is damaged; another table is left out, with a warning unless it is their summary."""
     made = {}
     for path in sorted(folder.glob("[!.]*.csv")):
-        prediction = read_prediction(path)
-        if prediction is not None:
+        table = read_table(path)
+        if {"time", "valid"} <= {*table}:
+            prediction = read_prediction(path, table)
             made[prediction.id] = prediction
+        elif path.name != SUMMARY:
+            log.warning("%s is no table of predictions (no columns time and valid), and is left out", path)
     return made
 
 
-def read_prediction(path: Path) -> Prediction | None:
-    """The prediction in a CSV; None, with a warning, where its columns are those of something else."""
+def read_failures(folder: Path) -> dict[str, str]:
+    """{video: why it has no prediction} of the summary in a folder. Raises AffuseError where it cannot be read."""
+    path = folder / SUMMARY
+    table = read_table(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+    if not {"video", "failure"} <= {*table}:
+        return {}
+    return {video: why for video, why in zip(table["video"], table["failure"], strict=True) if why}
+
+
+def read_table(path: Path, **how: Any) -> pd.DataFrame:
+    """A CSV, read as pandas is told to. Raises AffuseError where it cannot be."""
     try:
-        table = pd.read_csv(path)
+        return pd.read_csv(path, **how)
     except (OSError, ValueError) as error:
         raise AffuseError(f"{path} cannot be read: {first_line(error)}. Predict again, or remove it.") from None
+
+
+def read_prediction(path: Path, table: pd.DataFrame) -> Prediction:
+    """The prediction in the table of a CSV. Raises AffuseError where it is damaged, UsageError where its rows stand for
+    several frames: shares have a point, what a frame has is 0 or 1."""
     names = [str(name) for name in table]
-    if not {"time", "valid"} <= {*names}:
-        log.warning("%s is no table of predictions (no columns time and valid), and is left out", path)
-        return None
+    if is_float_dtype(table["valid"]):
+        raise UsageError(
+            f"{path} has a row for several frames; a page is made of predictions of each. Predict again without "
+            "--every, into another --out."
+        )
     present = {m: table[name].to_numpy() == 1 for m, name in SEEN_AS.items() if name in names}
     kept = {"time", "valid", *SEEN_AS.values()}
     targets = tuple(name for name in names if name not in kept and not name.endswith(DEVIATION))
@@ -180,9 +206,9 @@ def frames_of(prediction: Prediction, clock: np.ndarray, store: FeatureStore, cl
     nearest ones. Raises AffuseError where they are not the same video's."""
     time, rows = prediction.time, len(prediction.time)
     if rows == len(clock) or (closed and rows < len(clock)):
-        nearest = np.searchsorted(clock, time - SLACK).clip(max=len(clock) - 1)
-        if np.abs(clock[nearest] - time).max() <= SLACK:
-            return nearest
+        row = nearest_row(clock, time)
+        if np.abs(clock[row] - time).max() <= SLACK:
+            return row
     raise AffuseError(
         f"Video {prediction.id!r} in the store {store.path} is not the one that was predicted: it has {len(clock)} "
         f"frames, the prediction {rows} rows, or they are at other times. Give the store it was predicted from."

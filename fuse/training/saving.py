@@ -1,0 +1,75 @@
+"""What a run gives for the videos of a store, in files: each video's as soon as it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from affuse.files import as_path, file_name, make_folder
+from affuse.fuse.data.corpus import Corpus, Features, as_store
+from affuse.fuse.reports.figures import explanation, save_figure
+from affuse.fuse.reports.tables import write_csv
+from affuse.fuse.scoring.predict import SEEN_AS, Prediction, check_names, check_spans, summarised, write_summary
+from affuse.fuse.training.loading import as_run
+from affuse.fuse.training.run import Run
+
+
+def evaluate(run: Run | Path | str, store: Features, labels: Path | str, *args, **options) -> dict:
+    """`Run.evaluate` of a run or the one at a path."""
+    return as_run(run).evaluate(store, labels, *args, **options)
+
+
+def predict(
+    run: Run | Path | str | Iterable[Path | str],
+    store: Features,
+    out: Path | str,
+    ids: Iterable[str] | None = None,
+    device: str = "auto",
+    figures: bool = True,
+    smooth: float = 0.0,
+    every: float | None = None,
+    failed: Mapping[str, str] | None = None,
+    beside: Callable[[Prediction], dict] = lambda made: {},
+) -> dict:
+    """`Run.predict` of a run or what `load_run` takes: every video saved in `out` as soon as it is made, and a summary.
+
+    smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
+    frame; failed: {id: why} of videos that never came into the store, for the summary; beside: makes more of each
+    prediction, and gives its files.
+
+    Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
+    `Run.predict` does, and UsageError for seconds that cannot be.
+    """
+    check_spans(smooth, every)
+    store, facts = as_store(store), {}
+    ids = list(store.ids if ids is None else ids)
+    check_names(ids)
+
+    def save(here: Run, corpus: Corpus) -> dict:
+        made = here.predicted(corpus).smoothed(smooth)
+        facts[made.id] = made.facts()
+        return {**made.save(out, figures, every), **beside(made)}
+
+    written, unread = as_run(run).each_video(store, ids, device, save) if ids or not failed else ({}, {})
+    failed = {**(failed or {}), **unread}
+    return {"written": written, "failed": failed, "summary": write_summary(out, summarised(facts, failed))}
+
+
+def explain(
+    run: Run | Path | str, store: Features, out: Path | str, ids: Iterable[str] | None = None, device: str = "auto"
+) -> dict:
+    """`Run.explain` of a run or the one at a path: a CSV, empty where there is nothing, and a figure of every video in
+    `out`. Gives and raises what `predict` does."""
+    folder = as_path("a folder to write to", out)
+
+    def save(here: Run, corpus: Corpus) -> dict:
+        (video,), table = corpus.videos, here.explained(corpus)
+        csv, figure = (folder / f"{file_name(video)}{suffix}" for suffix in (".csv", ".png"))
+        make_folder(folder)
+        write_csv(csv, table, "%.6f")
+        save_figure(explanation(video, table, corpus.targets), figure)
+        seen = {name: int(table[name].sum()) for name in (*SEEN_AS.values(), "valid") if name in table}
+        return {"csv": str(csv), "figure": str(figure), "frames": len(table), **seen}
+
+    written, failed = as_run(run).each_video(store, ids, device, save)
+    return {"written": written, "failed": failed}
