@@ -15,8 +15,9 @@ Precision = Literal["float32", "bfloat16"]
 AMPERE = (8, 0)  # CUDA's compute capability from which a GPU has units for bfloat16
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one. Raises UsageError for one that is absent.
+def pick_device(name: str, opened: bool = True) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one. Raises UsageError for one that is absent, or that
+    cannot be opened: not opened is a GPU for a process that only gives others work on it.
 
     From here on float32 is that on a GPU too, as on a CPU: nothing is rounded to TF32's 10 bits.
     """
@@ -28,8 +29,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
-            torch.empty(0, device=device)  # says why, where it is absent; on a GPU that is there it opens a context
+        if opened or device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = shorten(str(error).splitlines()[0], 120)
         raise UsageError(f"Device {name!r} cannot be used: {reason} Try cpu, cuda, or auto.") from None

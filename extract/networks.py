@@ -32,8 +32,9 @@ VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
 
 
 def extraction_device(name: str) -> torch.device:
-    """The device of that name. Raises UsageError for one that is absent, or that extraction does not know."""
-    device = pick_device(name)
+    """The device of that name, not opened yet. Raises UsageError for one that is absent, or that extraction does not
+    know."""
+    device = pick_device(name, opened=False)
     if device.type not in VIDEOS:
         raise UsageError(f"Extraction runs on cpu or cuda, not on {device.type}: choose with --device.")
     return device

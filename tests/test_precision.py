@@ -12,7 +12,7 @@ from affuse.device import pick_device, pick_precision
 from affuse.errors import UsageError
 from affuse.extract.extraction import Compute, extract_jobs, extract_settings
 from affuse.extract.extractor import Extractor
-from affuse.extract.networks import locate_backbones, make_provenance
+from affuse.extract.networks import extraction_device, locate_backbones, make_provenance
 from affuse.extract.profiles import PROFILES
 from affuse.extract.run import here
 from affuse.extract.settings import ExtractSettings
@@ -64,11 +64,12 @@ def test_float32_is_never_tf32():
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-def test_a_gpu_is_picked_without_a_context_being_opened_on_it(monkeypatch):
+def test_extraction_picks_a_gpu_without_opening_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device("cuda:1") == GPU  # here, where there is none, whatever is asked of it fails
-    with pytest.raises(UsageError, match="Device 'cuda:2' cannot be used: "):
-        pick_device("cuda:2")
+    assert extraction_device("cuda:1") == GPU  # here, where there is none, whatever is asked of it fails
+    for pick, name in ((extraction_device, "cuda:2"), (pick_device, "cuda:1")):
+        with pytest.raises(UsageError, match=f"Device '{name}' cannot be used: "):
+            pick(name)
 
 
 @pytest.mark.parametrize(("begun_with", "precision"), [(True, "bfloat16"), (False, "float32")])
