@@ -1,19 +1,15 @@
-"""Finding weights: folder, package, download from a server that misbehaves; the table and the report."""
+"""Finding weights: folder, package, download from a server that misbehaves."""
 
 import hashlib
-import http.server
 import importlib.metadata
 import json
 import os
 import pickle
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,92 +21,29 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import extract_settings
 from affuse.extract.networks import locate_backbones
 from affuse.extract.profiles import PROFILES
-from affuse.extract.weights import doctor
 from affuse.extract.weights import locate as weights
 from affuse.extract.weights import table as sources
 from affuse.extract.weights.download import UnreachableError, fetch
 from processes import wait_until
+from shelf import BODY, DIGEST, FILES, changing, serving, settle
 
 ROOT = Path(__file__).parent.parent
-BODY = bytes(range(256)) * 4096  # 1 MiB
-DIGEST = hashlib.sha256(BODY).hexdigest()
-FILES = tuple((name, DIGEST) for name in ("config.json", "model.safetensors", "vocab.txt"))
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """/whole and all below /hub give the body, /cut half of it, /held half of it for ever; the rest is not found. Below
-    /hub/api it answers as a hub does of what a model's folder has: FILES."""
-
-    def do_HEAD(self):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.send_header("ETag", f'"{DIGEST}"')
-        self.send_header("X-Repo-Commit", self.path.split("/resolve/")[-1].split("/")[0])
-        self.end_headers()
-
-    def do_GET(self):
-        path = self.path.strip("/")
-        if path == "hub" or path.startswith("hub/api/"):
-            files = [{"type": "file", "path": name, "size": len(BODY), "oid": DIGEST} for name, _ in FILES]
-            listing = {
-                "id": "x",
-                "sha": path.split("/")[-1],
-                "siblings": [{"rfilename": f["path"]} for f in files],
-            }
-            self.answer(json.dumps(files if "/tree/" in path else listing).encode())
-            return
-        self.server.asked.append(path)
-        if path not in ("whole", "cut", "held") and not path.startswith("hub/"):
-            self.send_error(404, "Not Found")
-            return
-        if path not in ("cut", "held"):
-            self.answer(BODY)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY[: len(BODY) // 2])
-        if path == "held":
-            self.server.over.wait()
-
-    def answer(self, body):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.asked, running.address = [], f"http://127.0.0.1:{running.server_port}"
-        running.daemon_threads, running.over = True, threading.Event()
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    with serving() as running:
         yield running
-        running.over.set()
-        running.shutdown()
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """An empty cache folder, and nothing in the environment that names another."""
-    for name in ("AFFUSE_WEIGHTS", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
+    return settle(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def table(monkeypatch):
-    """Change an entry of the table for one test."""
-
-    def change(name, **changes):
-        monkeypatch.setitem(sources.BACKBONES, name, replace(sources.BACKBONES[name], **changes))
-
-    return change
+    return changing(monkeypatch)
 
 
 # the order of places
@@ -400,116 +333,3 @@ def test_a_folder_without_safetensors_is_refused(home):
     (home / "bert-base-uncased" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(AffuseError, match=r"no model\.safetensors"):
         weights.locate("bert-base-uncased", home)
-
-
-# the table and the report
-
-
-def test_whispers_addresses_are_openais():
-    import whisper
-
-    ours = {
-        name.removeprefix("whisper-"): e.address
-        for name, e in sources.BACKBONES.items()
-        if e.part == "speech"
-    }
-    theirs = {name: address for name, address in whisper._MODELS.items() if name not in ("large", "turbo")}
-    assert ours == theirs
-
-
-def test_the_table_is_whole():
-    for name, entry in sources.BACKBONES.items():
-        assert entry.name == name
-        assert entry.licence
-        assert (entry.face is not None) == (entry.part == "visual")
-        assert (entry.width == 0) == (entry.part == "speech")
-        assert not (entry.address and entry.hub)
-        assert bool(entry.hub) == bool(entry.files) == bool(entry.revision)
-        assert entry.address.startswith("https://") or not entry.address
-        assert (
-            entry.sha256 or not entry.address or "no hash" in entry.note
-        )  # an unpinned address is owned up to
-        for _, pin in (*entry.files, *(entry.package.pins if entry.package else ())):
-            assert len(pin) == 64
-        if entry.face:
-            assert entry.face.channels in ("RGB", "BGR")
-            assert entry.face.size <= entry.face.face
-
-
-def test_the_report_has_a_row_for_everything_and_fetches_nothing(home, table, server):
-    table("vggish", address=server.address + "/whole")
-    folder = home / "mine"
-    folder.mkdir()
-    (folder / "vggish.pth").write_bytes(BODY)
-    (folder / "ir50-ferplus.pth").write_bytes(BODY)
-    rows = {row["name"]: row for row in doctor.report(folder)}
-    assert rows.keys() == {"mtcnn", *sources.BACKBONES}
-    assert len({frozenset(row) for row in rows.values()}) == 1
-    assert rows["mtcnn"]["verified"] == "yes"
-    assert (rows["vggish"]["state"], rows["vggish"]["verified"]) == ("found", "no")
-    assert rows["vggish"]["sha256"] == DIGEST
-    assert rows["ir50-ferplus"]["verified"] == "not pinned"
-    assert rows["resnet50-ferplus"]["state"] == "missing"
-    assert "robots.ox.ac.uk" in rows["resnet50-ferplus"]["how"]
-    assert server.asked == []
-    assert not weights.cache_folder().exists()
-
-
-def test_a_damaged_package_is_reported_not_raised(table):
-    table("vggish", package=sources.PackageFile("torch", "torch/__init__.py", (("", "0" * 64),)))
-    row = next(row for row in doctor.report() if row["name"] == "vggish")
-    assert row["verified"] == "no"
-    assert "force-reinstall" in row["how"]
-
-
-def test_the_environment_is_told():
-    told = doctor.environment()
-    assert told["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
-    assert int(told["cores"].split()[0]) >= 1
-    told = doctor.surroundings()
-    assert set(list(told)[:7]) == {"python", "torch", "gpu", "cuda", "decoder", "disk", "hdf5"}
-    assert re.fullmatch(r"\d+ GiB free here, \d+ GiB for weights", told["disk"])
-
-
-# the verdict
-
-
-def test_the_verdict_comes_first_and_says_what_fetches_the_rest(home, server, table):
-    table("minilm-l6", package=None)
-    table("whisper-tiny.en", package=None)
-    (folder := home / "mine").mkdir()
-    for name in ("resnet50-ferplus.pth", "vggish.pth", "whisper-tiny.en.pt"):
-        (folder / name).write_bytes(BODY)
-    result = CliRunner().invoke(main, ["doctor", "--weights-dir", str(folder)])
-    lines = result.stdout.splitlines()
-    assert result.exit_code == 0
-    assert lines[0] == "profile paper: 2 backbones missing (whisper-base.en, bert-base-uncased)"
-    assert lines[1].endswith(": affuse download --profile paper")
-    assert lines[2] == "profile offline: 2 backbones missing (resnet50-imagenet-caffe, minilm-l6)"
-    assert lines[4].endswith("to be brought, as -v says: resnet50-imagenet-caffe")
-    assert "--allow-untrained" not in result.stdout  # there are no words without their network
-    assert "https://" not in result.stdout
-    assert str(folder) not in result.stdout
-    told = CliRunner().invoke(main, ["doctor", "-v", "--weights-dir", str(folder)]).stdout
-    assert "https://" in told
-    assert str(folder / "vggish.pth") in told
-    assert server.asked == []
-
-
-def test_a_profile_asked_for_decides_the_exit_status(home):
-    for name in PROFILES["paper"].values():
-        entry = sources.BACKBONES[name]
-        path = home / entry.filename
-        path.mkdir() if entry.is_folder else path.write_bytes(BODY)
-    for name in ("config.json", "model.safetensors"):
-        (home / "bert-base-uncased" / name).write_bytes(BODY)
-    asked = ["doctor", "--weights-dir", str(home), "--profile"]
-    ready = CliRunner().invoke(main, [*asked, "paper"])
-    assert ready.exit_code == 0
-    assert ready.stdout.splitlines()[:2] == ["profile paper: ready", ""]
-    (home / "bert-base-uncased" / "config.json").unlink()
-    assert "1 backbone damaged (bert-base-uncased)" in CliRunner().invoke(main, [*asked, "paper"]).stdout
-    assert CliRunner().invoke(main, [*asked, "offline"]).exit_code == 1
-    facts = json.loads(CliRunner().invoke(main, [*asked, "offline", "--json"]).stdout)["profiles"]
-    assert "resnet50-imagenet-caffe" in facts["offline"]["by_hand"]
-    assert CliRunner().invoke(main, [*asked, "papr"]).exit_code == 2
