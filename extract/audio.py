@@ -15,7 +15,7 @@ from torchvggish import vggish_params as vggish
 from torchvggish.torchvggish import VGG, make_layers
 
 from affuse.extract.lanes import Gathered
-from affuse.extract.media import SAMPLE_RATE
+from affuse.extract.sound import SAMPLE_RATE, Sound
 from affuse.extract.weights.checkpoints import load_transformer, load_weights
 from affuse.extract.weights.locate import SEED, Located
 
@@ -50,11 +50,13 @@ def log_mel(patches: np.ndarray) -> np.ndarray:
     return np.log(spectrum @ mel_bands() + vggish.LOG_OFFSET).astype(np.float32)
 
 
-def cut_patches(samples: np.ndarray, time: np.ndarray, anchor: str) -> np.ndarray:
+def cut_patches(samples: Sound, time: np.ndarray, anchor: str) -> np.ndarray:
     """The sound of each frame: (n, 15600). Both ends are continued by 1 s of their last value, then by silence."""
     start = np.round((time + ANCHORS[anchor]) * SAMPLE_RATE).astype(np.int64)
     place = start[:, None] + np.arange(PATCH)
-    patches = samples[place.clip(0, len(samples) - 1)]
+    heard = place.clip(0, len(samples) - 1)
+    first = heard.min()
+    patches = samples[first : heard.max() + 1][heard - first]
     patches[(place < -EDGE) | (place >= len(samples) + EDGE)] = 0
     return patches
 
@@ -80,7 +82,7 @@ class SoundEncoder:
         self.gathered = Gathered(self._fill, self.batch) if together else None
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def __call__(self, samples: Sound, time: np.ndarray) -> np.ndarray:
         """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16, in one batch, or as the
         patches of other threads leave room."""
         patches = log_mel(cut_patches(samples, time, self.anchor))
@@ -120,7 +122,7 @@ class FramedSound:
         self.width = self(np.zeros(SAMPLE_RATE, np.float32), np.zeros(1)).shape[1]
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def __call__(self, samples: Sound, time: np.ndarray) -> np.ndarray:
         """Sound (samples,) and rising frame times (T,) → embeddings (T, width) float16."""
         begin, rows = time + self.anchor, []
         while len(begin):
@@ -129,7 +131,7 @@ class FramedSound:
             begin = begin[count:]
         return np.concatenate(rows).astype(np.float16)
 
-    def _piece(self, samples: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    def _piece(self, samples: Sound, begin: np.ndarray) -> np.ndarray:
         length = PATCH / SAMPLE_RATE
         first = max(0, round((begin[0] - MARGIN) * SAMPLE_RATE))
         heard = samples[first : max(first, round((begin[-1] + length + MARGIN) * SAMPLE_RATE))]

@@ -20,11 +20,12 @@ import torch
 from affuse.errors import AffuseError
 from affuse.extract.deadline import OverdueError, within
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import SAMPLE_RATE, Media, UndecodableError, probe, read_audio
+from affuse.extract.media import Media, UndecodableError, probe
 from affuse.extract.networks import VIDEOS, Networks, decided, make_provenance
 from affuse.extract.people import Layer, Track
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.sight import Sight
+from affuse.extract.sound import SAMPLE_RATE, Sound, read_audio
 from affuse.extract.transcripts import read_transcript
 from affuse.extract.videos import Job
 from affuse.extract.weights.locate import Located
@@ -111,7 +112,6 @@ class VideoExtraction:
         words = self.lanes.submit(self.text, samples)
         time, tracks = self.sight.look() if self.media.has_video else (np.zeros(0), [])
         clock, batches = self.hear(samples, time)
-        del samples  # from here on the lanes alone hold it, until the last of them is done with it
         people, audio, text = self.visual(time, tracks), self.audio(clock, batches), words.result()
         if note := self._cut_short(time):
             audio, *people = (
@@ -134,7 +134,7 @@ class VideoExtraction:
             for number, visual in enumerate(people, start=1)
         ]
 
-    def listen(self) -> np.ndarray:
+    def listen(self) -> Sound | np.ndarray:
         """The sound (samples,), where any is wanted."""
         if not self.media.has_audio or not {"audio", "speech"} & set(self.settings.parts):
             return np.zeros(0, np.float32)
@@ -143,7 +143,7 @@ class VideoExtraction:
         self.heard = len(samples) / SAMPLE_RATE
         return samples
 
-    def text(self, samples: np.ndarray) -> TextFeatures:
+    def text(self, samples: Sound | np.ndarray) -> TextFeatures:
         """Words, of the transcript given or of the sound, and their embeddings."""
         width = self.provenance.width("text")
         if "text" not in self.settings.modalities:
@@ -169,7 +169,7 @@ class VideoExtraction:
             confidence=np.array([w.confidence for w in words], np.float32),
         )
 
-    def hear(self, samples: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, list[Future]]:
+    def hear(self, samples: Sound | np.ndarray, time: np.ndarray) -> tuple[np.ndarray, list[Future]]:
         """The sound's times, and its embeddings, begun: those of the frames, where there are any and sound lasts."""
         if "audio" not in self.settings.modalities:
             return np.zeros(0), []

@@ -1,4 +1,4 @@
-"""Decoding: frames with their true times, and sound as 16 kHz mono, through PyAV.
+"""Decoding through PyAV: pictures and blocks of sound with their true times.
 
 All times are seconds from the start of the container, so that frames, sound and words share one clock.
 Only local files in the listed container formats are opened: a playlist that calls itself .mp4 cannot make
@@ -7,7 +7,6 @@ the decoder read other files or the network.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +22,9 @@ SUFFIXES = [
     ".vob", ".webm", ".wmv",
 ]  # fmt: skip
 FORMATS = "3gp,asf,avi,flv,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
-SAMPLE_RATE = 16_000  # Hz; what VGGish and Whisper both expect
 MAX_PIXELS = 8192 * 4320  # one 8K frame
-LONGEST = 4 * 3600.0  # s; embeddings and sound are held in memory, and take 0.7 GB an hour
+LONGEST = 4 * 3600.0  # s; embeddings are held in memory, and take 0.5 GB an hour at 30 frames a second
 CHUNK_BYTES = 2**28  # of frames handed out at once
-LOUDEST = 100.0  # times full scale; samples beyond are not sound
-AT_ONCE = 2**20  # samples looked through at once
 SLACK = 0.005  # s by which sound may miss its clock: containers round their times to whole ms, each way
 MOMENT = 1e-6  # s from a frame to the next one where the clock does not go on
 LONGEST_GAP, LONGEST_RETURN = 3600.0, 1.0  # s ahead and back; more is no gap or overlap but a clock set anew
@@ -100,7 +96,7 @@ class Frames:
 
 
 @contextmanager
-def _opened(path: Path):
+def opened(path: Path):
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
@@ -110,12 +106,12 @@ def _opened(path: Path):
             f"{path.name} cannot be opened as a video: it is in none of the formats that are read ({FORMATS})."
         ) from None
     except av.error.FFmpegError as error:
-        raise UndecodableError(f"{path.name} cannot be opened as a video: {_reason(error)}.") from None
+        raise UndecodableError(f"{path.name} cannot be opened as a video: {reason(error)}.") from None
     except OSError as error:
         raise UndecodableError(f"{path.name} cannot be read: {error.strerror or error}.") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -125,7 +121,7 @@ def _picture_stream(container):
     return next((stream for stream in container.streams.video if not stream.disposition & art), None)
 
 
-class _Clock:
+class Clock:
     """A stream's clock. One that is set anew midway goes on from where it was, and returns when it is set right."""
 
     def __init__(self, container):
@@ -145,7 +141,7 @@ class _Clock:
 
 def probe(path: Path) -> Media:
     """Read the headers. Raises UndecodableError where the file is no media, or too large or long to be read."""
-    with _opened(path) as container:
+    with opened(path) as container:
         video = _picture_stream(container)
         audio = container.streams.audio
         if video is None and not audio:
@@ -175,14 +171,14 @@ def frame_count(path: Path) -> int:
 
     Raises UndecodableError where the file is no media.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         video = _picture_stream(container)
         if video is None:
             return 0
         return video.frames or sum(packet.size > 0 for packet in container.demux(video))
 
 
-def _decoded(container, stream, damage: list[str]) -> Iterator:
+def decoded(container, stream, damage: list[str]) -> Iterator:
     """Frames of a stream, decoded by one thread: with more, a damaged stream differs from run to run. In `damage` are
     noted packets that cannot be decoded, which are passed over, and damaged frames, which are handed out."""
     if stream.codec_context is None:
@@ -196,12 +192,12 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
-                damage.append(_reason(error))
+                damage.append(reason(error))
             else:
                 damage += [f"the frame at {frame.time or 0:.2f} s is damaged" for frame in frames if frame.is_corrupt]
                 yield from frames
     except av.error.FFmpegError as error:  # no packet can be read any more
-        damage.append(_reason(error))
+        damage.append(reason(error))
 
 
 def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Picture]:
@@ -212,13 +208,13 @@ def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Pictu
     damage: collects a reason for every packet that could not be decoded, and every frame that is damaged.
     """
     damage = damage if damage is not None else []
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = _picture_stream(container)
-        clock, aspect = _Clock(container), float(stream.sample_aspect_ratio or 1)
+        clock, aspect = Clock(container), float(stream.sample_aspect_ratio or 1)
         aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
         step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         last, due = -MOMENT, 0.0
-        for frame in _decoded(container, stream, damage):
+        for frame in decoded(container, stream, damage):
             last = max(clock.time(frame, due), last + MOMENT)
             due = last + step
             if last > LONGEST:
@@ -249,67 +245,12 @@ def read_frames(
 def read_sound(path: Path, damage: list[str] | None = None) -> Iterator[tuple[float, av.AudioFrame]]:
     """The first sound stream as it is decoded, block by block, each with the second at which it begins."""
     due, damage = 0.0, damage if damage is not None else []
-    with _opened(path) as container:
-        clock = _Clock(container)
-        for frame in _decoded(container, container.streams.audio[0], damage):
+    with opened(path) as container:
+        clock = Clock(container)
+        for frame in decoded(container, container.streams.audio[0], damage):
             time = clock.time(frame, due)
             due = time + frame.samples / frame.sample_rate
             if due > LONGEST:
                 damage.append(BEYOND)
                 break
             yield time, frame
-
-
-def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
-    """The first sound stream as mono float32 at 16 kHz, shape (samples,), in [-1, 1]; sample 0 is time 0.
-
-    Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut, and so
-    is what overlaps. Its clock is followed wherever the two are more than SLACK apart.
-    """
-    damage = damage if damage is not None else []
-    sound, resampler, kind, covered, early, due = io.BytesIO(), None, None, 0, 0, None
-    with _opened(path) as container:
-        clock = _Clock(container)
-        for frame in _decoded(container, container.streams.audio[0], damage):
-            time = clock.time(frame, due or 0.0)
-            early = max(0, -round(time * SAMPLE_RATE)) if due is None else early
-            apart = due is None or abs(time - due) > SLACK
-            due = time if apart else due
-            if due > LONGEST:
-                damage.append(BEYOND)
-                break
-            try:
-                given = frame.format.name, frame.layout.name, frame.sample_rate
-                if apart or given != kind:
-                    covered = _write(sound, resampler, None, covered)
-                    resampler, kind = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), given
-                if apart:
-                    place = round(time * SAMPLE_RATE) + early
-                    covered = max(0, sound.tell() // 4 - place)
-                    sound.seek(4 * (place + covered))
-                covered = _write(sound, resampler, frame, covered)
-                due += frame.samples / frame.sample_rate
-            except (av.error.FFmpegError, ValueError) as error:
-                damage.append(_reason(error))
-                resampler = kind = None
-        _write(sound, resampler, None, covered)
-    samples = np.frombuffer(sound.getbuffer(), np.float32)
-    if count := sum(_mend(samples[i : i + AT_ONCE]) for i in range(0, len(samples), AT_ONCE)):
-        damage.append(f"{count} samples of sound are no numbers, or beyond {LOUDEST:g} times full scale")
-    return samples[early:]
-
-
-def _write(sound: io.BytesIO, resampler, frame, covered: int) -> int:
-    """Append a frame, or what the resampler still holds, past `covered` samples; how many of these are left."""
-    for piece in resampler.resample(frame) if resampler else []:
-        samples = piece.to_ndarray()[0]
-        sound.write(samples[covered:])
-        covered = max(0, covered - len(samples))
-    return covered
-
-
-def _mend(samples: np.ndarray) -> int:
-    """Silence what is no number or beyond LOUDEST, in place; how many samples that was."""
-    broken = ~(np.abs(samples) <= LOUDEST)
-    samples[broken] = 0
-    return int(np.count_nonzero(broken))

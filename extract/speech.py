@@ -24,7 +24,7 @@ from whisper.tokenizer import get_tokenizer
 
 from affuse.errors import AffuseError
 from affuse.extract.lanes import Gathered
-from affuse.extract.media import SAMPLE_RATE
+from affuse.extract.sound import SAMPLE_RATE, Sound
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.checkpoints import fill, load_whisper
 from affuse.extract.weights.locate import Located
@@ -75,7 +75,7 @@ def sounding(samples: np.ndarray) -> bool:
     return bool(len(samples)) and loudness(samples).max() >= SILENCE
 
 
-def windows_of(samples: np.ndarray) -> list[slice]:
+def windows_of(samples: Sound) -> list[slice]:
     """The windows of at most 30 s, cut where it is quiet, in which there is something to hear."""
     spans = pieces(samples, WINDOW, WINDOW_CUT)
     return [slice(*span) for span in spans if span[1] - span[0] >= SHORTEST and sounding(samples[slice(*span)])]
@@ -91,7 +91,7 @@ def likeliest(heard: Sequence[dict[str, float]]) -> str:
     return max(heard[0], key=lambda language: sum(each[language] for each in heard))
 
 
-def pieces(samples: np.ndarray, longest: int, cut_within: int) -> Iterator[tuple[int, int]]:
+def pieces(samples: Sound, longest: int, cut_within: int) -> Iterator[tuple[int, int]]:
     """First sample and end of consecutive pieces of at most `longest` seconds, together the whole; one where it is no
     longer. Each but the last ends in the middle of the quietest half second of its last `cut_within` seconds."""
     begin = 0
@@ -152,7 +152,7 @@ class Transcriber:
         self._turn = Lock()  # decoding hangs hooks into the network: one sound at a time
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray, go_on: Callable[[], None] = lambda: None) -> list[Word]:
+    def __call__(self, samples: Sound, go_on: Callable[[], None] = lambda: None) -> list[Word]:
         """Sound (samples,) at 16 kHz → words in order; none where there is no speech. Before each part of it
         `go_on` may raise."""
         windows = [] if self.language else windows_of(samples)
@@ -165,7 +165,7 @@ class Transcriber:
                 words += spoken_words(self.transcribe(piece, language)["segments"], piece, begin / SAMPLE_RATE)
         return words
 
-    def _listen(self, samples: np.ndarray, windows: list[slice]) -> tuple[str, dict[int, torch.Tensor]]:
+    def _listen(self, samples: Sound, windows: list[slice]) -> tuple[str, dict[int, torch.Tensor]]:
         """The language spoken most probably, by the mean over some windows, and what these are encoded, by number."""
         chosen = listened_to(len(windows))
         with self._turn:
@@ -226,7 +226,7 @@ class ChunkedTranscriber(Transcriber):
         self.hear = Gathered(self.decode, self.batch) if together else self.decode
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray, go_on: Callable[[], None] = lambda: None) -> list[Word]:
+    def __call__(self, samples: Sound, go_on: Callable[[], None] = lambda: None) -> list[Word]:
         """Sound (samples,) at 16 kHz → words in order; none where there is no speech. Before each part of it
         `go_on` may raise."""
         spans, words = windows_of(samples), []

@@ -28,7 +28,7 @@ import torch
 from affuse.config import nearest
 from affuse.device import gpu_lost
 from affuse.errors import AffuseError, UsageError
-from affuse.extract.media import SAMPLE_RATE
+from affuse.extract.sound import SAMPLE_RATE
 from affuse.extract.transcripts import Word
 from affuse.extract.weights.locate import Located
 from affuse.extract.weights.table import UNSTATED, BackboneSource
@@ -106,7 +106,7 @@ class Stranger:
 
         Raises AffuseError where it makes anything else of them.
         """
-        given = [[word.text for word in first]] if self.part == "text" else [first, *(t + self.anchor for t in time)]
+        given = [[word.text for word in first]] if self.part == "text" else [first[:], *(t + self.anchor for t in time)]
         name, wanted = self.located.name, (len(given[-1]), self.width)
         try:
             with self._turn:

@@ -9,7 +9,8 @@ import pytest
 
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import extract_settings
-from affuse.extract.media import SAMPLE_RATE, probe, read_audio, read_frames
+from affuse.extract.media import probe, read_frames
+from affuse.extract.sound import SAMPLE_RATE, read_audio
 from affuse.extract.speech import SILENCE, loudness
 from affuse.extract.weights.doctor import environment
 from affuse.pipelines.bench import machine

@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from affuse.commands import main
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import SAMPLE_RATE, UndecodableError, probe, read_audio, read_frames
+from affuse.extract.media import UndecodableError, probe, read_frames
 from affuse.extract.run import process
 from affuse.extract.sight import Sight
+from affuse.extract.sound import SAMPLE_RATE, read_audio
 from affuse.extract.videos import find_jobs
 from affuse.features.parts import MODALITIES
 from affuse.features.store import FeatureStore
@@ -214,6 +215,7 @@ def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monk
     path = mux(tmp_path / "a.mkv", plain_frames(30), samples=tone(3.0))
     with monkeypatch.context() as patch:
         patch.setattr("affuse.extract.media.LONGEST", 2.0)
+        patch.setattr("affuse.extract.sound.LONGEST", 2.0)
         with pytest.raises(UndecodableError, match=r"a\.mkv is 0\.0 hours long; at most 0 are read"):
             probe(path)
         damage = []
