@@ -53,6 +53,15 @@ def pick_precision(name: Precision | Literal["auto"], device: torch.device) -> P
     return "bfloat16" if fast else "float32"
 
 
+def told(device: torch.device) -> str:
+    """What computes there, in words: the GPU's name, or the CPU's instructions that torch uses."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
 def on(device: torch.device) -> AbstractContextManager:
     """A context in which this is the current GPU of the thread, which kernels beside torch's own are launched on."""
     import torch

@@ -33,6 +33,7 @@ SMALL = {  # settings under which an epoch takes some hundredths of a second
     "epochs": 6,
     "learning_rate": 1e-3,
     "device": "cpu",
+    "precision": "float32",  # on whatever machine
     "tensorboard": False,
     "checkpoint_seconds": 0,
 }

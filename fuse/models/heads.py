@@ -108,7 +108,7 @@ class Head(nn.Module):
         self.inner = nn.ModuleList(start(nn.Linear(width, hidden)) for _ in range(copies if hidden else 0))
         self.norm = MaskedBatchNorm1d(hidden) if norm else None
         self.outer = nn.ModuleList(start(nn.Linear(hidden or width, outputs)) for _ in range(copies))
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout) if hidden else None
         self.activation, self.tanh = activation, tanh
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -28,6 +28,11 @@ def zero_invalid(x: Tensor, valid: Tensor | None) -> Tensor:
     return x if valid is None else x.masked_fill(~valid[..., None], 0)
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """x in float32, where it is not more precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def frames(valid: Valid, m: str) -> Tensor | None:
     """The frames of modality m that count; None when every frame does."""
     return None if valid is None else valid[m]

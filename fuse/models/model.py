@@ -16,7 +16,15 @@ from torch.nn import functional as F
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.models.encoders import ENCODERS
 from affuse.fuse.models.gates import GATES
-from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, frames, unless_full, zero_invalid
+from affuse.fuse.models.layers import (
+    Valid,
+    any_valid,
+    at_least_single,
+    drop_modalities,
+    frames,
+    unless_full,
+    zero_invalid,
+)
 from affuse.fuse.models.registry import ENTRY_POINTS, MODELS, OWN, find, resolve_options
 from affuse.fuse.models.spec import VARIANTS, ModelSpec, Options
 from affuse.plugins import installed, said
@@ -85,6 +93,21 @@ class FusionModel(nn.Module):
         self.fusion = spec.fusion(encoded, dropout["fusion"])
         outputs = len(self.targets) * (1 + options.deviations)
         self.head = spec.head(self.fusion.width, outputs, dropout["head"])
+        own = spec.dropout(options.variant)
+        for part in self.idle:
+            if (asked := dropout[part]) not in (0, own[part]):
+                raise UsageError(
+                    f"The {part} of model {options.name!r} has no dropout: dropout.{part}={asked} would do nothing. "
+                    "Leave it out."
+                )
+
+    @property
+    def idle(self) -> list[str]:
+        """The parts in which nothing is dropped, whatever `dropout` says; not an attention that 0 recursions leave out,
+        nor anything of a model of your own."""
+        parts = {"encoder": self.encoders, "attention": self.blocks, "fusion": self.fusion, "head": self.head}
+        silent = [p for p, part in parts.items() if not any(isinstance(x, nn.Dropout) for x in part.modules())]
+        return [p for p in silent if not self.unproven and not (p == "attention" and self.spec.recursive)]
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> Tensor:
         """features {m: (batch, time, width_m)} → (batch, time, targets).
@@ -132,7 +155,9 @@ class FusionModel(nn.Module):
         x, weights = dict(steps[-1]), {}
         for m, gate in self.gates.items():
             x[m], weights[m] = gate([step[m] for step in steps])
-        output = self.head(self.fusion(x, valid), any_valid(valid, self.modalities))[:, :time]
+        fused = self.fusion(x, valid)
+        with torch.autocast(fused.device.type, enabled=False):
+            output = self.head(at_least_single(fused), any_valid(valid, self.modalities))[:, :time]
         if self.options.deviations:
             values, spread = output.chunk(2, -1)
             output = torch.cat([values, (FIRST + 2 * spread).clamp(*NARROW_WIDE).exp()], -1)

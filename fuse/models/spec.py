@@ -125,6 +125,11 @@ class ModelSpec:
     def recursive(self) -> bool:
         return bool(self.recursions)
 
+    def dropout(self, variant: str) -> dict[str, float]:
+        """The model's own probabilities, by part."""
+        own = {part: getattr(self, f"{part}_dropout") for part in DROPOUTS}
+        return own | {"attention": own["attention"].get(variant, 0.0)}
+
     def resolve(self, name: str, widths: dict[str, int], asked: ModelSettings) -> Options:
         """Fill in the specification's values and check the whole. Raises UsageError."""
         known("variant", asked.variant, VARIANTS)
@@ -153,7 +158,7 @@ class ModelSpec:
             "channels": _channels(self, encoder, widths, asked.channels or {}),
             "encoder": encoder,
             "gates": _gates(name, self, asked.gates, recursions),
-            "dropout": _dropout(self, asked),
+            "dropout": self.dropout(asked.variant) | _probabilities(asked.dropout),
         }
         return Options(name=name, widths=widths, sha256=self.sha256, **resolved)
 
@@ -233,10 +238,9 @@ def _channels(spec: ModelSpec, encoder: str, widths: dict, channels: dict) -> di
     return resolved
 
 
-def _dropout(spec: ModelSpec, asked: ModelSettings) -> dict[str, float]:
-    for part, p in asked.dropout.items():
+def _probabilities(dropout: dict[str, float]) -> dict[str, float]:
+    for part, p in dropout.items():
         known("dropout", part, DROPOUTS)
         if not 0 <= p < 1:
             raise UsageError(f"dropout of the {part} is a probability from 0 to below 1, not {p!r}.")
-    own = {part: getattr(spec, f"{part}_dropout") for part in DROPOUTS}
-    return {**own, "attention": own["attention"].get(asked.variant, 0.0), **asked.dropout}
+    return dropout

@@ -30,6 +30,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from affuse.config import read_yaml
+from affuse.device import pick_precision
 from affuse.errors import AffuseError, UsageError, first_line
 from affuse.features.record import Provenance
 from affuse.files import file_name, make_folder, sweep, write_bytes, write_text
@@ -99,6 +100,12 @@ class RunFolder:
                 "go on with it, or choose another folder for --out to train on what is there now."
             )
 
+    def decided(self, settings: TrainSettings, device: torch.device) -> TrainSettings:
+        """The settings with their precision: "auto" is that of the run once it is begun, before that what suits the
+        device."""
+        begun = read_yaml(self.config)["precision"] if settings.precision == "auto" and self.config.exists() else None
+        return settings.model_copy(update={"precision": begun or pick_precision(settings.precision, device)})
+
     def holds(self, settings: TrainSettings, data: Fingerprint) -> bool:
         """Whether a finished run with these settings on these data is here. Raises UsageError for a finished one with
         other settings."""
@@ -139,6 +146,7 @@ class RunFolder:
     def differences(self, settings: TrainSettings) -> list[str]:
         """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
         there, here = read_yaml(self.config), settings.model_dump()
+        free = FREE_TO_CHANGE | ({"precision"} if settings.precision == "auto" else set())
         return [
             f"{name} is not what it was"
             for name, content in code(settings.model)
@@ -146,7 +154,7 @@ class RunFolder:
         ] + [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
             for key in dict.fromkeys([*there, *here])
-            if key not in FREE_TO_CHANGE and there.get(key) != here.get(key)
+            if key not in free and there.get(key) != here.get(key)
         ]
 
     def write_metrics(self, history: list[dict]) -> None:
@@ -188,7 +196,8 @@ class RunFolder:
         provenance: Provenance,
         learned: dict,
     ) -> None:
-        """The weights with everything that is needed to use them; learned: best, fps, noise and offsets of `Run`."""
+        """The weights with everything that is needed to use them; learned: `devices` of `Progress`, and of `Run` best,
+        fps, noise and offsets."""
         facts = {
             "version": VERSION,
             "git": git_revision(),

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from affuse.fuse.models.layers import at_least_single
 from affuse.fuse.scoring.metrics import ccc_loss
 
 
@@ -26,16 +27,12 @@ def over_batch(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 def square_error(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    return _mean((_single(prediction) - _single(truth)).square(), valid)
+    return _mean((at_least_single(prediction) - at_least_single(truth)).square(), valid)
 
 
 def surprise(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    mean, deviation = _single(prediction).chunk(2, -1)
-    return _mean(deviation.log() + ((_single(truth) - mean) / deviation).square() / 2, valid)
-
-
-def _single(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    mean, deviation = at_least_single(prediction).chunk(2, -1)
+    return _mean(deviation.log() + ((at_least_single(truth) - mean) / deviation).square() / 2, valid)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from affuse.config import merge, nearest, parse_assignments, read_yaml, resolve
+from affuse.device import Precision
 from affuse.errors import UsageError
 from affuse.features.parts import MODALITIES
 from affuse.features.resampling import FASTEST
 from affuse.fuse.data.partitions import Split
+from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import find, located
 from affuse.fuse.models.spec import ModelSettings
 from affuse.fuse.training.subjects import read_subjects
@@ -210,8 +213,9 @@ class TrainSettings(ModelSettings):
     """Seed of weights, order and dropout."""
     device: str = "auto"
     """Where the model computes: cpu, cuda, cuda:1, or auto."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """The numbers that the model computes in."""
+    precision: Precision | Literal["auto"] = "auto"
+    """The numbers that the model computes in, but for head and loss, which are float32. auto: bfloat16 where the
+    hardware is much faster at it, else float32; decided when the run begins, and kept by it."""
     tensorboard: bool = True
     """Write TensorBoard events."""
     checkpoint_seconds: float = Field(10.0, ge=0)
@@ -286,15 +290,20 @@ class TrainSettings(ModelSettings):
                     f"The features have no {m}, only {', '.join(widths)}. Leave it out, for example --set "
                     f"modalities=[{','.join(w for w in widths)}], or extract the videos again with it."
                 )
+        here = {m: widths[m] for m in self.modalities}
         own = {key: getattr(self, key) for key in ModelSettings.model_fields}
         own["deviations"] = self.loss == "gaussian" and not find(self.model).fit
         own["modality_dropout"] *= len(self.modalities) > 1
+        if of_preset := PRESETS[self.preset].get("dropout"):  # made for other models, too
+            with torch.device("meta"):
+                idle = build_model(self.model, here, **{**own, "dropout": {}}).idle
+            own["dropout"] = {p: q for p, q in self.dropout.items() if p not in idle or q != of_preset.get(p)}
         own["channels"] = {m: c for m, c in (self.channels or {}).items() if m in self.modalities}
         if self.size == "data" and frames is not None:
             published = find(self.model).channels
             fitting = {m: [min(c, widest(frames, widths[m])) for c in published[m]] for m in self.modalities}
             own["channels"] = fitting | own["channels"]
-        return {"name": self.model, "widths": {m: widths[m] for m in self.modalities}, **own}
+        return {"name": self.model, "widths": here, **own}
 
 
 def as_settings(settings: TrainSettings | dict | None) -> TrainSettings:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from affuse.device import pick_device
+from affuse.device import pick_device, told
 from affuse.errors import AffuseError
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
@@ -51,11 +51,13 @@ log = logging.getLogger("affuse")
 
 @dataclass
 class Progress:
-    """Where a run stands between two epochs: `epoch` is the next one, `weights` are the best so far."""
+    """Where a run stands between two epochs: `epoch` is the next one, `weights` are the best so far; `devices`, what it
+    was computed by, one after the other."""
 
     schedule: Schedule
     epoch: int = 0
     best: dict = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
 
@@ -78,10 +80,12 @@ def train(
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.split)
     folder.check(settings, data)
+    settings = folder.decided(settings, device)
     check_training(settings, store.widths, len(data.get("train", ())), device)
     devices = [device] if device.type == "cuda" else []
-    # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile.
-    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile, and never in TF32.
+    cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
+    with torch.random.fork_rng(devices=devices), cudnn:
         planned = measured(settings.model_options(store.widths))
         fps, training, validation, unlabelled = _load(store, labels, settings, planned, device)
         torch.manual_seed(settings.seed)
@@ -134,7 +138,7 @@ class _Training:
         )
         self.optimiser = self._optimiser()
         rule = {field.name for field in fields(Schedule)} & set(TrainSettings.model_fields)
-        self.progress = Progress(Schedule(**settings.model_dump(include=rule)))
+        self.progress = Progress(Schedule(**settings.model_dump(include=rule)), devices=[told(training.device)])
 
     def _optimiser(self) -> torch.optim.Optimizer:
         make = torch.optim.AdamW if self.settings.optimiser == "adamw" else torch.optim.Adam
@@ -243,7 +247,14 @@ class _Training:
             self.model.load_state_dict(unprefixed("model", tensors))
             restore_optimiser(self.optimiser, unprefixed("optimiser", tensors))
             schedule = Schedule(**facts["schedule"])
-            self.progress = Progress(schedule, facts["epoch"], facts["best"], best, facts["history"])
+            devices, here = facts["devices"], self.progress.devices
+            if devices[-1:] != here:
+                log.warning(
+                    f"this run was on {devices[-1]} and goes on on {here[0]}: its weights will not be those of a run "
+                    "that stayed"
+                )
+                devices += here
+            self.progress = Progress(schedule, facts["epoch"], facts["best"], devices, best, facts["history"])
         self.folder.write_metrics(self.progress.history)
         return self.progress.epoch
 
@@ -275,7 +286,13 @@ class _Training:
         }
         provenance, settings = self.store.provenance, self.settings
         write_text(folder.card, model_card(settings.model_dump(), provenance, progress.best, result, facts))
-        learned = {"best": progress.best, "fps": self.fps, "noise": noise.tolist(), "offsets": personal}
+        learned = {
+            "best": progress.best,
+            "devices": progress.devices,
+            "fps": self.fps,
+            "noise": noise.tolist(),
+            "offsets": personal,
+        }
         folder.write_model(self.model, self.normalisation, settings, provenance, learned)
         folder.checkpoint.unlink(missing_ok=True)
 
