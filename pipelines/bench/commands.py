@@ -14,6 +14,9 @@ from affuse.extract.profiles import profile_option
 
 UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")
+REPEATS = click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns."
+)
 OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
 measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
 
@@ -25,14 +28,14 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos to measure with.")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns.")
+@REPEATS
 @DEVICE
 @measuring_options
 def extract(**options) -> None:
     """Extraction, stage by stage and end to end, beside the straightforward composition of the packages."""
     from affuse.pipelines.bench.extract import bench_extract, describe_bench
 
-    _measure(bench_extract, describe_bench, announce=say, **options)
+    _measure_extraction(bench_extract, describe_bench, announce=say, **options)
 
 
 @bench.command()
@@ -43,15 +46,44 @@ def memory(**options) -> None:
     """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
     from affuse.pipelines.bench.memory import describe_memory, measure_memory
 
-    _measure(measure_memory, describe_memory, **options)
+    _measure_extraction(measure_memory, describe_memory, **options)
 
 
-def _measure(measure: Callable[..., dict], describe: Callable[[dict], str], *, profile, config, assignments,
-             threads, out: Path | None, as_json: bool, **options) -> None:  # fmt: skip
+@bench.command()
+@click.option("--widths", default="512,128,768", show_default=True, help="Of the visual, audio and text features.")
+@click.option("--window", type=click.IntRange(2), default=300, show_default=True, help="Frames of a window.")
+@click.option("--batch", type=click.IntRange(1), default=12, show_default=True, help="Windows of a step.")
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Steps of a turn.")
+@REPEATS
+@DEVICE
+@THREADS
+@OUT
+@JSON
+def fuse(widths: str, **options) -> None:
+    """Steps of training RJCMA, in both precisions, beside the modules of its release.
+
+    \b
+    affuse bench fuse --out fuse.json
+    """
+    from affuse.pipelines.bench.fuse import bench_fuse, describe_fuse
+
+    given = widths.split(",")
+    if len(given) != 3 or not all(width.isdecimal() and int(width) for width in given):
+        raise UsageError(f"--widths {widths} is not three whole numbers, for example 512,128,768.")
+    named = dict(zip(("visual", "audio", "text"), map(int, given), strict=True))
+    _measure(bench_fuse, describe_fuse, widths=named, announce=say, **options)
+
+
+def _measure_extraction(measure, describe, *, profile, config, assignments, **options) -> None:
+    from affuse.extract.extraction import extract_settings
+
+    _measure(measure, describe, settings=extract_settings(profile, config, assignments), **options)
+
+
+def _measure(measure: Callable[..., dict], describe: Callable[[dict], str], *, threads, out: Path | None,
+             as_json: bool, **options) -> None:  # fmt: skip
     """Find out before hours of measuring whether the facts can be written; then measure, and tell."""
     from dask.system import CPU_COUNT
-
-    from affuse.extract.extraction import extract_settings
 
     if out:
         try:
@@ -59,8 +91,7 @@ def _measure(measure: Callable[..., dict], describe: Callable[[dict], str], *, p
             out.open("a").close()
         except OSError as error:
             raise UsageError(f"--out {out} cannot be written: {error.strerror or error}.") from None
-    settings = extract_settings(profile, config, assignments)
-    facts = measure(settings=settings, threads=threads or CPU_COUNT, **options)
+    facts = measure(threads=threads or CPU_COUNT, **options)
     answer(facts, as_json, describe(facts))
     if out:
         out.write_text(json.dumps(facts, indent=2) + "\n")

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from affuse.device import Precision
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.run import Recipe
 from affuse.extract.visual import build
@@ -36,15 +37,8 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@torch.no_grad()
-def capacity(recipe: Recipe) -> dict:
-    """Operations (a multiplication and an addition are two) at the recipe's precision on its device and threads.
-
-    matrix_side n; matrix_rate: per second, of a product of two (n, n) matrices, which are 2 n³; face: that the visual
-    network takes for one face, in its convolutions and products.
-    """
-    torch.set_num_threads(recipe.threads)
-    device, precision = extraction_device(recipe.device), recipe.settings.precision
+def matrix_rate(device: torch.device, precision: Precision) -> float:
+    """Operations per second of products of square matrices, `SIDE` long: a multiplication and an addition are two."""
     side = SIDE[device.type]
     matrix = torch.rand(side, side, dtype=getattr(torch, precision), device=device)
     torch.mm(matrix, matrix)  # the first takes longer
@@ -53,8 +47,20 @@ def capacity(recipe: Recipe) -> dict:
     for _ in range(TURNS):
         torch.mm(matrix, matrix)
     settle(device)
-    rate = TURNS * 2 * side**3 / (time.perf_counter() - begin)
+    return TURNS * 2 * side**3 / (time.perf_counter() - begin)
+
+
+@torch.no_grad()
+def capacity(recipe: Recipe) -> dict:
+    """Operations (a multiplication and an addition are two) at the recipe's precision on its device and threads.
+
+    matrix_side n; matrix_rate: per second, of a product of two (n, n) matrices, which are 2 n³; face: that the visual
+    network takes for one face, in its convolutions and products.
+    """
+    torch.set_num_threads(recipe.threads)
+    device = extraction_device(recipe.device)
+    rate = matrix_rate(device, recipe.settings.precision)
     located = locate_backbones(recipe.settings, recipe.weights_dir, recipe.allow_untrained)["visual"]
     with FlopCounterMode(display=False) as counter:
         build(located).eval()(torch.zeros(1, 3, located.entry.face.size, located.entry.face.size))
-    return {"matrix_side": side, "matrix_rate": rate, "face": counter.get_total_flops()}
+    return {"matrix_side": SIDE[device.type], "matrix_rate": rate, "face": counter.get_total_flops()}
