@@ -273,7 +273,7 @@ def logged(folder: Path) -> Iterator[Path | None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield path
     except AffuseError as error:

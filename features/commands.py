@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from affuse.console import FOLDER, JSON, answer, say, show_progress, shown
+from affuse.console import FOLDER, JSON, Group, answer, show_progress, shown, warn
 from affuse.errors import counted
 from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES, Status
@@ -16,7 +16,7 @@ from affuse.features.record import failure_of
 NAMED = 8  # videos with the same reason that are named
 
 
-@click.group()
+@click.group(cls=Group)
 def features() -> None:
     """Look at a feature store, check it and repair it."""
 
@@ -79,7 +79,7 @@ def import_(store, source, folders, rates, clocks, ignore, feature, resample, as
     result = import_features(source, store, layout, show_progress)
     answer(result, as_json, describe_import(result))
     for why, ids in result["causes"].items():
-        say(f"failed: {_names(ids)}: {shown(why)}")
+        warn(f"failed: {_names(ids)}: {shown(why)}")
     sys.exit(bool(result["failed"]))
 
 

@@ -15,12 +15,14 @@ from affuse.console import (
     JSON,
     SET,
     STORE,
+    Group,
     answer,
     completing,
     say,
     show_epoch,
     shown,
     together,
+    warn,
 )
 from affuse.errors import UsageError, counted
 
@@ -70,7 +72,7 @@ trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
 showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)
 
 
-@click.group()
+@click.group(cls=Group)
 def fuse() -> None:
     """Train fusion models over a store, evaluate them, predict with them."""
 
@@ -260,5 +262,5 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
     for video, reason in result["failed"].items():
-        say(f"failed: {shown(video)}: {shown(reason)}")
+        warn(f"failed: {shown(video)}: {shown(reason)}")
     sys.exit(bool(result["failed"]))

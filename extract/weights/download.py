@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import ssl
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from affuse.console import progress_bar
+from affuse.console import progress_bar, watched
 from affuse.errors import AffuseError, first_line
 from affuse.files import Sink, publish, sha256_of, sweep
+
+log = logging.getLogger("affuse")
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 20.0  # seconds, of each wait on the network
@@ -49,6 +51,7 @@ def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -
     Raises UnreachableError where the address gives no whole file, AffuseError where its sha256 is not the pinned one;
     in both cases `target` is untouched.
     """
+    log.debug("fetching %s to %s", address, target)
     request = urllib.request.Request(address, headers={"User-Agent": "affuse"})  # noqa: S310
 
     def fill(sink: Sink) -> None:
@@ -105,12 +108,14 @@ def snapshot(model: str, revision: str | None, files: list[str], **where) -> Pat
     """The folder of a model on the hub, with those of its files that fit the patterns `files`, in the hub's own cache
     or `where`. HF_ENDPOINT in the environment names another hub. Raises UnreachableError where it cannot be had."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.logging import set_verbosity_error
 
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
+    set_verbosity_error()
+    if not watched():
         disable_progress_bars()
     hub = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    log.debug("fetching %s of %s at %s", ", ".join(files), model, hub)
     lost = _why_unreachable(hub)  # asked first: the hub's library would try for half a minute
     try:
         folder = snapshot_download(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, Group, answer, say, together
 from affuse.errors import UsageError
 from affuse.extract.profiles import profile_option
 
@@ -18,7 +18,7 @@ OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON
 measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure on this machine; results go to a file of their own."""
 

@@ -6,7 +6,20 @@ import sys
 
 import click
 
-from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, VIEWS, WEIGHTS, answer, compute_options, say, show_progress
+from affuse.console import (
+    CONFIG,
+    FILE,
+    FOLDER,
+    JSON,
+    SET,
+    VIEWS,
+    WEIGHTS,
+    Group,
+    answer,
+    compute_options,
+    say,
+    show_progress,
+)
 from affuse.errors import UsageError
 from affuse.extract.profiles import profile_option
 from affuse.fuse.commands import PRESET
@@ -15,7 +28,7 @@ ROOT = click.argument("root", type=FOLDER)
 TEST_LIST = click.option("--test-list", type=FILE, help="Aff-Wild2: the challenge's list of test videos.")
 
 
-@click.group()
+@click.group(cls=Group)
 def recipe() -> None:
     """Data sets as they are released: what is there, and all the way from their folder to a table."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from affuse.console import FILE, FOLDER, JSON, answer
+from affuse.console import FILE, FOLDER, JSON, Command, answer
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", type=FOLDER)
 @click.option("--out", type=FILE, required=True, help="The page, an HTML file.")
 @click.option("--features", "features", type=FOLDER, help="Feature store, for words, face boxes and gaps.")
