@@ -6,6 +6,7 @@ Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -20,7 +21,9 @@ from affuse.console import (
     WEIGHTS,
     Commands,
     answer,
+    completing,
     compute_options,
+    one_of,
     say,
     show_progress,
     shown,
@@ -29,11 +32,14 @@ from affuse.console import (
 )
 from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
-from affuse.fuse.commands import EVERY, PRESET, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
+from affuse.fuse.commands import finish_prediction, fuse
+from affuse.fuse.options import EVERY, PRESET, RUNS, SEEDS, SMOOTH
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
 from affuse.version import VERSION
+
+BACKBONES = completing(lambda: import_module("affuse.extract.weights.table").BACKBONES)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,6 +49,12 @@ def main() -> None:
 
     extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
     cross-attention over them; predict does both for new videos.
+
+    \b
+    affuse demo
+    affuse doctor
+    affuse extract --video-dir videos --out store
+    affuse predict --run run clip.mp4 --out predictions
 
     Exit status: 0 done, 1 the work failed for some input, 2 wrong usage, 130 stopped.
     """
@@ -65,7 +77,10 @@ main.add_command(report)
 @click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
 @VIEWS
 @click.option("--detect-every", type=int, help="Look for faces in every n-th frame.  [default: 4]")
-@click.option("--face", help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]")
+@click.option(
+    "--face", shell_complete=one_of("main", "left", "right", "largest", "all"),
+    help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]",
+)  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
 @compute_options
 @JSON
@@ -73,7 +88,9 @@ main.add_command(report)
 @SET
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
             face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
-    """Extract the features of a folder of videos into a store. What is there already is not made again.
+    """Extract the features of a folder of videos into a store.
+
+    What is there already is not made again.
 
     \b
     affuse extract --video-dir videos --out store
@@ -103,9 +120,10 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 @PRESET
 @JSON
 def settings(which, profile, preset, as_json) -> None:
-    """Every setting that --set takes, of extract, of fuse, or of both: value, choices or bounds, and meaning.
+    """List every setting that --set takes.
 
-    Values are the defaults, or those of a profile or preset.
+    Of extract, of fuse, or of both: value, choices or bounds, and meaning. Values are the defaults, or those of a
+    profile or preset.
 
     \b
     affuse settings extract
@@ -129,7 +147,9 @@ def settings(which, profile, preset, as_json) -> None:
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
 def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
-    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line).
+    """Valence and arousal of new VIDEOS, end to end.
+
+    They are files, folders, and lists (.txt, a path a line).
 
     \b
     affuse predict --run run clip.mp4 --out predictions
@@ -162,7 +182,14 @@ def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, 
 @DEVICE
 @JSON
 def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
-    """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
+    """Make videos, run the whole pipeline on them, print a table.
+
+    Their valence and arousal are known, since they are made of them.
+
+    \b
+    affuse demo
+    affuse demo --out demo --seeds 0,1,2
+    """
     from affuse.pipelines.demo.recipe import run_demo
 
     facts, text = run_demo(out, seeds, data_seed, device, weights_dir=weights_dir, announce=say, progress=show_progress)
@@ -173,11 +200,12 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @profile_option(None)
 @WEIGHTS
 @JSON
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=BACKBONES)
 def download(profile, weights_dir, as_json, names) -> None:
-    """Fetch weights that are missing: of a profile (paper, where nothing is named), or of backbones by name.
+    """Fetch weights that are missing.
 
-    They go into the weights folder where one is named, else into the cache folder. Exit 1 where not all could be had.
+    Those of a profile (paper, where nothing is named), or of backbones by name. They go into the weights folder where
+    one is named, else into the cache folder. Exit 1 where not all could be had.
 
     \b
     affuse download --profile paper

@@ -40,7 +40,6 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, 
 WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
-VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
 
 
 _loudness = USUAL  # of this call of the command line
@@ -65,9 +64,27 @@ def watched() -> bool:
     return sys.stderr.isatty() and _loudness != QUIET
 
 
-def completing(names: Callable[[], Iterable[str]]) -> Callable:
-    """For a shell's completion: those of the names that begin with what is typed. They are asked for only then."""
-    return lambda context, parameter, typed: [name for name in names() if name.startswith(typed)]
+def completing(names: Callable[[], Iterable[str]], several: bool = False) -> Callable:
+    """For a shell's completion: those of the names that begin with what is typed; where several may be given, after the
+    last comma. They are asked for only then."""
+
+    def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+        before, comma, begun = typed.rpartition(",") if several else ("", "", typed)
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(begun)]
+
+    return complete
+
+
+def one_of(*names: str) -> Callable:
+    """`completing` of names that are known beforehand."""
+    return completing(lambda: names)
+
+
+VIEWS = click.option(
+    "--views",
+    shell_complete=completing(lambda: ("centre", "flip", "corners"), several=True),
+    help="Of each face, for training: centre,flip,corners.  [default: centre]",
+)
 
 
 def together(*options: Callable) -> Callable:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from affuse.console import FOLDER, JSON, Group, answer, show_progress, shown, warn
+from affuse.console import FOLDER, JSON, Group, answer, one_of, show_progress, shown, warn
 from affuse.errors import counted
 from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES, Status
@@ -18,14 +18,26 @@ NAMED = 8  # videos with the same reason that are named
 
 @click.group(cls=Group)
 def features() -> None:
-    """Look at a feature store, check it and repair it."""
+    """Look at a feature store, check it and repair it.
+
+    \b
+    affuse features info store
+    affuse features verify store
+    """
 
 
 @features.command()
 @click.argument("store", type=FOLDER)
 @JSON
 def info(store, as_json) -> None:
-    """What a store holds, and what is missing and why. Exit 1 where something is damaged."""
+    """What a store holds, and what is missing and why.
+
+    Exit 1 where something is damaged.
+
+    \b
+    affuse features info store
+    affuse features info store --json
+    """
     from affuse.features.store import FeatureStore
 
     facts = account(FeatureStore(store).info())
@@ -37,7 +49,13 @@ def info(store, as_json) -> None:
 @click.argument("store", type=FOLDER)
 @JSON
 def verify(store, as_json) -> None:
-    """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
+    """Read every byte of a store and compare it with its digests.
+
+    Exit 1 where something is damaged.
+
+    \b
+    affuse features verify store
+    """
     from affuse.features.store import FeatureStore
 
     facts = asdict(FeatureStore(store).verify())
@@ -49,7 +67,13 @@ def verify(store, as_json) -> None:
 @click.argument("store", type=FOLDER)
 @JSON
 def repair(store, as_json) -> None:
-    """Move what is damaged or misnamed to STORE/quarantine; the next extract makes those videos anew."""
+    """Set aside what is damaged or misnamed.
+
+    It is moved to STORE/quarantine; the next extract makes those videos anew.
+
+    \b
+    affuse features repair store
+    """
     from affuse.features.repair import quarantine
     from affuse.features.store import FeatureStore
 
@@ -72,7 +96,14 @@ def repair(store, as_json) -> None:
 @click.option("--resample", type=float, metavar="FPS", help="Bring videos to this frame rate.  [default: their own]")
 @JSON
 def import_(store, source, folders, rates, clocks, ignore, feature, resample, as_json) -> None:
-    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
+    """Features computed elsewhere into a store.
+
+    They are <modality>/<video>.npy, .npz or .csv; NaN marks missing rows.
+
+    \b
+    affuse features import store --from features
+    affuse features import store --from features --folder visual=openface --rate audio=25
+    """
     from affuse.features.importing import import_features, parse_layout
 
     layout = parse_layout(folders, rates, Columns(clocks, ignore, feature), resample)
@@ -89,8 +120,14 @@ def import_(store, source, folders, rates, clocks, ignore, feature, resample, as
 @click.option("--out", type=FOLDER, required=True, help="The new store; what it has and is unchanged is kept.")
 @JSON
 def resample(store, fps, out, as_json) -> None:
-    """A store at another frame rate: pictures and sound as the mean of the rows around each of its moments, or the
-    nearest one where rows are sparser; words as they are."""
+    """A store of the same features at another frame rate.
+
+    Pictures and sound are the mean of the rows around each of its moments, or the nearest one where rows are sparser;
+    words stay as they are.
+
+    \b
+    affuse features resample store --fps 5 --out slower
+    """
     from affuse.features.resampling import resample_store
     from affuse.features.store import FeatureStore
 
@@ -103,11 +140,20 @@ def resample(store, fps, out, as_json) -> None:
 @features.command("export")
 @click.argument("store", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
-@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
+@click.option(
+    "--format", "kind", default="npz", show_default=True, shell_complete=one_of("npz", "parquet", "abaw3"),
+    help="npz, parquet, or abaw3.",
+)  # fmt: skip
 @JSON
 def export(store, out, kind, as_json) -> None:
-    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces
-    with several views, the centre."""
+    """Features for other programs.
+
+    A file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces with several views, the centre.
+
+    \b
+    affuse features export store --out exported
+    affuse features export store --out exported --format abaw3
+    """
     from affuse.features.exporting import export_features
     from affuse.features.store import FeatureStore
 
