@@ -26,9 +26,8 @@ from affuse.console import (
     one_of,
     say,
     show_progress,
-    shown,
+    tell_failures,
     verbose,
-    warn,
 )
 from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
@@ -108,9 +107,7 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
         progress=show_progress,
     )  # fmt: skip
     answer(summary.as_dict(), as_json, describe(summary))
-    for video_id in summary.kept:
-        if video_id in summary.failed:
-            warn(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
+    tell_failures(summary.failed)
     sys.exit(bool(summary.failed))
 
 

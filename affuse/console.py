@@ -13,14 +13,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
 import click
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, by_reason, listed
 
 QUIET, USUAL, VERBOSE = -1, 0, 1
 
@@ -43,6 +43,7 @@ STORE = click.option("--features", "store", type=FOLDER, required=True, help="Fe
 
 
 _loudness = USUAL  # of this call of the command line
+_told: set[str] = set()  # the failures that were said in it
 
 
 def verbose() -> bool:
@@ -54,6 +55,7 @@ def be(loudness: int) -> None:
     """As loud as that from here on; of what the packages have to say, -v lets all through."""
     global _loudness
     _loudness = loudness
+    _told.clear()
     log = logging.getLogger("affuse")
     log.handlers = [Messages(logging.DEBUG if verbose() else logging.WARNING)]
     log.setLevel(logging.DEBUG if verbose() else logging.NOTSET)
@@ -180,8 +182,16 @@ class _Epochs:
 show_epoch = _Epochs().show
 
 
+def tell_failures(failed: Mapping[str, str]) -> None:
+    """What failed and why {id: reason}, each reason once; not what `show_progress` has said of already."""
+    left = {name: reason for name, reason in failed.items() if f"{name}: {reason}" not in _told}
+    for reason, names in by_reason(left).items():
+        warn(f"failed: {listed([*map(shown, names)])}: {shown(reason)}")
+
+
 def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
+        _told.add(failure)
         warn(f"failed: {shown(failure)}")
     _status.show(line)
     if last:

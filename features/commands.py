@@ -8,12 +8,10 @@ from dataclasses import asdict
 import click
 
 from affuse.console import FOLDER, JSON, Group, answer, one_of, show_progress, shown, warn
-from affuse.errors import counted
-from affuse.features.columns import Columns, listed
+from affuse.errors import counted, listed
+from affuse.features import columns
 from affuse.features.parts import MODALITIES, Status
 from affuse.features.record import failure_of
-
-NAMED = 8  # videos with the same reason that are named
 
 
 @click.group(cls=Group)
@@ -88,7 +86,7 @@ def repair(store, as_json) -> None:
 @click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
 @click.option("--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time.")
 @click.option(
-    "--time-column", "clocks", multiple=True, default=Columns().time, show_default=True, metavar="COLUMN",
+    "--time-column", "clocks", multiple=True, default=columns.Columns().time, show_default=True, metavar="COLUMN",
     help="The column of seconds; more than one where files differ.",
 )  # fmt: skip
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated.")
@@ -106,7 +104,7 @@ def import_(store, source, folders, rates, clocks, ignore, feature, resample, as
     """
     from affuse.features.importing import import_features, parse_layout
 
-    layout = parse_layout(folders, rates, Columns(clocks, ignore, feature), resample)
+    layout = parse_layout(folders, rates, columns.Columns(clocks, ignore, feature), resample)
     result = import_features(source, store, layout, show_progress)
     answer(result, as_json, describe_import(result))
     for why, ids in result["causes"].items():
@@ -190,7 +188,7 @@ def describe(facts: dict) -> str:
     lines.append(f"{counted(len(facts['videos']), 'video')}.")
     for video_id, video in facts["videos"].items():
         parts = ", ".join(_part(video, m) for m in MODALITIES)
-        lines.append(f"  {shown(video_id)}: {video['frames']} frames, {video['duration']:.1f} s: {parts}")
+        lines.append(f"  {shown(video_id)}: {counted(video['frames'], 'frame')}, {video['duration']:.1f} s: {parts}")
         noted = [m for m in MODALITIES if video[m]["status"] == Status.OK and video[m]["reason"]]
         lines += [f"    {m}: {shown(video[m]['reason'])}" for m in noted]
     for modality, groups in facts["missing"].items():
@@ -231,8 +229,8 @@ def describe_import(result: dict) -> str:
     counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
     lines = [f"{counts}."]
     for m, width in result["widths"].items():
-        names = f", {shown(listed(result['columns'][m]))}" if m in result["columns"] else ""
-        lines.append(f"  {m}: {width} column{'s' * (width > 1)}{names}")
+        names = f", {shown(columns.listed(result['columns'][m]))}" if m in result["columns"] else ""
+        lines.append(f"  {m}: {counted(width, 'column')}{names}")
     return "\n".join(lines)
 
 
@@ -240,9 +238,9 @@ def _part(video: dict, modality: str) -> str:
     """What a video has of a modality, or the status that says why it has nothing."""
     rows = video[modality]["rows"]
     has = {
-        "visual": f"face in {video['faces']} of {rows} frames",
-        "audio": f"sound in {rows} rows",
-        "text": f"{rows} word{'s' * (rows != 1)}",
+        "visual": f"face in {video['faces']} of {counted(rows, 'frame')}",
+        "audio": f"sound in {counted(rows, 'row')}",
+        "text": counted(rows, "word"),
     }
     status = video[modality]["status"]
     return has[modality] if status == Status.OK else f"{modality} {status}"
@@ -255,7 +253,7 @@ def _without(reasons: dict[str, list[str]], failed: dict[str, str]) -> dict[str,
 
 
 def _names(ids: list[str]) -> str:
-    return ", ".join(map(shown, ids[:NAMED])) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+    return listed([*map(shown, ids)])
 
 
 def _problem(problem: dict) -> str:

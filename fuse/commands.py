@@ -19,7 +19,7 @@ from affuse.console import (
     say,
     show_epoch,
     shown,
-    warn,
+    tell_failures,
 )
 from affuse.errors import UsageError, counted
 from affuse.fuse.options import (
@@ -79,9 +79,8 @@ def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json,
     if seeds:
         result = train_seeds(store, labels, out, seeds, settings, show_epoch)
         scores, alone = (", ".join(f"{t} {v:.4f}" for t, v in ccc.items()) for ccc in (result["ccc"], result["alone"]))
-        sentence = (
-            f"{len(seeds)} seeds: validation CCC {scores}; of each alone, on average, {alone}. Run: {result['run']}"
-        )
+        many, run = counted(len(seeds), "seed"), result["run"]
+        sentence = f"{many}: validation CCC {scores}; of each alone, on average, {alone}. Run: {run}"
         answer(result, as_json, sentence)
         return
     result = run_training(store, labels, out, settings, show_epoch)
@@ -177,18 +176,21 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 @showing_options
 @SMOOTH
 @EVERY
-def fuse_predict(runs, store, out, device, as_json, smooth, every) -> None:
+@click.option("--labels", type=FOLDER, help="Folder of labels, to draw the truth where it is known.")
+def fuse_predict(runs, store, out, device, as_json, smooth, every, labels) -> None:
     """Predict on the videos of a store.
 
     A table per video (time, targets, whether there was a face, sound and words, valid), a figure, and a summary.
 
     \b
     affuse fuse predict --run run --features store --out predictions
+    affuse fuse predict --run run --features store --out predictions --labels labels
     affuse fuse predict --run fold0 --run fold1 --features store --out predictions
     """
     from affuse.fuse import predict as run_prediction
 
-    finish_prediction(run_prediction(runs, store, out, device=device, smooth=smooth, every=every), as_json)
+    result = run_prediction(runs, store, out, device=device, smooth=smooth, every=every, labels=labels)
+    finish_prediction(result, as_json)
 
 
 @fuse.command("explain")
@@ -289,13 +291,12 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     lines = []
     for video, made in result["written"].items():
         faces = f", {made['face']} with a face" if "face" in made else ""
-        counts = f"{made['frames']} frames{faces}, {made['valid']} valid"
+        counts = f"{counted(made['frames'], 'frame')}{faces}, {made['valid']} valid"
         files = ", ".join(shown(made[kind]) for kind in ("csv", "figure", "vtt", "video") if made.get(kind))
         lines.append(f"{shown(video)}: {counts}: {files}")
     if lines and "summary" in result:
         lines.append(f"All videos: {shown(result['summary'])}")
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
-    for video, reason in result["failed"].items():
-        warn(f"failed: {shown(video)}: {shown(reason)}")
+    tell_failures(result["failed"])
     sys.exit(bool(result["failed"]))

@@ -26,7 +26,12 @@ _NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, Conn
 
 
 class UnreachableError(AffuseError):
-    """The address gave no file: no network, no such host, refused, not found, or cut in the middle."""
+    """The address gave no file: no network, no such host, refused, not found, or cut in the middle; `why`, without the
+    address."""
+
+    def __init__(self, why: str, address: str = ""):
+        super().__init__(f"{address} {why}".strip())
+        self.why = why
 
 
 def matches(found: str, pin: str) -> bool:
@@ -59,9 +64,9 @@ def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (the table's addresses)
                 found = _copy(answer, sink, target.name)
         except urllib.error.HTTPError as error:
-            raise UnreachableError(f"{address} answered {error.code} {error.reason}") from None
+            raise UnreachableError(f"answered {error.code} {error.reason}", address) from None
         except _NETWORK as error:
-            raise UnreachableError(f"{address} cannot be reached ({_reason(error)})") from None
+            raise UnreachableError(f"cannot be reached ({_reason(error)})", address) from None
         _verify(address, target.name, found, pin)
 
     keep(target, fill)
@@ -125,7 +130,7 @@ def snapshot(model: str, revision: str | None, files: list[str], **where) -> Pat
     except Exception as error:  # of whichever http library the hub's uses
         if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
             raise  # of this machine's disk
-        raise UnreachableError(f"{model} cannot be had from {hub} ({lost or first_line(error)})") from None
+        raise UnreachableError(f"cannot be reached ({lost or first_line(error)})", f"{hub}/{model}") from None
     return Path(folder)
 
 
