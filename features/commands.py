@@ -140,7 +140,7 @@ def resample(store, fps, out, as_json) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
 @click.option(
     "--format", "kind", default="npz", show_default=True, shell_complete=one_of("npz", "parquet", "abaw3"),
-    help="npz, parquet, or abaw3.",
+    help="npz, parquet (needs affuse[parquet]), or abaw3.",
 )  # fmt: skip
 @JSON
 def export(store, out, kind, as_json) -> None:

@@ -38,7 +38,7 @@ def export_features(
     if kind not in KINDS:
         raise UsageError(f"Unknown format {kind!r}. Known: {', '.join(KINDS)}.")
     if kind == "parquet" and find_spec("pyarrow") is None:
-        raise UsageError("Parquet needs pyarrow, which is not installed. Run pip install pyarrow, or export npz.")
+        raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'affuse[parquet]'; or export npz.")
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty. Choose another folder for --out.")
