@@ -5,7 +5,6 @@ Results go to stdout, messages to stderr: with -q only warnings and errors, with
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import math
@@ -21,13 +20,13 @@ from pathlib import Path
 import click
 
 from affuse.errors import AffuseError, by_reason, listed
+from affuse.files import FULL
 
 QUIET, USUAL, VERBOSE = -1, 0, 1
 
 Announce = Callable[[str], None]  # a sentence on what is about to happen
 Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk
 PAUSE = 10.0  # seconds between two lines on the same work
 
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -42,7 +42,10 @@ def check_way(media: str) -> None:
 
 def link(path: Path, page: Path) -> str:
     """The address of a file relative to the page's folder."""
-    relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    try:
+        relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    except ValueError:  # on another drive of Windows
+        return path.resolve().as_uri()
     return quote(os.fsencode(Path(relative).as_posix()))
 
 
