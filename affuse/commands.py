@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -238,12 +239,11 @@ def doctor(profile, weights_dir, device, quick, as_json) -> None:
 
     around, backbones = surroundings(weights_dir), report(weights_dir)
     profiles = verdicts(backbones, profile)
-    facts = {"profiles": profiles, "environment": around, "backbones": backbones}
+    facts: dict[str, Any] = {"profiles": profiles, "environment": around, "backbones": backbones}
+    tried, failed = [], False
     if not quick:
         say("A clip of two seconds is on its way; --quick leaves it out.")
-        facts["clip"] = rehearse(profile or readiest(profiles), weights_dir, device)
-    tried = [] if quick else describe_rehearsal(facts["clip"])
+        facts["clip"] = clip = rehearse(profile or readiest(profiles), weights_dir, device)
+        tried, failed = describe_rehearsal(clip), any(s["state"] == "failed" for s in clip["stages"].values())
     answer(facts, as_json, table(profiles, around, backbones, verbose(), tried))
-    stages = [] if quick else facts["clip"]["stages"].values()
-    unready = profile is not None and not profiles[profile]["ready"]
-    sys.exit(unready or any(stage["state"] == "failed" for stage in stages))
+    sys.exit(failed or (profile is not None and not profiles[profile]["ready"]))

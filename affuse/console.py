@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import click
@@ -231,10 +231,10 @@ class Command(click.Command):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        told = {"is_flag": True, "expose_value": False, "callback": _heard}
+        flag = partial(click.Option, is_flag=True, expose_value=False, callback=_heard)
         self.params += [
-            click.Option(["-v", "--verbose"], **told, help="Say more: details, paths and addresses."),
-            click.Option(["-q", "--quiet"], **told, help="Only warnings and errors; no progress."),
+            flag(["-v", "--verbose"], help="Say more: details, paths and addresses."),
+            flag(["-q", "--quiet"], help="Only warnings and errors; no progress."),
         ]
 
 
