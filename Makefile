@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage gpu-check lint clean
+.PHONY: demo test coverage gpu-check lint contracts clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,11 +25,14 @@ gpu-check: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) contracts
+	cp tests/user_script.py build/house/
+	cd build/house && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p affuse -m user_script
+
+contracts: $(VENV)/ready
 	rm -rf build/house && mkdir -p build/house && cp -r affuse build/house/
 	cp -r extract features fuse pipelines build/house/affuse/
 	cd build/house && ../../$(BIN)/lint-imports --config ../../pyproject.toml
-	cp tests/user_script.py build/house/
-	cd build/house && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p affuse -m user_script
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -5,9 +5,10 @@ Results go to stdout, messages to stderr. Exit status: 0 done, 1 the work failed
 
 from __future__ import annotations
 
-import logging
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,20 +21,25 @@ from affuse.console import (
     VIEWS,
     WEIGHTS,
     Commands,
-    Messages,
     answer,
+    completing,
     compute_options,
+    one_of,
     say,
     show_progress,
-    shown,
+    tell_failures,
+    verbose,
 )
 from affuse.extract.profiles import profile_option
 from affuse.features.commands import features
-from affuse.fuse.commands import EVERY, PRESET, RUNS, SEEDS, SMOOTH, finish_prediction, fuse
+from affuse.fuse.commands import finish_prediction, fuse
+from affuse.fuse.options import EVERY, PRESET, RUNS, SEEDS, SMOOTH
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
 from affuse.version import VERSION
+
+BACKBONES = completing(lambda: import_module("affuse.extract.weights.table").BACKBONES)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,9 +50,14 @@ def main() -> None:
     extract keeps frozen features of videos in a store; fuse trains temporal convolutions and recursive joint
     cross-attention over them; predict does both for new videos.
 
+    \b
+    affuse demo
+    affuse doctor
+    affuse extract --video-dir videos --out store
+    affuse predict --run run clip.mp4 --out predictions
+
     Exit status: 0 done, 1 the work failed for some input, 2 wrong usage, 130 stopped.
     """
-    logging.getLogger("affuse").handlers = [Messages()]
 
 
 main.add_command(features)
@@ -66,7 +77,10 @@ main.add_command(report)
 @click.option("--transcripts", type=FOLDER, help="Given transcripts, <video>.json, .vtt or .srt.")
 @VIEWS
 @click.option("--detect-every", type=int, help="Look for faces in every n-th frame.  [default: 4]")
-@click.option("--face", help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]")
+@click.option(
+    "--face", shell_complete=one_of("main", "left", "right", "largest", "all"),
+    help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]",
+)  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
 @compute_options
 @JSON
@@ -74,7 +88,9 @@ main.add_command(report)
 @SET
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
             face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
-    """Extract the features of a folder of videos into a store. What is there already is not made again.
+    """Extract the features of a folder of videos into a store.
+
+    What is there already is not made again.
 
     \b
     affuse extract --video-dir videos --out store
@@ -92,9 +108,7 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
         progress=show_progress,
     )  # fmt: skip
     answer(summary.as_dict(), as_json, describe(summary))
-    for video_id in summary.kept:
-        if video_id in summary.failed:
-            say(f"failed: {shown(video_id)}: {shown(summary.failed[video_id])}")
+    tell_failures(summary.failed)
     sys.exit(bool(summary.failed))
 
 
@@ -104,9 +118,10 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
 @PRESET
 @JSON
 def settings(which, profile, preset, as_json) -> None:
-    """Every setting that --set takes, of extract, of fuse, or of both: value, choices or bounds, and meaning.
+    """List every setting that --set takes.
 
-    Values are the defaults, or those of a profile or preset.
+    Of extract, of fuse, or of both: value, choices or bounds, and meaning. Values are the defaults, or those of a
+    profile or preset.
 
     \b
     affuse settings extract
@@ -130,7 +145,9 @@ def settings(which, profile, preset, as_json) -> None:
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
 def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
-    """Valence and arousal of new VIDEOS, end to end: files, folders, and lists (.txt, a path a line).
+    """Valence and arousal of new VIDEOS, end to end.
+
+    They are files, folders, and lists (.txt, a path a line).
 
     \b
     affuse predict --run run clip.mp4 --out predictions
@@ -163,7 +180,14 @@ def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, 
 @DEVICE
 @JSON
 def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
-    """Make videos whose valence and arousal are known, run the whole pipeline on them, print a table."""
+    """Make videos, run the whole pipeline on them, print a table.
+
+    Their valence and arousal are known, since they are made of them.
+
+    \b
+    affuse demo
+    affuse demo --out demo --seeds 0,1,2
+    """
     from affuse.pipelines.demo.recipe import run_demo
 
     facts, text = run_demo(out, seeds, data_seed, device, weights_dir=weights_dir, announce=say, progress=show_progress)
@@ -174,11 +198,12 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
 @profile_option(None)
 @WEIGHTS
 @JSON
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=BACKBONES)
 def download(profile, weights_dir, as_json, names) -> None:
-    """Fetch weights that are missing: of a profile (paper, where nothing is named), or of backbones by name.
+    """Fetch weights that are missing.
 
-    They go into the weights folder where one is named, else into the cache folder. Exit 1 where not all could be had.
+    Those of a profile (paper, where nothing is named), or of backbones by name. They go into the weights folder where
+    one is named, else into the cache folder. Exit 1 where not all could be had.
 
     \b
     affuse download --profile paper
@@ -194,21 +219,31 @@ def download(profile, weights_dir, as_json, names) -> None:
 @main.command()
 @profile_option(None)
 @WEIGHTS
-@click.option("-v", "--verbose", is_flag=True, help="Where each backbone lies, or is had from.")
+@DEVICE
+@click.option("--quick", is_flag=True, help="Without the clip, which takes about ten seconds.")
 @JSON
-def doctor(profile, weights_dir, verbose, as_json) -> None:
-    """What this machine is ready for, and what it has: libraries, devices, backbones and their licences.
+def doctor(profile, weights_dir, device, quick, as_json) -> None:
+    """What this machine is ready for, and what it has.
 
-    Exit 1 where a profile is named that is not ready.
+    Libraries, devices, backbones and their licences; -v says where each backbone lies, or is had from. A clip of two
+    seconds goes through the profile, or the one that lacks least, with the time of each stage: in seconds of work, on
+    all threads together. Nothing is downloaded. Exit 1 where a profile is named that is not ready, or a stage fails.
 
     \b
     affuse doctor
     affuse doctor --profile offline --weights-dir weights
+    affuse doctor --quick -v
     """
-    from affuse.extract.weights.doctor import report, surroundings, table, verdicts
+    from affuse.extract.rehearsal import describe_rehearsal, rehearse
+    from affuse.extract.weights.doctor import readiest, report, surroundings, table, verdicts
 
     around, backbones = surroundings(weights_dir), report(weights_dir)
     profiles = verdicts(backbones, profile)
-    facts = {"profiles": profiles, "environment": around, "backbones": backbones}
-    answer(facts, as_json, table(profiles, around, backbones, verbose))
-    sys.exit(profile is not None and not profiles[profile]["ready"])
+    facts: dict[str, Any] = {"profiles": profiles, "environment": around, "backbones": backbones}
+    tried, failed = [], False
+    if not quick:
+        say("A clip of two seconds is on its way; --quick leaves it out.")
+        facts["clip"] = clip = rehearse(profile or readiest(profiles), weights_dir, device)
+        tried, failed = describe_rehearsal(clip), any(s["state"] == "failed" for s in clip["stages"].values())
+    answer(facts, as_json, table(profiles, around, backbones, verbose(), tried))
+    sys.exit(failed or (profile is not None and not profiles[profile]["ready"]))

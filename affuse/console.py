@@ -1,11 +1,10 @@
 """What all commands share: options that have one name everywhere, and messages for the person watching.
 
-Results go to stdout, messages to stderr.
+Results go to stdout, messages to stderr: with -q only warnings and errors, with -v what else the packages can say.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import math
@@ -13,19 +12,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import click
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, by_reason, listed
+from affuse.files import FULL
+
+QUIET, USUAL, VERBOSE = -1, 0, 1
 
 Announce = Callable[[str], None]  # a sentence on what is about to happen
 Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk
 PAUSE = 10.0  # seconds between two lines on the same work
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -38,12 +39,53 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, 
 WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; on an error, none.")
 STORE = click.option("--features", "store", type=FOLDER, required=True, help="Feature store.")
-VIEWS = click.option("--views", help="Of each face, for training: centre,flip,corners.  [default: centre]")
 
 
-def completing(names: Callable[[], Iterable[str]]) -> Callable:
-    """For a shell's completion: those of the names that begin with what is typed. They are asked for only then."""
-    return lambda context, parameter, typed: [name for name in names() if name.startswith(typed)]
+_loudness = USUAL  # of this call of the command line
+_told: set[str] = set()  # the failures that were said in it
+
+
+def verbose() -> bool:
+    """Whether -v asks for what is else held back."""
+    return _loudness == VERBOSE
+
+
+def be(loudness: int) -> None:
+    """As loud as that from here on; of what the packages have to say, -v lets all through."""
+    global _loudness
+    _loudness = loudness
+    _told.clear()
+    log = logging.getLogger("affuse")
+    log.handlers = [Messages(logging.DEBUG if verbose() else logging.WARNING)]
+    log.setLevel(logging.DEBUG if verbose() else logging.NOTSET)
+
+
+def watched() -> bool:
+    """Whether somebody looks on, so that progress is worth showing."""
+    return sys.stderr.isatty() and _loudness != QUIET
+
+
+def completing(names: Callable[[], Iterable[str]], several: bool = False) -> Callable:
+    """For a shell's completion: those of the names that begin with what is typed; where several may be given, after the
+    last comma. They are asked for only then."""
+
+    def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+        before, comma, begun = typed.rpartition(",") if several else ("", "", typed)
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(begun)]
+
+    return complete
+
+
+def one_of(*names: str) -> Callable:
+    """`completing` of names that are known beforehand."""
+    return completing(lambda: names)
+
+
+VIEWS = click.option(
+    "--views",
+    shell_complete=completing(lambda: ("centre", "flip", "corners"), several=True),
+    help="Of each face, for training: centre,flip,corners.  [default: centre]",
+)
 
 
 def together(*options: Callable) -> Callable:
@@ -79,7 +121,7 @@ def progress_bar(**options):
     """The one display of progress, tqdm's: on a terminal only."""
     from tqdm import tqdm
 
-    return tqdm(file=sys.stderr, disable=None, **options)
+    return tqdm(file=sys.stderr, disable=True if _loudness == QUIET else None, **options)
 
 
 class _Status:
@@ -103,7 +145,13 @@ _status = _Status()
 
 
 def say(text: str) -> None:
-    """A message for the person watching; results are given with `answer`."""
+    """A message for the person watching, unless -q; results are given with `answer`."""
+    if _loudness != QUIET:
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """A warning or an error, also with -q."""
     _status.end()
     click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
@@ -123,7 +171,7 @@ class _Epochs:
 
     def show(self, row: dict) -> None:
         line = f"  epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, CCC {row['ccc_mean']:.3f}"
-        if sys.stderr.isatty():
+        if watched():
             _status.show(line)
         elif time.monotonic() - self._said >= PAUSE:
             self._said = time.monotonic()
@@ -133,9 +181,17 @@ class _Epochs:
 show_epoch = _Epochs().show
 
 
+def tell_failures(failed: Mapping[str, str]) -> None:
+    """What failed and why {id: reason}, each reason once; not what `show_progress` has said of already."""
+    left = {name: reason for name, reason in failed.items() if f"{name}: {reason}" not in _told}
+    for reason, names in by_reason(left).items():
+        warn(f"failed: {listed([*map(shown, names)])}: {shown(reason)}")
+
+
 def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
-        say(f"failed: {shown(failure)}")
+        _told.add(failure)
+        warn(f"failed: {shown(failure)}")
     _status.show(line)
     if last:
         _status.end()
@@ -157,25 +213,49 @@ class Once(logging.Filter):
 class Messages(logging.Handler):
     """What the packages have to say, as sentences on stderr, each once."""
 
-    def __init__(self):
-        super().__init__(logging.WARNING)
+    def __init__(self, level: int):
+        super().__init__(level)
         self.addFilter(Once())
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.levelname.lower()}: {shown(record.getMessage())}")
+        warn(f"{record.levelname.lower()}: {shown(record.getMessage())}")
 
 
-class Commands(click.Group):
+def _heard(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        be(QUIET if parameter.name == "quiet" else VERBOSE)
+
+
+class Command(click.Command):
+    """A command with -v and -q, which the groups above it have too; of several the last counts."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        flag = partial(click.Option, is_flag=True, expose_value=False, callback=_heard)
+        self.params += [
+            flag(["-v", "--verbose"], help="Say more: details, paths and addresses."),
+            flag(["-q", "--quiet"], help="Only warnings and errors; no progress."),
+        ]
+
+
+class Group(Command, click.Group):
+    """Of commands that have -v and -q, as it does."""
+
+    command_class = Command
+
+
+class Commands(Group):
     """Turns our errors, a full disk, and Ctrl-C into a sentence and an exit status."""
 
     def main(self, *arguments, **options):
+        be(USUAL)
         try:
             return super().main(*arguments, **options)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python tries the rest again
-            say(
+            warn(
                 "Error: the disk is full, and not all could be written. Free some space and run the same command again."
             )
             sys.exit(1)
@@ -185,10 +265,10 @@ class Commands(click.Group):
             with interruptible():
                 return super().invoke(context)
         except AffuseError as error:
-            say(f"Error: {error}")
+            warn(f"Error: {error}")
             context.exit(error.exit_code)
         except KeyboardInterrupt:
-            say("Stopped. What was finished is kept; the same command goes on from there.")
+            warn("Stopped. What was finished is kept; the same command goes on from there.")
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)  # what threads still compute would be waited for, and nobody wants it any more

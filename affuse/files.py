@@ -17,6 +17,8 @@ from pathlib import Path
 from affuse.errors import AffuseError, UsageError
 
 ABANDONED = 24 * 3600  # seconds after which a file left by a process on another machine counts as dead
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))  # of a disk
+WINDOWS = os.name == "nt"
 PIECE = 2**20  # bytes read at a time
 HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40] or "host"
 
@@ -96,7 +98,10 @@ def _fill(partial: Path, fill: Callable[[Sink], object]) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Windows syncs no folders, and only files that are open for writing."""
+    if WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -112,7 +117,7 @@ def _discard(path: Path) -> None:
 
 def _explain(path: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         free = shutil.disk_usage(path.parent).free / 2**20
         return (
             f"The disk is full: {path} could not be written ({reason}; {free:.0f} MiB are free). Free some "
@@ -129,27 +134,19 @@ def sweep(folder: Path) -> int:
 
     A process of this machine is dead when its number is free; of another machine's only the file's age tells.
     """
+    import psutil
+
     swept = 0
     for partial in folder.glob(".*.partial"):
         try:
             *_, host, process, _ = partial.name.split(".")
-            dead = host == HOST and not _alive(int(process))
+            dead = host == HOST and not psutil.pid_exists(int(process))
             if dead or time.time() - partial.stat().st_mtime > ABANDONED:
                 _discard(partial)
                 swept += 1
         except (ValueError, OverflowError, OSError):  # not a name of ours, or gone meanwhile
             continue
     return swept
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives, but is another user's
-        return True
-    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -74,7 +74,7 @@ def _of_timm(name: str, model: str, allow_untrained: bool) -> Located:
     try:
         import timm
     except ImportError:
-        raise UsageError(f"Backbone {name!r} needs timm, which is not installed: pip install timm.") from None
+        raise UsageError(f"Backbone {name!r} needs timm, which is not installed: pip install 'affuse[timm]'.") from None
     if ":" not in model and not timm.is_model(model):
         near = nearest(model, timm.list_models()).partition(" Known:")[0]  # of a thousand
         raise UsageError(f"timm {timm.__version__} has no model {model!r}{near}")

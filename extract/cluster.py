@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import resource_tracker
@@ -25,6 +25,7 @@ from pathlib import Path
 from socket import gethostname
 
 import dask
+import psutil
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
@@ -112,7 +113,8 @@ def _kill(cluster: SpecCluster) -> None:
     for nanny in cluster.workers.values():
         nanny.auto_restart = False
         if nanny.pid:
-            os.kill(nanny.pid, signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(nanny.pid).kill()
 
 
 @contextmanager
@@ -126,8 +128,7 @@ def _environment_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
-    """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them."""
+def _masked() -> Iterator[None]:
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # of the process that clears up after this one
     try:
         resource_tracker.ensure_running()  # here: whatever starts it hears of Ctrl-C again
@@ -135,10 +136,18 @@ def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
         sys.warnoptions.pop()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        runner = LoopRunner()
-        runner.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
+    """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them.
+    On Windows, which has no such masks, they hear of it."""
+    with _masked() if hasattr(signal, "pthread_sigmask") else nullcontext():
+        runner = LoopRunner()
+        runner.start()
     try:
         yield runner.loop
     finally:

@@ -273,7 +273,7 @@ def logged(folder: Path) -> Iterator[Path | None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield path
     except AffuseError as error:
@@ -289,12 +289,14 @@ def logged(folder: Path) -> Iterator[Path | None]:
 def describe(summary: Summary) -> str:
     """The run in a few lines: what was made, statuses by modality, time by stage."""
     people = f" ({summary.people} people)" if summary.people > len(summary.made) else ""
-    told = f"{len(summary.made)} extracted{people}, {len(summary.kept)} already there, {len(summary.failed)} failed"
-    lines = [f"{told}, in {summary.seconds:.1f} s."]
+    earlier = summary.failed.keys() & set(summary.kept)
+    told = f"{len(summary.made)} extracted{people}, {len(summary.kept) - len(earlier)} already there"
+    told += f", {len(summary.failed)} failed" + (f", {len(earlier)} of them in an earlier run" if earlier else "")
+    lines = [f"{told}, in {summary.seconds:.1f} s." + " --retry-failed tries these again." * bool(earlier)]
     if summary.made:
         lines.append(
-            f"{summary.frames} frames, {summary.video_seconds:.1f} s of video: {summary.frames_per_second:.1f} frames "
-            f"per second, {summary.real_time:.2f} × real time."
+            f"{counted(summary.frames, 'frame')}, {summary.video_seconds:.1f} s of video: "
+            f"{summary.frames_per_second:.1f} frames per second, {summary.real_time:.2f} × real time."
         )
         for modality in MODALITIES:
             counts = ", ".join(f"{status} {n}" for status, n in summary.statuses[modality].items())

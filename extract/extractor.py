@@ -17,7 +17,7 @@ from threading import BoundedSemaphore, Event
 import numpy as np
 import torch
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, counted
 from affuse.extract.deadline import OverdueError, within
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import Media, UndecodableError, probe
@@ -196,7 +196,7 @@ class VideoExtraction:
         if people := self.sight.people(time, tracks):
             return [_seen(person, time, Status.OK, _noted(damage)) for person in people]
         crops = self.job.crops
-        lack = f"no readable crop in {crops.name}" if crops else f"no face found in {frames} frames"
+        lack = f"no readable crop in {crops.name}" if crops else f"no face found in {counted(frames, 'frame')}"
         return [_seen(self.sight.layer(frames), time, Status.NO_FACE, lack)]
 
     def audio(self, clock: np.ndarray, batches: list[Future]) -> AudioFeatures:
@@ -234,4 +234,4 @@ def _seen(layer: Layer, time: np.ndarray, status: Status, reason: str) -> Visual
 
 
 def _noted(damage: list[str]) -> str:
-    return f"{len(damage)} damaged parts were passed over (first: {damage[0]})" if damage else ""
+    return f"passed over {counted(len(damage), 'damaged part')} (first: {damage[0]})" if damage else ""

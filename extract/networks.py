@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -26,6 +27,8 @@ from affuse.features.record import Backbone, Provenance, settings_hash
 from affuse.features.store import FeatureStore
 from affuse.plugins import said
 from affuse.version import VERSION
+
+log = logging.getLogger("affuse")
 
 ENCODERS = {"visual": "face_encoder", "audio": "sound_encoder", "speech": "transcriber", "text": "word_encoder"}
 VIDEOS = {"cpu": 1, "cuda": 8}  # on which one process works at once
@@ -73,6 +76,7 @@ def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bo
             width = build(part, found, settings, torch.device("cpu"), torch.float32).width
             found = replace(found, entry=replace(found.entry, width=width))
         located[part] = found
+        log.debug("%s: %s, from %s", part, found.name, found.path or found.source)
     if missing:
         command = fetching(list(missing), settings.backbones.model_dump())
         raise MissingError(missing, weights_folder(weights_dir), command)

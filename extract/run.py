@@ -239,7 +239,7 @@ def run(
     records = {job.id: job.record for job in jobs}
     for video_id in summary.kept:
         if failure := _failure(store, records[video_id]):
-            summary.failed[video_id] = f"{failure} (found by an earlier run; --retry-failed tries again)"
+            summary.failed[video_id] = failure
     on_start(Counter(reasons.values()))
     for receipt in engine(left) if left else ():
         summary.add(receipt, sizes[receipt.id])

@@ -7,25 +7,35 @@ from dataclasses import asdict
 
 import click
 
-from affuse.console import FOLDER, JSON, answer, say, show_progress, shown
-from affuse.errors import counted
-from affuse.features.columns import Columns, listed
+from affuse.console import FOLDER, JSON, Group, answer, one_of, show_progress, shown, warn
+from affuse.errors import counted, listed
+from affuse.features import columns
 from affuse.features.parts import MODALITIES, Status
 from affuse.features.record import failure_of
 
-NAMED = 8  # videos with the same reason that are named
 
-
-@click.group()
+@click.group(cls=Group)
 def features() -> None:
-    """Look at a feature store, check it and repair it."""
+    """Look at a feature store, check it and repair it.
+
+    \b
+    affuse features info store
+    affuse features verify store
+    """
 
 
 @features.command()
 @click.argument("store", type=FOLDER)
 @JSON
 def info(store, as_json) -> None:
-    """What a store holds, and what is missing and why. Exit 1 where something is damaged."""
+    """What a store holds, and what is missing and why.
+
+    Exit 1 where something is damaged.
+
+    \b
+    affuse features info store
+    affuse features info store --json
+    """
     from affuse.features.store import FeatureStore
 
     facts = account(FeatureStore(store).info())
@@ -37,7 +47,13 @@ def info(store, as_json) -> None:
 @click.argument("store", type=FOLDER)
 @JSON
 def verify(store, as_json) -> None:
-    """Read every byte of a store and compare it with its digests. Exit 1 where something is damaged."""
+    """Read every byte of a store and compare it with its digests.
+
+    Exit 1 where something is damaged.
+
+    \b
+    affuse features verify store
+    """
     from affuse.features.store import FeatureStore
 
     facts = asdict(FeatureStore(store).verify())
@@ -49,7 +65,13 @@ def verify(store, as_json) -> None:
 @click.argument("store", type=FOLDER)
 @JSON
 def repair(store, as_json) -> None:
-    """Move what is damaged or misnamed to STORE/quarantine; the next extract makes those videos anew."""
+    """Set aside what is damaged or misnamed.
+
+    It is moved to STORE/quarantine; the next extract makes those videos anew.
+
+    \b
+    affuse features repair store
+    """
     from affuse.features.repair import quarantine
     from affuse.features.store import FeatureStore
 
@@ -64,7 +86,7 @@ def repair(store, as_json) -> None:
 @click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
 @click.option("--rate", "rates", multiple=True, metavar="[MODALITY=]RATE", help="Rows per second without a time.")
 @click.option(
-    "--time-column", "clocks", multiple=True, default=Columns().time, show_default=True, metavar="COLUMN",
+    "--time-column", "clocks", multiple=True, default=columns.Columns().time, show_default=True, metavar="COLUMN",
     help="The column of seconds; more than one where files differ.",
 )  # fmt: skip
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="A column that is no feature; may be repeated.")
@@ -72,14 +94,21 @@ def repair(store, as_json) -> None:
 @click.option("--resample", type=float, metavar="FPS", help="Bring videos to this frame rate.  [default: their own]")
 @JSON
 def import_(store, source, folders, rates, clocks, ignore, feature, resample, as_json) -> None:
-    """Features computed elsewhere into a store: <modality>/<video>.npy, .npz or .csv; NaN marks missing rows."""
+    """Features computed elsewhere into a store.
+
+    They are <modality>/<video>.npy, .npz or .csv; NaN marks missing rows.
+
+    \b
+    affuse features import store --from features
+    affuse features import store --from features --folder visual=openface --rate audio=25
+    """
     from affuse.features.importing import import_features, parse_layout
 
-    layout = parse_layout(folders, rates, Columns(clocks, ignore, feature), resample)
+    layout = parse_layout(folders, rates, columns.Columns(clocks, ignore, feature), resample)
     result = import_features(source, store, layout, show_progress)
     answer(result, as_json, describe_import(result))
     for why, ids in result["causes"].items():
-        say(f"failed: {_names(ids)}: {shown(why)}")
+        warn(f"failed: {_names(ids)}: {shown(why)}")
     sys.exit(bool(result["failed"]))
 
 
@@ -89,8 +118,14 @@ def import_(store, source, folders, rates, clocks, ignore, feature, resample, as
 @click.option("--out", type=FOLDER, required=True, help="The new store; what it has and is unchanged is kept.")
 @JSON
 def resample(store, fps, out, as_json) -> None:
-    """A store at another frame rate: pictures and sound as the mean of the rows around each of its moments, or the
-    nearest one where rows are sparser; words as they are."""
+    """A store of the same features at another frame rate.
+
+    Pictures and sound are the mean of the rows around each of its moments, or the nearest one where rows are sparser;
+    words stay as they are.
+
+    \b
+    affuse features resample store --fps 5 --out slower
+    """
     from affuse.features.resampling import resample_store
     from affuse.features.store import FeatureStore
 
@@ -103,11 +138,20 @@ def resample(store, fps, out, as_json) -> None:
 @features.command("export")
 @click.argument("store", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Folder to fill; it must be empty or new.")
-@click.option("--format", "kind", default="npz", show_default=True, help="npz, parquet, or abaw3.")
+@click.option(
+    "--format", "kind", default="npz", show_default=True, shell_complete=one_of("npz", "parquet", "abaw3"),
+    help="npz, parquet (needs affuse[parquet]), or abaw3.",
+)  # fmt: skip
 @JSON
 def export(store, out, kind, as_json) -> None:
-    """Features for other programs: a file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces
-    with several views, the centre."""
+    """Features for other programs.
+
+    A file per video and modality, or the folders of the ABAW3 and RJCMA code. Of faces with several views, the centre.
+
+    \b
+    affuse features export store --out exported
+    affuse features export store --out exported --format abaw3
+    """
     from affuse.features.exporting import export_features
     from affuse.features.store import FeatureStore
 
@@ -144,7 +188,7 @@ def describe(facts: dict) -> str:
     lines.append(f"{counted(len(facts['videos']), 'video')}.")
     for video_id, video in facts["videos"].items():
         parts = ", ".join(_part(video, m) for m in MODALITIES)
-        lines.append(f"  {shown(video_id)}: {video['frames']} frames, {video['duration']:.1f} s: {parts}")
+        lines.append(f"  {shown(video_id)}: {counted(video['frames'], 'frame')}, {video['duration']:.1f} s: {parts}")
         noted = [m for m in MODALITIES if video[m]["status"] == Status.OK and video[m]["reason"]]
         lines += [f"    {m}: {shown(video[m]['reason'])}" for m in noted]
     for modality, groups in facts["missing"].items():
@@ -185,8 +229,8 @@ def describe_import(result: dict) -> str:
     counts = ", ".join(f"{len(result[key])} {key}" for key in ("written", "kept", "failed"))
     lines = [f"{counts}."]
     for m, width in result["widths"].items():
-        names = f", {shown(listed(result['columns'][m]))}" if m in result["columns"] else ""
-        lines.append(f"  {m}: {width} column{'s' * (width > 1)}{names}")
+        names = f", {shown(columns.listed(result['columns'][m]))}" if m in result["columns"] else ""
+        lines.append(f"  {m}: {counted(width, 'column')}{names}")
     return "\n".join(lines)
 
 
@@ -194,9 +238,9 @@ def _part(video: dict, modality: str) -> str:
     """What a video has of a modality, or the status that says why it has nothing."""
     rows = video[modality]["rows"]
     has = {
-        "visual": f"face in {video['faces']} of {rows} frames",
-        "audio": f"sound in {rows} rows",
-        "text": f"{rows} word{'s' * (rows != 1)}",
+        "visual": f"face in {video['faces']} of {counted(rows, 'frame')}",
+        "audio": f"sound in {counted(rows, 'row')}",
+        "text": counted(rows, "word"),
     }
     status = video[modality]["status"]
     return has[modality] if status == Status.OK else f"{modality} {status}"
@@ -209,7 +253,7 @@ def _without(reasons: dict[str, list[str]], failed: dict[str, str]) -> dict[str,
 
 
 def _names(ids: list[str]) -> str:
-    return ", ".join(map(shown, ids[:NAMED])) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+    return listed([*map(shown, ids)])
 
 
 def _problem(problem: dict) -> str:

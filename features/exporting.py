@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from affuse.console import Progress
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.features.layout import names
 from affuse.features.parts import MODALITIES
 from affuse.features.record import EDGES
@@ -38,7 +38,7 @@ def export_features(
     if kind not in KINDS:
         raise UsageError(f"Unknown format {kind!r}. Known: {', '.join(KINDS)}.")
     if kind == "parquet" and find_spec("pyarrow") is None:
-        raise UsageError("Parquet needs pyarrow, which is not installed. Run pip install pyarrow, or export npz.")
+        raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'affuse[parquet]'; or export npz.")
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty. Choose another folder for --out.")
@@ -52,7 +52,7 @@ def export_features(
         for name, fill in KINDS[kind](store, video_id):
             publish(make_folder((out / name).parent) / Path(name).name, fill)
             files += 1
-        progress(f"{done} of {len(store)} videos", None, done == len(store))
+        progress(f"{done} of {counted(len(store), 'video')}", None, done == len(store))
     if kind == "abaw3":
         write_bytes(out / "dataset_info.pkl", pickle.dumps(_abaw3_info(store)))
     return {"videos": len(store), "files": files}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from affuse.config import nearest
 from affuse.console import Progress
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.features.assembly import make_record
 from affuse.features.columns import Columns, listed
 from affuse.features.parts import MODALITIES
@@ -66,7 +66,7 @@ def import_features(
         try:
             for done, (video_id, task) in enumerate(tasks.items(), start=1):
                 outcomes[video_id] = task.result()
-                progress(f"{done} of {len(files)} videos", None, done == len(files))
+                progress(f"{done} of {counted(len(files), 'video')}", None, done == len(files))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from affuse.errors import counted
 from affuse.features.parts import MODALITIES, AudioFeatures, Status, TextFeatures, VisualFeatures
 from affuse.features.timeline import align, rows_at
 
@@ -56,7 +57,7 @@ class VideoFeatures:
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{m} {getattr(self, m).facts}" for m in MODALITIES)
-        return f"<VideoFeatures {self.id!r}: {self.duration:.1f} s, {self.frames} frames; {parts}>"
+        return f"<VideoFeatures {self.id!r}: {self.duration:.1f} s, {counted(self.frames, 'frame')}; {parts}>"
 
     def to_frame(self, embeddings: bool = False) -> pd.DataFrame:
         """One row per video frame (of its sound, where it has no frames): time, seconds; face, and its left, top,

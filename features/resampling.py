@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from affuse.console import Progress
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.features.parts import AudioFeatures, VisualFeatures
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ, settings_hash
 from affuse.features.store import FeatureStore
@@ -100,7 +100,7 @@ def resample_store(
             result[_bring(store, target, video_id, provenance, fps)].append(video_id)
         except AffuseError as error:
             why = result["failed"][video_id] = str(error)
-        progress(f"{done} of {len(store)} videos", why and f"{video_id}: {why}", done == len(store))
+        progress(f"{done} of {counted(len(store), 'video')}", why and f"{video_id}: {why}", done == len(store))
     return result
 
 

@@ -89,7 +89,7 @@ class FeatureStore:
         elif not self._files():
             if not self.path.is_dir() or not any(self.path.iterdir()):
                 what = "has no features in it" if self.path.is_dir() else "is not a folder"
-                advice = f"Make them with: affuse extract --video-dir VIDEOS --out {self.path}"
+                advice = f"Features are made of videos with: affuse extract --video-dir VIDEOS --out {self.path}"
             else:
                 what = "has other files, and no features in it"
                 advice = "Name a store; one is made of videos with: affuse extract --video-dir VIDEOS --out STORE"

@@ -3,76 +3,51 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
 import click
 
 from affuse.console import (
-    CONFIG,
     DEVICE,
     FILE,
     FOLDER,
     JSON,
-    SET,
     STORE,
+    Group,
     answer,
     completing,
+    one_of,
     say,
     show_epoch,
     shown,
-    together,
+    tell_failures,
 )
 from affuse.errors import UsageError, counted
-
-MOST_SEEDS = 1000  # in a span
-
-
-def parse_seeds(seeds: str) -> list[int]:
-    """ "0,1,2" or "0..2" → [0, 1, 2], each once. Raises UsageError for anything that is not whole numbers."""
-    try:
-        spans = [[int(end) for end in part.split("..")] for part in seeds.split(",")]
-    except ValueError:
-        spans = []
-    if not spans or any(len(ends) > 2 or not 0 <= ends[0] <= ends[-1] < ends[0] + MOST_SEEDS for ends in spans):
-        raise UsageError(f"--seeds {seeds!r} must be whole numbers separated by commas, or from..to, for example 0..4.")
-    return list(dict.fromkeys(seed for ends in spans for seed in range(ends[0], ends[-1] + 1)))
-
-
-def known_models() -> list[str]:
-    """Every model's name, and with :released and :paper where the two differ."""
-    from affuse.fuse.models.registry import MODELS
-
-    return [whole for name, spec in MODELS.items() for whole in (name, *(f"{name}:{v}" for v in spec.recursions))]
-
-
-COMPLETED = completing(known_models)
-RUN = click.option("--run", type=FOLDER, required=True, help="Finished run folder.")
-RUNS = click.option(
-    "--run", "runs", type=FOLDER, multiple=True, required=True, help="Finished run folder; of several, their mean."
+from affuse.fuse.options import (
+    COMPLETED,
+    ENSEMBLE,
+    EVERY,
+    LABELS,
+    RATE,
+    RUN,
+    RUNS,
+    SMOOTH,
+    known_models,
+    parse_seeds,
+    showing_options,
+    training_options,
+    trials_options,
 )
-LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
-PRESET = click.option(
-    "--preset",
-    shell_complete=completing(lambda: import_module("affuse.fuse.training.settings").PRESETS),
-    help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]",
-)
-TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")
-RATE = click.option("--rate", type=float, help="Rows per second of label files without a time column.")
-SEEDS = click.option(
-    "--seeds", type=parse_seeds, metavar="TEXT", default="0", show_default=True, help="Training seeds: 0,1,2 or 0..2."
-)
-TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
-VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
-SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
-EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
-training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
-trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
-showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)
 
 
-@click.group()
+@click.group(cls=Group)
 def fuse() -> None:
-    """Train fusion models over a store, evaluate them, predict with them."""
+    """Train fusion models over a store, evaluate and use them.
+
+    \b
+    affuse fuse train --features store --labels labels --out run
+    affuse fuse evaluate --run run --features store --labels labels
+    affuse fuse predict --run run --features store --out predictions
+    """
 
 
 @fuse.command()
@@ -104,9 +79,8 @@ def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json,
     if seeds:
         result = train_seeds(store, labels, out, seeds, settings, show_epoch)
         scores, alone = (", ".join(f"{t} {v:.4f}" for t, v in ccc.items()) for ccc in (result["ccc"], result["alone"]))
-        sentence = (
-            f"{len(seeds)} seeds: validation CCC {scores}; of each alone, on average, {alone}. Run: {result['run']}"
-        )
+        many, run = counted(len(seeds), "seed"), result["run"]
+        sentence = f"{many}: validation CCC {scores}; of each alone, on average, {alone}. Run: {run}"
         answer(result, as_json, sentence)
         return
     result = run_training(store, labels, out, settings, show_epoch)
@@ -121,16 +95,40 @@ def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json,
 @RUN
 @STORE
 @LABELS
-@click.option("--partition", default="validation", show_default=True, help="train, validation, test, or all.")
-@click.option("--smooth", default="none", show_default=True, help="Moving mean: none, fit (on train), or seconds.")
-@click.option("--delay", default="none", show_default=True, help="Raters' delay: none, fit (on train), or seconds.")
+@click.option(
+    "--partition",
+    default="validation",
+    show_default=True,
+    shell_complete=one_of("train", "validation", "test", "all"),
+    help="train, validation, test, or all.",
+)
+@click.option(
+    "--smooth",
+    default="none",
+    show_default=True,
+    shell_complete=one_of("none", "fit"),
+    help="Moving mean: none, fit (on train), or seconds.",
+)
+@click.option(
+    "--delay",
+    default="none",
+    show_default=True,
+    shell_complete=one_of("none", "fit"),
+    help="Raters' delay: none, fit (on train), or seconds.",
+)
 @click.option("--permutations", default=100, show_default=True, help="Swapped predictions for the chance level.")
 @RATE
 @DEVICE
 @JSON
 def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, device, as_json) -> None:
-    """Score a run on labelled videos: CCC over all frames with its interval, and beside it CCC per video, Pearson r,
-    RMSE, and what chance gives."""
+    """Score a run on labelled videos.
+
+    CCC over all frames with its interval, and beside it CCC per video, Pearson r, RMSE, and what chance gives.
+
+    \b
+    affuse fuse evaluate --run run --features store --labels labels
+    affuse fuse evaluate --run run --features store --labels labels --partition test --smooth fit
+    """
     from affuse.fuse import evaluate as score
     from affuse.fuse.reports.tables import score_table
 
@@ -145,14 +143,21 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 @click.option("--videos", type=FILE, required=True, help="CSV with a column video, and fold or subject.")
 @click.option("--by", help="Column that makes the folds.  [default: fold; with --k: subject]")
 @click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
-@click.option("--ensemble", default="mean", show_default=True, help="Of all folds, for other videos: mean, ccc.")
+@ENSEMBLE
 @click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
 @click.option("--model", shell_complete=COMPLETED, help="Fusion model.  [default: rjcma]")
 @RATE
 @training_options
 def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
               config, assignments) -> None:  # fmt: skip
-    """Train a model per fold, predict each video by the one that has not seen it, and score them all."""
+    """Train a model per fold and score them all.
+
+    Each video is predicted by the model that has not seen it.
+
+    \b
+    affuse fuse crossval --features store --labels labels --videos folds.csv --out folds
+    affuse fuse crossval --features store --labels labels --videos subjects.csv --k 5 --out folds
+    """
     from affuse.fuse import choose_folds, crossval, train_settings
     from affuse.fuse.reports.tables import fold_table
 
@@ -171,18 +176,34 @@ def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, pr
 @showing_options
 @SMOOTH
 @EVERY
-def fuse_predict(runs, store, out, device, as_json, smooth, every) -> None:
-    """Predict on the videos of a store: time, targets, whether there was a face, sound and words, valid."""
+@click.option("--labels", type=FOLDER, help="Folder of labels, to draw the truth where it is known.")
+def fuse_predict(runs, store, out, device, as_json, smooth, every, labels) -> None:
+    """Predict on the videos of a store.
+
+    A table per video (time, targets, whether there was a face, sound and words, valid), a figure, and a summary.
+
+    \b
+    affuse fuse predict --run run --features store --out predictions
+    affuse fuse predict --run run --features store --out predictions --labels labels
+    affuse fuse predict --run fold0 --run fold1 --features store --out predictions
+    """
     from affuse.fuse import predict as run_prediction
 
-    finish_prediction(run_prediction(runs, store, out, device=device, smooth=smooth, every=every), as_json)
+    result = run_prediction(runs, store, out, device=device, smooth=smooth, every=every, labels=labels)
+    finish_prediction(result, as_json)
 
 
 @fuse.command("explain")
 @RUN
 @showing_options
 def fuse_explain(run, store, out, device, as_json) -> None:
-    """Make attention visible: per frame the size of every update and the gates' weights, beside the prediction."""
+    """Make attention visible.
+
+    Per frame the size of every update and the gates' weights, beside the prediction.
+
+    \b
+    affuse fuse explain --run run --features store --out explained
+    """
     from affuse.fuse import explain
 
     finish_prediction(explain(run, store, out, device=device), as_json)
@@ -193,15 +214,20 @@ def fuse_explain(run, store, out, device, as_json) -> None:
     "--models",
     required=True,
     metavar="NAMES",
+    shell_complete=completing(lambda: ["all", *known_models()], several=True),
     help="Separated by commas; each a model, or model:variant, or either with @modalities: "
     "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the family and the baselines.",
 )
 @trials_options
-@click.option("--reference", help="Model that the others are compared with.  [default: the best]")
+@click.option(
+    "--reference", shell_complete=COMPLETED, help="Model that the others are compared with.  [default: the best]"
+)
 @training_options
 def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
-    """Train several models with several seeds under one protocol: a table, a figure, and the differences with
-    intervals from a bootstrap over videos. Runs already made are not made again.
+    """Train several models under one protocol, with several seeds.
+
+    A table, a figure, and the differences with intervals from a bootstrap over videos. Runs already made are not made
+    again.
 
     \b
     affuse fuse compare --models rjcma,concat --features store --labels labels --out comparison
@@ -225,8 +251,15 @@ def fuse_compare(models, seeds, store, labels, out, reference, preset, device, a
 @trials_options
 @training_options
 def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
-    """What each part of a model is worth: recursions 0 to 4, temporal encoder, modalities, gates, tied weights. A
-    table and a figure each. Runs already made are not made again."""
+    """Train without one part after another: what each is worth.
+
+    Recursions 0 to 4, temporal encoder, modalities, gates, tied weights: a table and a figure each. Runs already made
+    are not made again.
+
+    \b
+    affuse fuse ablate --features store --labels labels --out ablation
+    affuse fuse ablate --model grjca --seeds 0..2 --features store --labels labels --out ablation
+    """
     from affuse.fuse import ablate, train_settings
 
     settings = train_settings(config, assignments, preset=preset, device=device)
@@ -238,8 +271,14 @@ def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, confi
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=COMPLETED)
 @JSON
 def models(names, as_json) -> None:
-    """The fusion models: paper, joint, recursions, gates, temporal encoder, parameters. All, or those named, where a
-    model of your own is FILE.py:NAME."""
+    """List the fusion models, all or those named.
+
+    Of each its paper, joint, recursions, gates, temporal encoder and parameters. A model of your own is FILE.py:NAME.
+
+    \b
+    affuse fuse models
+    affuse fuse models rjcma lfan
+    """
     from affuse.fuse import describe
     from affuse.fuse.reports.tables import model_table
 
@@ -252,13 +291,12 @@ def finish_prediction(result: dict, as_json: bool) -> None:
     lines = []
     for video, made in result["written"].items():
         faces = f", {made['face']} with a face" if "face" in made else ""
-        counts = f"{made['frames']} frames{faces}, {made['valid']} valid"
+        counts = f"{counted(made['frames'], 'frame')}{faces}, {made['valid']} valid"
         files = ", ".join(shown(made[kind]) for kind in ("csv", "figure", "vtt", "video") if made.get(kind))
         lines.append(f"{shown(video)}: {counts}: {files}")
     if lines and "summary" in result:
         lines.append(f"All videos: {shown(result['summary'])}")
     if lines or as_json:
         answer(result, as_json, "\n".join(lines))
-    for video, reason in result["failed"].items():
-        say(f"failed: {shown(video)}: {shown(reason)}")
+    tell_failures(result["failed"])
     sys.exit(bool(result["failed"]))

@@ -24,6 +24,7 @@ from affuse.fuse.training import loading, saving
 from affuse.fuse.training import run as trained
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.ensemble import train_seeds
+from affuse.fuse.training.outputs import Outputs
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train as train_run
 from affuse.pipelines.film import draw_film
@@ -71,9 +72,10 @@ class Run(trained.Run):
             made = {key: value for key, value in self.provenance.settings.items() if key != "resample"}
             settings = resolve(ExtractSettings, made, {"views": "centre"})
         except UsageError as error:
+            log.debug("settings of the run's features: %s", error)
             raise UsageError(
-                f"The run {self.path} was trained on features that `affuse extract` does not make: {error} Use "
-                "`affuse fuse predict --features` with features of the same kind."
+                f"The run {self.path} was trained on features that `affuse extract` does not make. Use `affuse fuse "
+                "predict --features` with features of the same kind."
             ) from None
         for given, option in ((settings.faces, "face crops"), (settings.transcripts, "transcripts")):
             if given == "given":
@@ -157,7 +159,14 @@ def predict_videos(
     Gives what fuse.predict does, and raises as it and `Run.predict` do; how: weights_dir, announce and progress of it.
     """
     check_spans(smooth, every)
-    loaded, jobs = load_run(run), find_jobs(videos)
+    loaded, places = load_run(run), [videos] if isinstance(videos, AnyPath) else list(videos)
+    if store := next((place for place in places if Path(place, SHARDS).is_dir()), None):
+        raise UsageError(
+            f"{store} is a feature store, not a folder of videos. Predict on its videos with `affuse fuse predict "
+            f"--run {loaded.path} --features {store} --out {out}`."
+        )
+    jobs = find_jobs(places)
+    Outputs(out, loaded, smooth=smooth, every=every)  # refused before anything is extracted
     check_names(job.id for job in jobs)
     if vtt and not loaded.provenance.width("text"):
         raise UsageError(f"The run {loaded.path} takes no words, so there are none for --vtt. Leave it out.")

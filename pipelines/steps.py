@@ -8,7 +8,7 @@ from typing import Any
 
 from affuse.config import resolve
 from affuse.console import Announce
-from affuse.errors import AffuseError, counted
+from affuse.errors import AffuseError, counted, listed
 from affuse.extract.extraction import describe, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
@@ -53,8 +53,8 @@ def refuse_missing(report: dict, root: Path, allow_missing: bool, features: Path
     missing = [] if features or allow_missing else report["without_media"]
     if missing:
         raise AffuseError(
-            f"{counted(len(missing), 'video')} without a media file below {root}: {', '.join(missing[:5])}"
-            f"{' …' * (len(missing) > 5)}. Unpack the rest, or go on without them: --allow-missing."
+            f"{counted(len(missing), 'video')} without a media file below {root}: {listed(missing)}. "
+            "Unpack the rest, or go on without them: --allow-missing."
         )
 
 

@@ -126,7 +126,7 @@ def test_the_check_says_what_is_missing(root, data, tmp_path):
     )
     assert said.exit_code == 0, said.output
     assert said.stdout.rstrip("\n") == describe_check(report)
-    assert "1 videos without crops" in said.stdout
+    assert "1 video without crops" in said.stdout
 
 
 def test_missing_and_double_files(root, tmp_path):

@@ -25,6 +25,20 @@ def completed(*words: str) -> list[str]:
         (("fuse", "train", "--preset", "r"), ["released", "rcma", "rjca"]),
         (("fuse", "train", "--model", "rjcma"), ["rjcma", "rjcma:released", "rjcma:paper"]),
         (("fuse", "models", "lf"), ["lfan"]),
+        (("fuse", "ablate", "--model", "lf"), ["lfan"]),
+        (("fuse", "compare", "--models", "a"), ["all"]),
+        (("fuse", "compare", "--models", "rjcma,lf"), ["rjcma,lfan"]),
+        (("fuse", "compare", "--reference", "lf"), ["lfan"]),
+        (("recipe", "run", "recola", "RECOLA", "--model", "lf"), ["lfan"]),
+        (("recipe", "run", "--preset", "lf"), ["lfan"]),
+        (("recipe", "check", "rec"), ["recola"]),
+        (("settings", "--preset", "lf"), ["lfan"]),
+        (("settings", "--profile", "o"), ["offline"]),
+        (("download", "--profile", "o"), ["offline"]),
+        (("download", "vggish", "mini"), ["minilm-l6"]),
+        (("features", "export", "--format", "a"), ["abaw3"]),
+        (("fuse", "evaluate", "--partition", "t"), ["train", "test"]),
+        (("extract", "--views", "centre,fl"), ["centre,flip"]),
     ],
 )
 def test_a_shell_completes_names(words, names):
@@ -36,35 +50,44 @@ def test_the_help_says_the_exit_statuses():
     assert "Exit status: 0 done, 1 the work failed for some input, 2 wrong usage, 130 stopped." in said
 
 
-def commands(group, *above: str):
-    for name, command in group.commands.items():
-        yield from (
-            commands(command, *above, name) if isinstance(command, Group) else [((*above, name), command)]
-        )
+def commands(command, *above: str):
+    """(its words, it) of a command and, of a group, of all below it."""
+    yield above, command
+    for name, own in getattr(command, "commands", {}).items():
+        yield from commands(own, *above, name)
 
 
-EXAMPLES = [
-    (words, line)
-    for words, command in commands(main)
-    for line in map(str.strip, (command.help or "").splitlines())
-    if line.startswith("affuse ")
-]
+def examples(command) -> list[str]:
+    return [line for line in map(str.strip, command.help.splitlines()) if line.startswith("affuse ")]
 
 
-def test_these_have_examples():
-    wanted = ("extract", "predict", "report", "settings", "fuse train", "fuse compare")
-    assert {tuple(name.split()) for name in wanted} <= {words for words, _ in EXAMPLES}
+EXAMPLES = [(words, line) for words, command in commands(main) for line in examples(command)]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [(" ".join(words), command) for words, command in commands(main)]
+)
+def test_every_command_has_an_example(words, command):
+    assert examples(command), words
 
 
 @pytest.mark.parametrize(("words", "line"), EXAMPLES)
 def test_an_example_is_of_its_command_and_can_be_given(words, line):
-    """No option of it is unknown, or missing."""
+    """No option of it is unknown, or missing; that of a group is of a command below it."""
     given, command = line.split()[1:], main
-    for word in words:
-        assert given.pop(0) == word
-        command = command.commands[word]
-    with command.make_context(words[-1], given):
+    assert tuple(given[: len(words)]) == words
+    while isinstance(command, Group):
+        command = command.commands[given.pop(0)]
+    with command.make_context(line, given):
         pass
+
+
+@pytest.mark.parametrize("words", [words for words, command in commands(main) if isinstance(command, Group)])
+def test_no_summary_in_a_list_of_commands_is_cut_off(words):
+    said = CliRunner().invoke(main, [*words, "--help"]).stdout.partition("Commands:")[2].splitlines()
+    summaries = [line.strip() for line in said if line.strip()]
+    assert summaries
+    assert [line for line in summaries if not line.endswith(".") or line.endswith("...")] == []
 
 
 def test_one_is_one():

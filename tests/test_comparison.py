@@ -18,9 +18,9 @@ from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse import train_settings
-from affuse.fuse.commands import parse_seeds
 from affuse.fuse.experiments.trials import make_entries, run_trials
 from affuse.fuse.models.registry import MODELS
+from affuse.fuse.options import parse_seeds
 from affuse.fuse.training.losses import LOSSES
 
 # ---- what is compared

@@ -44,7 +44,7 @@ def test_a_fold_for_each_value(tmp_path):
         (["video,fold", "a,0", "x,1"], AffuseError, "line 3: video 'x' has no label file"),
         (["video,fold", "a,0", "b,1", "a,1"], AffuseError, "line 4: video 'a' is in line 2 too"),
         (["video,fold", "a,0", "t,1"], UsageError, "line 3: video 't' is in the test partition"),
-        (["video,fold", "a,0"], AffuseError, "lacks 1 labelled video(s): b"),
+        (["video,fold", "a,0"], AffuseError, "lacks 1 labelled video: b"),
         (["video,fold", "a,0", "b,"], AffuseError, "line 3: expected a value in each"),
         (["video,fold", "a,0", "b"], AffuseError, "line 3: expected a value in each"),
         (["name,fold", "a,0", "b,1"], UsageError, "line 1: expected different column names"),

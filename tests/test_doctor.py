@@ -1,4 +1,5 @@
-"""What this machine has: the table of backbones, the report of what was found, the verdict on each profile."""
+"""What this machine has: the table of backbones, the report of what was found, the verdict on each profile, and a
+clip that goes all the way."""
 
 import json
 import re
@@ -8,10 +9,13 @@ import torch
 from click.testing import CliRunner
 
 from affuse.commands import main
+from affuse.extract import rehearsal
 from affuse.extract.profiles import PROFILES
 from affuse.extract.weights import doctor
 from affuse.extract.weights import locate as weights
 from affuse.extract.weights import table as sources
+from affuse.features.seal import Problem
+from affuse.features.store import FeatureStore, Verification
 from shelf import BODY, DIGEST, changing, serving, settle
 
 
@@ -109,7 +113,7 @@ def test_the_verdict_comes_first_and_says_what_fetches_the_rest(home, server, ta
     (folder := home / "mine").mkdir()
     for name in ("resnet50-ferplus.pth", "vggish.pth", "whisper-tiny.en.pt"):
         (folder / name).write_bytes(BODY)
-    result = CliRunner().invoke(main, ["doctor", "--weights-dir", str(folder)])
+    result = CliRunner().invoke(main, ["doctor", "--quick", "--weights-dir", str(folder)])
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
     assert lines[0] == "profile paper: 2 backbones missing (whisper-base.en, bert-base-uncased)"
@@ -119,7 +123,7 @@ def test_the_verdict_comes_first_and_says_what_fetches_the_rest(home, server, ta
     assert "--allow-untrained" not in result.stdout  # there are no words without their network
     assert "https://" not in result.stdout
     assert str(folder) not in result.stdout
-    told = CliRunner().invoke(main, ["doctor", "-v", "--weights-dir", str(folder)]).stdout
+    told = CliRunner().invoke(main, ["doctor", "--quick", "-v", "--weights-dir", str(folder)]).stdout
     assert "https://" in told
     assert str(folder / "vggish.pth") in told
     assert server.asked == []
@@ -132,7 +136,7 @@ def test_a_profile_asked_for_decides_the_exit_status(home):
         path.mkdir() if entry.is_folder else path.write_bytes(BODY)
     for name in ("config.json", "model.safetensors"):
         (home / "bert-base-uncased" / name).write_bytes(BODY)
-    asked = ["doctor", "--weights-dir", str(home), "--profile"]
+    asked = ["doctor", "--quick", "--weights-dir", str(home), "--profile"]
     ready = CliRunner().invoke(main, [*asked, "paper"])
     assert ready.exit_code == 0
     assert ready.stdout.splitlines()[:2] == ["profile paper: ready", ""]
@@ -142,3 +146,77 @@ def test_a_profile_asked_for_decides_the_exit_status(home):
     facts = json.loads(CliRunner().invoke(main, [*asked, "offline", "--json"]).stdout)["profiles"]
     assert "resnet50-imagenet-caffe" in facts["offline"]["by_hand"]
     assert CliRunner().invoke(main, [*asked, "papr"]).exit_code == 2
+
+
+# the clip
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*asked, **_):
+        raise AssertionError(f"the network was asked for {asked}")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+
+
+def test_a_clip_goes_all_the_way_and_each_stage_has_its_time(offline):
+    result = CliRunner().invoke(main, ["doctor", "--profile", "offline", "--json"])
+    clip = json.loads(result.stdout)["clip"]
+    assert (clip["profile"], tuple(clip["stages"])) == ("offline", rehearsal.STAGES)
+    states = {name: stage["state"] for name, stage in clip["stages"].items()}
+    whole = ("clip", "load", "decode", "faces", "speech", "text", "store")
+    assert states == {**dict.fromkeys(rehearsal.STAGES, "seeded"), **dict.fromkeys(whole, "ok")}
+    assert clip["stages"]["audio"]["why"] == "the weights of vggish are missing"
+    assert all(stage["seconds"] > 0 for stage in clip["stages"].values())
+    assert "--quick leaves it out" in result.stderr
+    assert result.exit_code == 1  # two backbones of it are missing
+
+
+def test_words_whose_weights_are_missing_are_left_out_and_named(offline):
+    lines = rehearsal.describe_rehearsal(rehearsal.rehearse("paper"))
+    assert lines[0] == "a clip of 2 s through profile paper, on cpu"
+    told = {line.split()[0]: line for line in lines[1:]}
+    assert told["speech"].split(maxsplit=3)[1:] == [
+        "skipped",
+        "–",
+        "the weights of whisper-base.en are missing",
+    ]
+    assert told["text"].split(maxsplit=3)[1:] == [
+        "skipped",
+        "–",
+        "the weights of bert-base-uncased are missing",
+    ]
+    assert re.fullmatch(r" {4}store +ok +\d+\.\d\d s", told["store"])
+
+
+def test_what_does_not_serve_fails_its_stage_and_the_command(home, offline):
+    (home / "vggish.pth").write_bytes(BODY)
+    asked = ["doctor", "--weights-dir", str(home)]
+    result = CliRunner().invoke(main, asked)
+    failed = next(line for line in result.stdout.splitlines() if line.startswith("    load"))
+    assert failed.split()[1] == "failed"
+    assert str(home / "vggish.pth") in failed
+    assert result.stdout.startswith("profile paper: 3 backbones missing")
+    assert "through profile offline" in result.stdout  # it lacks the least
+    assert result.exit_code == 1
+    assert CliRunner().invoke(main, [*asked, "--quick"]).exit_code == 0
+
+
+def test_a_store_that_is_read_otherwise_fails(monkeypatch, offline, home):
+    damage = Verification(1, [Problem("clip", "", "", "its digest differs")])
+    monkeypatch.setattr(FeatureStore, "verify", lambda store: damage)
+    store = rehearsal.rehearse("paper")["stages"]["store"]
+    assert (store["state"], store["why"]) == (
+        "failed",
+        "What was written was read otherwise: its digest differs.",
+    )
+
+
+def test_without_a_sample_of_a_face_the_picture_is_none(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("matplotlib.cbook.get_sample_data", refuse)
+    assert rehearsal.write_clip(tmp_path / "clip.mp4") == "without a face: matplotlib's sample is not here"
+    assert (tmp_path / "clip.mp4").stat().st_size

@@ -83,7 +83,8 @@ def test_one_bad_video_does_not_stop_the_others(videos, tmp_path):
     again = extract(videos, store)
     assert again.exit_code == 1
     assert "nothing to do" in again.stderr
-    assert "--retry-failed tries again" in again.stderr
+    assert "4 already there, 1 failed, 1 of them in an earlier run" in again.stdout
+    assert "--retry-failed tries these again" in again.stdout
     talking_head(videos / "bad.mp4", seconds=0.2)
     assert extract(videos, store).exit_code == 0
 
@@ -279,7 +280,7 @@ def test_no_weights_and_no_network_is_said_at_once(videos, tmp_path, monkeypatch
     assert result.exit_code == 1
     for part in (
         "resnet50-ferplus",
-        "cannot be had",
+        "Weights of 4 backbones are missing",
         "--weights-dir",
         "--profile offline",
         "--allow-untrained",

@@ -321,7 +321,7 @@ def test_parquet_has_a_column_for_every_feature_or_says_what_is_missing(store, t
         import pandas as pd
         import pyarrow  # noqa: F401
     except ImportError:
-        with pytest.raises(UsageError, match="pip install pyarrow"):
+        with pytest.raises(UsageError, match=r"pip install 'affuse\[parquet\]'"):
             export_features(store, tmp_path / "out", "parquet")
         return
     export_features(store, tmp_path / "out", "parquet")

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import layouts
 import tiny
 from affuse import commands as cli
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.extraction import extract_settings
 from affuse.features import FeatureStore
 from affuse.fuse.data.labels import read_track
@@ -76,7 +76,7 @@ def test_a_whole_data_set_passes_and_one_with_a_video_less_does_not(roots, tmp_p
     said = affuse("check", name, broken)
     assert said.exit_code == 1
     missing = 2 if name == "iemocap" else 1  # two people are in a film
-    assert f"{missing} videos without a media file: {files[0]}" in said.stdout
+    assert f"{counted(missing, 'video')} without a media file: {files[0]}" in said.stdout
 
 
 def test_fewer_than_are_known_is_not_whole(roots):

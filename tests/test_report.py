@@ -204,7 +204,7 @@ def test_media_are_linked_embedded_or_left_out(scene, tmp_path):
 
 def test_videos_too_large_for_a_page_are_refused(scene, tmp_path, monkeypatch):
     monkeypatch.setattr("affuse.pipelines.report.media.MOST", 1000)
-    with pytest.raises(affuse.UsageError, match=r"the 2 videos have .* Link them instead"):
+    with pytest.raises(affuse.UsageError, match=r"2 videos of .* Link them instead"):
         affuse.report(scene / "predictions", tmp_path / "a.html", video_dir=scene / "videos", media="embed")
 
 
@@ -242,12 +242,12 @@ def test_the_command_writes_the_same_page(scene, tmp_path):
     [
         ("nowhere", {}, "is not a folder"),
         ("videos", {}, "no folder of predictions, no run and no feature store"),
-        ("predictions", {"features": "others"}, r"the store .*others has none of the 2 videos"),
+        ("predictions", {"features": "others"}, r"the store .*others has none of 2 videos"),
         ("predictions", {"features": "videos"}, "no features in it"),
-        ("predictions", {"labels": "elsewhere"}, r"--labels: the folder .* has none of the 2 videos"),
+        ("predictions", {"labels": "elsewhere"}, r"--labels: the folder .* has none of 2 videos"),
         ("predictions", {"labels": "nowhere"}, "does not exist"),
         ("predictions", {"video_dir": "nowhere"}, "is not a folder of videos"),
-        ("predictions", {"video_dir": "strange"}, r"--video-dir: the folder .* has none of the 2 videos"),
+        ("predictions", {"video_dir": "strange"}, r"--video-dir: the folder .* has none of 2 videos"),
         ("predictions", {"media": "inline"}, "expected link, embed or none"),
         ("others", {"features": "others"}, "is a feature store itself"),
         (5, {}, "Expected a folder of predictions"),

@@ -12,7 +12,7 @@ import tiny
 from affuse import commands, fuse, load_run
 from affuse.__main__ import main
 from affuse.errors import AffuseError, UsageError
-from affuse.fuse.commands import parse_seeds
+from affuse.fuse.options import parse_seeds
 from affuse.fuse.scoring.estimate import REACH, Estimate
 from affuse.fuse.scoring.evaluate import unexplained, within
 from affuse.fuse.scoring.predict import Predictions

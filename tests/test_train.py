@@ -320,7 +320,7 @@ def test_labels_and_store_must_fit(data, tmp_path):
         (copied / path.relative_to(labels)).parent.mkdir(parents=True, exist_ok=True)
         (copied / path.relative_to(labels)).write_text(path.read_text())
     tiny.write_labels(copied / "train" / "stranger.txt", np.zeros((70, 2)))
-    with pytest.raises(AffuseError, match=r"not in the feature store .*: stranger"):
+    with pytest.raises(AffuseError, match=r"feature store .* lacks 1 labelled video: stranger"):
         fuse.train(store, copied, tmp_path / "run", tiny.small())
     assert not (tmp_path / "run").exists()
     result = fuse.train(store, copied, tmp_path / "run", tiny.small(epochs=1, allow_missing=True))

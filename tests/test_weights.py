@@ -320,7 +320,7 @@ def test_no_network_is_an_error_at_once_for_a_hub_folder_too(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
     start = time.monotonic()
     with pytest.raises(
-        AffuseError, match=r"bert-base-uncased \(text\) cannot be had: .*\n[^$]*as bert-base-uncased"
+        AffuseError, match=r"bert-base-uncased \(text\): cannot be reached .*\n[^$]*as bert-base-uncased"
     ):
         weights.locate("bert-base-uncased")
     assert time.monotonic() - start < 60

@@ -1,6 +1,6 @@
 """What this machine has: which backbones' weights are here, whether they are the pinned ones, and libraries.
 
-Nothing is downloaded, converted or loaded.
+Nothing is downloaded, converted or loaded; `affuse.extract.rehearsal` tries whether it works.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -111,6 +112,11 @@ def verdicts(rows: list[dict], profile: str | None = None) -> dict[str, dict]:
     return found
 
 
+def readiest(profiles: dict[str, dict]) -> str:
+    """The profile that lacks the fewest backbones, by `verdicts`; of equals the first."""
+    return min(profiles, key=lambda name: len(profiles[name]["missing"]) + len(profiles[name]["damaged"]))
+
+
 def _verdict(name: str, profile: dict) -> list[str]:
     """One profile in a sentence, and below it what to do."""
     if profile["ready"]:
@@ -179,10 +185,11 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def table(profiles: dict, around: dict, backbones: list[dict], verbose: bool = False) -> str:
-    """The verdicts, then both reports as text: a line a fact, a line a backbone. Below a backbone stands what is wrong
-    with it, and where verbose also its path, or how to get it."""
+def table(profiles: dict, around: dict, backbones: list[dict], verbose: bool = False, tried: Sequence[str] = ()) -> str:
+    """The verdicts and the lines of what was tried, then both reports as text: a line a fact, a line a backbone. Below
+    a backbone stands what is wrong with it, and where verbose also its path, or how to get it."""
     lines = [line for name, profile in profiles.items() for line in _verdict(name, profile)]
+    lines += ["", *tried] if tried else []
     lines += ["", *(f"{name:<16} {value}" for name, value in around.items())]
     lines += ["", f"{'backbone':<24}{'part':<8}{'state':<9}{'verified':<12}licence"]
     for row in backbones:

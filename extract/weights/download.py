@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import ssl
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from affuse.console import progress_bar
+from affuse.console import progress_bar, watched
 from affuse.errors import AffuseError, first_line
 from affuse.files import Sink, publish, sha256_of, sweep
+
+log = logging.getLogger("affuse")
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 20.0  # seconds, of each wait on the network
@@ -24,7 +26,12 @@ _NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, Conn
 
 
 class UnreachableError(AffuseError):
-    """The address gave no file: no network, no such host, refused, not found, or cut in the middle."""
+    """The address gave no file: no network, no such host, refused, not found, or cut in the middle; `why`, without the
+    address."""
+
+    def __init__(self, why: str, address: str = ""):
+        super().__init__(f"{address} {why}".strip())
+        self.why = why
 
 
 def matches(found: str, pin: str) -> bool:
@@ -49,6 +56,7 @@ def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -
     Raises UnreachableError where the address gives no whole file, AffuseError where its sha256 is not the pinned one;
     in both cases `target` is untouched.
     """
+    log.debug("fetching %s to %s", address, target)
     request = urllib.request.Request(address, headers={"User-Agent": "affuse"})  # noqa: S310
 
     def fill(sink: Sink) -> None:
@@ -56,9 +64,9 @@ def fetch(address: str, target: Path, pin: str = "", timeout: float = TIMEOUT) -
             with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (the table's addresses)
                 found = _copy(answer, sink, target.name)
         except urllib.error.HTTPError as error:
-            raise UnreachableError(f"{address} answered {error.code} {error.reason}") from None
+            raise UnreachableError(f"answered {error.code} {error.reason}", address) from None
         except _NETWORK as error:
-            raise UnreachableError(f"{address} cannot be reached ({_reason(error)})") from None
+            raise UnreachableError(f"cannot be reached ({_reason(error)})", address) from None
         _verify(address, target.name, found, pin)
 
     keep(target, fill)
@@ -105,12 +113,14 @@ def snapshot(model: str, revision: str | None, files: list[str], **where) -> Pat
     """The folder of a model on the hub, with those of its files that fit the patterns `files`, in the hub's own cache
     or `where`. HF_ENDPOINT in the environment names another hub. Raises UnreachableError where it cannot be had."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.logging import set_verbosity_error
 
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
+    set_verbosity_error()
+    if not watched():
         disable_progress_bars()
     hub = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    log.debug("fetching %s of %s at %s", ", ".join(files), model, hub)
     lost = _why_unreachable(hub)  # asked first: the hub's library would try for half a minute
     try:
         folder = snapshot_download(
@@ -120,7 +130,7 @@ def snapshot(model: str, revision: str | None, files: list[str], **where) -> Pat
     except Exception as error:  # of whichever http library the hub's uses
         if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
             raise  # of this machine's disk
-        raise UnreachableError(f"{model} cannot be had from {hub} ({lost or first_line(error)})") from None
+        raise UnreachableError(f"cannot be reached ({lost or first_line(error)})", f"{hub}/{model}") from None
     return Path(folder)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from affuse.errors import AffuseError, UsageError, counted
+from affuse.errors import AffuseError, UsageError, by_reason, counted
 from affuse.extract.profiles import PROFILES
 from affuse.extract.weights import ctranslate2
 from affuse.extract.weights.download import UnreachableError, fetch, fetch_folder, keep, matches
@@ -58,9 +58,9 @@ class MissingError(AffuseError):
         if any(entry.part in ("visual", "audio") for entry in entries):
             ways.append("use --allow-untrained for faces and sound: seeded weights, and the store says untrained")
         lines = [f"Weights of {counted(len(missing), 'backbone')} are missing."]
-        for entry in entries:
-            note = f" {entry.note}" if entry.note and not entry.fetched else ""
-            lines.append(f"  {entry.name} ({entry.part}) cannot be had: {missing[entry.name]}.{note}")
+        for why, names in by_reason(missing).items():
+            lines.append(f"  {', '.join(f'{name} ({backbone(name).part})' for name in names)}: {why}.")
+            lines += [f"    {backbone(name).note}" for name in names if not backbone(name).fetched]
         super().__init__("\n".join([*lines, "Any of these helps:", *(f"  {way}" for way in ways)]))
 
     def __reduce__(self):  # a worker's, on its way here
@@ -118,7 +118,7 @@ def locate(name: str, weights_dir: Path | None = None, allow_untrained: bool = F
         located = find(name, weights_dir) or _had(entry, download)
     except UnreachableError as error:
         if not allow_untrained:
-            raise MissingError({name: str(error)}, weights_folder(weights_dir)) from None
+            raise MissingError({name: error.why}, weights_folder(weights_dir)) from None
         return Located(name, None, f"seed:{SEED}", "", False, entry)
     if located.source.startswith("package:") and entry.package.converter:
         located = replace(located, path=_converted(located))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, by_reason, counted, listed
 from affuse.features import FeatureStore, VideoFeatures, align
 from affuse.features.resampling import resampled
 from affuse.features.timeline import frame_rate, moments, on_clock, rows_at
@@ -217,7 +217,7 @@ def _nothing(left_out: dict[str, str]) -> str:
     """A sentence on videos {id: why}, all of them without features."""
     if len(left_out) == 1:
         return "Video {!r} has no features to work on: {}".format(*next(iter(left_out.items())))
-    some = "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:5])
+    some = "; ".join(f"{why} ({listed(names)})" for why, names in list(by_reason(left_out).items())[:5])
     return f"None of the {len(left_out)} videos has features to work on: {some}"
 
 
@@ -232,12 +232,12 @@ def match(store: FeatureStore, labelled: Iterable[str], allow_missing: bool = Fa
     missing = [video for video in labelled if video not in store]
     if missing and not allow_missing:
         raise AffuseError(
-            f"{len(missing)} labelled video(s) are not in the feature store {store.path}: "
-            f"{', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}. Extract them, or leave them out "
+            f"The feature store {store.path} lacks {counted(len(missing), 'labelled video')}: {listed(missing)}. "
+            "Extract the rest, or leave them out "
             "with --set allow_missing=true."
         )
     if missing:
-        log.warning("%d labelled videos are not in the store and left out: %s", len(missing), ", ".join(missing))
+        log.warning("not in the store and left out: %s: %s", counted(len(missing), "labelled video"), listed(missing))
     return [video for video in labelled if video in store]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from affuse.config import nearest
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, counted
 
 TOLERATED_ROWS = 1  # 106 of Aff-Wild2's 561 annotated videos have one row more than frames
 TOLERATED_SECONDS = 1.0  # that timed labels may go on after their video's last frame; or one row, if longer
@@ -158,8 +158,8 @@ def _check_rows(track: Track, frames: int) -> None:
     rows = len(track.values)
     if abs(rows - frames) > TOLERATED_ROWS:
         raise AffuseError(
-            f"Label file {track.path} has {rows} rows, its video has {frames} frames. They may differ by "
-            f"{TOLERATED_ROWS} at most; check that the file belongs to this video and has its frame rate."
+            f"Label file {track.path} has {counted(rows, 'row')}, its video has {counted(frames, 'frame')}. "
+            f"They may differ by {TOLERATED_ROWS} at most; check that the file belongs to this video and has its rate."
         )
 
 

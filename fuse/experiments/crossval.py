@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from affuse.errors import UsageError
+from affuse.errors import UsageError, counted
 from affuse.features import FeatureStore
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.clock import choose_rate
@@ -160,7 +160,7 @@ def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path
         each[fold.name] = {"videos": len(own), "best_epoch": run.best["epoch"], "ccc": agreement}
     return {
         "run": str(out),
-        "partition": f"out of {len(runs)} folds",
+        "partition": f"out of {counted(len(runs), 'fold')}",
         "choose": runs[0].settings.choose,
         **judge(found, runs[0].model.targets, PERMUTATIONS),
         "left_out": left_out,

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from affuse.config import nearest
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted, listed
 
 log = logging.getLogger("affuse")
 
@@ -87,7 +87,7 @@ def read_videos(path: Path, labelled: Iterable[str], test: Iterable[str] = ()) -
         rows[video], numbers[video] = row, line
     if absent := sorted(labelled - set(rows)):
         raise AffuseError(
-            f"Table of videos {path} lacks {len(absent)} labelled video(s): {', '.join(absent[:5])}. Add a row each."
+            f"Table of videos {path} lacks {counted(len(absent), 'labelled video')}: {listed(absent)}. Add a row each."
         )
     return VideoTable(path, columns, rows, numbers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
+from affuse.errors import counted
 from affuse.fuse.reports.tables import SCORES, markdown
 from affuse.version import VERSION
 
@@ -56,6 +57,8 @@ def model_card(settings: dict, provenance: Provenance, best: dict, result: dict,
         result=result,
         scores=markdown(["target", "CCC", "mean CCC per video", "Pearson r", "RMSE"], scores),
         **{**facts, "views": seen if views else ""},
+        scored=counted(result["videos"], "video"),
+        trained_on=counted(facts["videos"], "video"),
         clock=clock,
         chosen=chosen,
         reach=f"window {facts['window']} frames" if facts["window"] else "whole videos",
@@ -72,14 +75,14 @@ preset `{settings[preset]}`, seed {settings[seed]}. All settings are in `config.
 {untrained}## Agreement on the validation videos
 
 {chosen} CCC is over the concatenation of all {result[frames]:,} annotated frames,
-from {result[videos]} videos.
+from {scored}.
 
 {scores}
 
 ## Data
 
-Trained on {videos} videos with {frames:,} annotated frames. {left_out} labelled videos had no features
-and were left out; {unlabelled} videos of the store had no label.{views}
+Trained on {trained_on} with {frames:,} annotated frames. Left out for want of features:
+{left_out}; without a label in the store: {unlabelled}.{views}
 
 ## Features
 

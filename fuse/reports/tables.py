@@ -102,7 +102,9 @@ def fold_table(result: dict) -> str:
         CHOSEN[result["choose"]],
     ]
     if videos := result["ensemble"]["videos"]:
-        lines.append(f"{len(videos)} other videos predicted by all folds together ({result['ensemble']['method']}).")
+        lines.append(
+            f"{counted(len(videos), 'other video')} predicted by all folds together ({result['ensemble']['method']})."
+        )
     if "test" in result:
         lines.append("test: CCC " + ", ".join(f"{t} {v:.4f}" for t, v in result["test"]["ccc"].items()))
     return "\n".join(lines)

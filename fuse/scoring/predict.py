@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from affuse.config import nearest
-from affuse.errors import UsageError
+from affuse.errors import UsageError, counted
 from affuse.features.timeline import ends
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.corpus import Corpus
@@ -137,8 +137,11 @@ class Prediction:
         make_folder(path.parent)
         write_csv(path, self.numbers if every is None else self.every(every), "%.6f")
 
-    def save(self, folder: Path | str, figures: bool = True, every: float | None = None) -> dict:
-        """Write `<folder>/<video>.csv`, as `write_csv` does, and, with `figures`, a figure beside it.
+    def save(
+        self, folder: Path | str, figures: bool = True, every: float | None = None, truth: np.ndarray | None = None
+    ) -> dict:
+        """Write `<folder>/<video>.csv`, as `write_csv` does, and, with `figures`, a figure beside it, with the truth as
+        `plot` takes it.
 
         Gives {"csv", "figure", "frames", "face", "sound", "words", "valid"}: the files, the number of frames, and of
         those with each modality that the model takes and with any.
@@ -147,7 +150,7 @@ class Prediction:
         table, figure = (as_path("a folder to save in", folder) / f"{name}{suffix}" for suffix in (".csv", ".png"))
         self.write_csv(table, every)
         if figures:
-            save_figure(self.plot(), figure)
+            save_figure(self.plot(truth), figure)
         return {
             "csv": str(table),
             "figure": str(figure) if figures else None,
@@ -160,7 +163,7 @@ class Prediction:
         facts = self.facts()
         means = ", ".join(f"{target} {facts[target]:+.2f} ± {facts[f'{target}_sd']:.2f}" for target in self.targets)
         return (
-            f"<Prediction {self.id!r}: {facts['seconds']:.1f} s, {facts['frames']} frames, "
+            f"<Prediction {self.id!r}: {facts['seconds']:.1f} s, {counted(facts['frames'], 'frame')}, "
             f"{facts['valid']:.0%} with a modality; {means}>"
         )
 
@@ -197,7 +200,7 @@ class Predictions(dict[str, Prediction]):
         seconds = sum(prediction.facts()["seconds"] for prediction in self.values())
         targets = ", ".join(dict.fromkeys(target for prediction in self.values() for target in prediction.targets))
         failed = f"; {len(self.failed)} failed" if self.failed else ""
-        return f"<Predictions of {len(self)} videos, {seconds:.1f} s: {targets or 'none'}{failed}>"
+        return f"<Predictions of {counted(len(self), 'video')}, {seconds:.1f} s: {targets or 'none'}{failed}>"
 
     def _repr_html_(self) -> str:
         return _html(self, self.table().to_html(max_rows=20, float_format="{:.3f}".format))

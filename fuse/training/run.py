@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from affuse.fuse.data.clock import read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import partition_files
+from affuse.fuse.data.track import Track
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.scoring.estimate import Estimate, predict_frames
@@ -177,9 +179,15 @@ class Run:
         return explained(self.model, self.windows(corpus), self.predicted(corpus), *how)
 
     def each_video(
-        self, features: Features, ids: Iterable[str] | None, device: str, make: Callable[[Run, Corpus], T]
+        self,
+        features: Features,
+        ids: Iterable[str] | None,
+        device: str,
+        make: Callable[[Run, Corpus], T],
+        tracks: Mapping[str, Track] = MappingProxyType({}),
     ) -> tuple[dict[str, T], dict[str, str]]:
-        """{id: make(the run on the device, the video)} and {id: why it could not be read}. Raises as `predict` does."""
+        """{id: make(the run on the device, the video)} and {id: why it could not be read}; with the labels of those
+        videos that have a track. Raises as `predict` does."""
         store = as_store(features)
         self.check_features(store)
         ids = [ids] if isinstance(ids, str) else list(store.ids if ids is None else ids)
@@ -189,7 +197,8 @@ class Run:
         options = {"device": here.device, "fps": self.fps}
         for video in ids:
             try:
-                corpus = load_corpus(store, [video], self.settings.modalities, self.model.targets, **options)
+                own = {video: tracks[video]} if video in tracks else None
+                corpus = load_corpus(store, [video], self.settings.modalities, self.model.targets, own, **options)
             except AffuseError as error:
                 failed[video] = str(error)
                 continue

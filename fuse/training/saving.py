@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from affuse.files import as_path, file_name, make_folder
+import numpy as np
+
+from affuse.files import file_name
 from affuse.fuse.data.corpus import Corpus, Features, as_store
 from affuse.fuse.reports.figures import explanation, save_figure
 from affuse.fuse.reports.tables import write_csv
-from affuse.fuse.scoring.predict import SEEN_AS, Prediction, check_names, check_spans, summarised, write_summary
+from affuse.fuse.scoring.predict import SEEN_AS, Prediction, check_names, check_spans, summarised
 from affuse.fuse.training.loading import as_run
+from affuse.fuse.training.outputs import Outputs, tracks_of
 from affuse.fuse.training.run import Run
 
 
@@ -28,31 +31,38 @@ def predict(
     figures: bool = True,
     smooth: float = 0.0,
     every: float | None = None,
+    labels: Path | str | None = None,
     failed: Mapping[str, str] | None = None,
     beside: Callable[[Prediction], dict] = lambda made: {},
 ) -> dict:
     """`Run.predict` of a run or what `load_run` takes: every video saved in `out` as soon as it is made, and a summary.
 
     smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
-    frame; failed: {id: why} of videos that never came into the store, for the summary; beside: makes more of each
-    prediction, and gives its files.
+    frame; labels: a folder of labels, whose truth is drawn beside predictions; failed: {id: why} of videos that never
+    came into the store, for the summary; beside: makes more of each prediction, and gives its files.
 
     Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
-    `Run.predict` does, and UsageError for seconds that cannot be.
+    `Run.predict` does, UsageError for seconds that cannot be, a folder that is another run's, and labels of none of the
+    videos.
     """
     check_spans(smooth, every)
-    store, facts = as_store(store), {}
+    run, store, facts = as_run(run), as_store(store), {}
     ids = list(store.ids if ids is None else ids)
     check_names(ids)
+    outputs = Outputs(out, run, smooth=smooth, every=every)
+    tracks = {} if labels is None else tracks_of(labels, store, ids, run.settings.label_rate)
 
     def save(here: Run, corpus: Corpus) -> dict:
+        outputs.claim()
         made = here.predicted(corpus).smoothed(smooth)
         facts[made.id] = made.facts()
-        return {**made.save(out, figures, every), **beside(made)}
+        own = corpus.own(0)
+        truth = np.where(own.annotated[:, None], own.truth, np.nan) if made.id in tracks else None
+        return {**made.save(outputs.folder, figures, every, truth), **beside(made)}
 
-    written, unread = as_run(run).each_video(store, ids, device, save) if ids or not failed else ({}, {})
+    written, unread = run.each_video(store, ids, device, save, tracks) if ids or not failed else ({}, {})
     failed = {**(failed or {}), **unread}
-    return {"written": written, "failed": failed, "summary": write_summary(out, summarised(facts, failed))}
+    return {"written": written, "failed": failed, "summary": outputs.summarise(summarised(facts, failed))}
 
 
 def explain(
@@ -60,16 +70,18 @@ def explain(
 ) -> dict:
     """`Run.explain` of a run or the one at a path: a CSV, empty where there is nothing, and a figure of every video in
     `out`. Gives and raises what `predict` does."""
-    folder = as_path("a folder to write to", out)
+    run = as_run(run)
+    outputs = Outputs(out, run, explained=True)
+    folder = outputs.folder
 
     def save(here: Run, corpus: Corpus) -> dict:
         (video,), table = corpus.videos, here.explained(corpus)
         csv, figure = (folder / f"{file_name(video)}{suffix}" for suffix in (".csv", ".png"))
-        make_folder(folder)
+        outputs.claim()
         write_csv(csv, table, "%.6f")
         save_figure(explanation(video, table, corpus.targets), figure)
         seen = {name: int(table[name].sum()) for name in (*SEEN_AS.values(), "valid") if name in table}
         return {"csv": str(csv), "figure": str(figure), "frames": len(table), **seen}
 
-    written, failed = as_run(run).each_video(store, ids, device, save)
+    written, failed = run.each_video(store, ids, device, save)
     return {"written": written, "failed": failed}

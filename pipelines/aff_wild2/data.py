@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from affuse.console import shown
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
 from affuse.extract.videos import Job
 from affuse.files import file_name, write_text
@@ -160,16 +160,16 @@ def describe_check(report: dict) -> str:
     """The report for a terminal."""
     lines = [f"{'':12}{'found':>7}{'known':>7}"]
     lines += [f"{name:12}{n['found']:7d}{n['known']:7d}" for name, n in report["videos"].items()]
-    for key, what in (
-        ("without_media", "videos without a media file"),
-        ("without_crops", "videos without crops: their frames count as without a face"),
-        ("one_label_more", "videos with one label more than frames; the last is dropped"),
-        ("shared_over_folds", "media files whose people are in training and validation of some fold"),
+    for key, noun, what in (
+        ("without_media", "video", "without a media file"),
+        ("without_crops", "video", "without crops, so that no frame has a face"),
+        ("one_label_more", "video", "with one label more than frames; the last is dropped"),
+        ("shared_over_folds", "media file", "with people in training and validation of some fold"),
     ):
-        lines.append(name_some(report[key], what))
+        lines.append(name_some(report[key], noun, what))
     for video in report["lengths_differ"]:
         length = report["lengths"][video]
-        lines.append(f"{shown(video)}: {length['labels']} labels, {length['frames']} frames")
+        lines.append(f"{shown(video)}: {counted(length['labels'], 'label')}, {counted(length['frames'], 'frame')}")
     lines += [f"unreadable: {shown(why)}" for why in report["unreadable"].values()]
     return "\n".join(lines)
 
@@ -181,7 +181,7 @@ def six_folds(data: AffWild2) -> list[Fold]:
     train = data.split["train"]
     size = len(train) // CHUNKS
     if not size:
-        raise AffuseError(f"{len(train)} training videos are too few for {CHUNKS} chunks.")
+        raise AffuseError(f"{counted(len(train), 'training video')}: too few for {CHUNKS} chunks.")
     edges = [*(size * i for i in range(CHUNKS)), len(train)]
     chunks = [train[a:b] for a, b in pairwise(edges)] + [data.split["validation"]]
     return [Fold(f"fold{i}", tuple(chunks[CHUNKS - i])) for i in range(CHUNKS + 1)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say, together
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, Group, answer, say, together
 from affuse.errors import UsageError
 from affuse.extract.profiles import profile_option
 
@@ -21,9 +21,14 @@ OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON
 measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
-    """Measure on this machine; results go to a file of their own."""
+    """Measure on this machine.
+
+    \b
+    affuse bench extract --video-dir videos --out speed.json
+    affuse bench memory --hours 1 --allow-untrained
+    """
 
 
 @bench.command()
@@ -32,7 +37,14 @@ def bench() -> None:
 @DEVICE
 @measuring_options
 def extract(**options) -> None:
-    """Extraction, stage by stage and end to end, beside the straightforward composition of the packages."""
+    """Extraction, stage by stage and end to end.
+
+    Beside it stands the straightforward composition of the packages.
+
+    \b
+    affuse bench extract --video-dir videos --out speed.json
+    affuse bench extract --video-dir videos --profile paper --repeats 5 --threads 2
+    """
     from affuse.pipelines.bench.extract import bench_extract, describe_bench
 
     _measure_extraction(bench_extract, describe_bench, announce=say, **options)
@@ -43,7 +55,13 @@ def extract(**options) -> None:
 @click.option("--fps", type=click.IntRange(1), default=10, show_default=True, help="Its frames per second.")
 @measuring_options
 def memory(**options) -> None:
-    """Peak memory of extracting a long synthetic video, and what of it comes from its length."""
+    """Peak memory of extracting a long synthetic video.
+
+    It is measured of a short one too, so as to say what of it comes from the length.
+
+    \b
+    affuse bench memory --hours 1 --allow-untrained
+    """
     from affuse.pipelines.bench.memory import describe_memory, measure_memory
 
     _measure_extraction(measure_memory, describe_memory, **options)

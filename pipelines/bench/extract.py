@@ -20,7 +20,7 @@ import torch
 
 from affuse.config import merge, resolve
 from affuse.console import Announce
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.media import UndecodableError, probe
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.run import Recipe, here
@@ -259,8 +259,8 @@ def describe_bench(facts: dict) -> str:
     sides, there, able = facts["sides"], facts["machine"], facts["operations"]
     lines = [
         f"{there['cpu']}, {there['cores']} cores, {there['memory']}, GPU {there['gpu']}; Python "
-        f"{there['python'].split()[0]}, torch {there['torch']}; {facts['threads']} threads, {facts['videos']} videos, "
-        f"{facts['frames']} frames, medians of {facts['repeats']}.",
+        f"{there['python'].split()[0]}, torch {there['torch']}; {facts['threads']} threads, "
+        f"{counted(facts['videos'], 'video')}, {counted(facts['frames'], 'frame')}, medians of {facts['repeats']}.",
         f"On {facts['device']} in {facts['settings']['precision']}: a face takes {able['face'] / 1e9:.1f} GFLOP, and "
         f"matrices of side {able['matrix_side']} are multiplied at {able['matrix_rate'] / 1e12:.2f} TFLOP/s.",
         "",

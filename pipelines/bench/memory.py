@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.media import LONGEST
 from affuse.extract.networks import decided
 from affuse.extract.run import Receipt, Recipe, process
@@ -125,7 +125,7 @@ def describe_memory(facts: dict) -> str:
             f"{facts['hours']:g} h of video              {facts['long'] / mib:8.0f} MiB",
             f"difference                  {facts['growth'] / mib:8.0f} MiB, of which the record itself is "
             f"{facts['record'] / mib:.0f}",
-            f"{video['frames']} frames at {facts['fps']} a second, extracted in {facts['seconds']:.0f} s on "
+            f"{counted(video['frames'], 'frame')} at {facts['fps']} a second, extracted in {facts['seconds']:.0f} s on "
             f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}; "
             + ", ".join(f"{modality} {status}" for modality, status in video["statuses"].items()),
             "; ".join(f"{name} {value}" for name, value in facts["machine"].items()),

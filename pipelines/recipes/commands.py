@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
-from affuse.console import CONFIG, FILE, FOLDER, JSON, SET, VIEWS, WEIGHTS, answer, compute_options, say, show_progress
+from affuse.console import (
+    CONFIG,
+    FILE,
+    FOLDER,
+    JSON,
+    SET,
+    VIEWS,
+    WEIGHTS,
+    Group,
+    answer,
+    completing,
+    compute_options,
+    one_of,
+    say,
+    show_progress,
+)
 from affuse.errors import UsageError
 from affuse.extract.profiles import profile_option
-from affuse.fuse.commands import PRESET
+from affuse.fuse.options import COMPLETED, ENSEMBLE, PRESET
 
+NAME = click.argument(
+    "name", shell_complete=completing(lambda: import_module("affuse.pipelines.recipes.known").RECIPES)
+)
 ROOT = click.argument("root", type=FOLDER)
 TEST_LIST = click.option("--test-list", type=FILE, help="Aff-Wild2: the challenge's list of test videos.")
 
 
-@click.group()
+@click.group(cls=Group)
 def recipe() -> None:
-    """Data sets as they are released: what is there, and all the way from their folder to a table."""
+    """Data sets as they are released, from their folder to a table.
+
+    \b
+    affuse recipe list
+    affuse recipe check recola RECOLA
+    affuse recipe run recola RECOLA --out recola
+    """
 
 
 @recipe.command("list")
 @JSON
 def list_(as_json) -> None:
-    """The data sets there is a recipe for: what each has, its licence, and where to ask for it."""
+    """List the data sets there is a recipe for.
+
+    Of each what it has, its licence, and where to ask for it.
+
+    \b
+    affuse recipe list
+    """
     from affuse.fuse.reports.tables import aligned
     from affuse.pipelines.recipes.known import facts
 
@@ -33,12 +64,18 @@ def list_(as_json) -> None:
 
 
 @recipe.command()
-@click.argument("name")
+@NAME
 @ROOT
 @TEST_LIST
 @JSON
 def check(name, root, test_list, as_json) -> None:
-    """What there is of the data set NAME below ROOT, beside what is known, and what is missing or unreadable."""
+    """What there is of the data set NAME below ROOT.
+
+    It stands beside what is known of it, with what is missing or unreadable. Exit 1 where something is.
+
+    \b
+    affuse recipe check aff-wild2 Aff-Wild2
+    """
     from affuse.pipelines.aff_wild2 import data as aff_wild2
     from affuse.pipelines.recipes import dataset
     from affuse.pipelines.recipes.known import named
@@ -56,19 +93,31 @@ def check(name, root, test_list, as_json) -> None:
 
 
 @recipe.command()
-@click.argument("name")
+@NAME
 @ROOT
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, labels and runs; made, or gone on with.")
-@click.option("--model", "models", multiple=True, help="May be repeated.  [default: rjcma; of one modality: unimodal]")
+@click.option(
+    "--model", "models", multiple=True, shell_complete=COMPLETED,
+    help="May be repeated.  [default: rjcma; of one modality: unimodal]",
+)  # fmt: skip
 @PRESET
-@click.option("--split", help="official, or subject: folds that keep subjects together.  [default: official, if any]")
-@click.option("--gold", help="Of several raters: published, mean, or ewe, weighted by agreement.  [default: published]")
-@click.option("--ensemble", default="mean", show_default=True, help="Of all folds, for test videos: mean, ccc.")
+@click.option(
+    "--split", shell_complete=one_of("official", "subject"),
+    help="official, or subject: folds that keep subjects together.  [default: official, if any]",
+)  # fmt: skip
+@click.option(
+    "--gold", shell_complete=one_of("published", "mean", "ewe"),
+    help="Of several raters: published, mean, or ewe, weighted by agreement.  [default: published]",
+)  # fmt: skip
+@ENSEMBLE
 @click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
 @profile_option("paper")
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 @VIEWS
-@click.option("--face", help="Whom to follow: main, left, right, largest.  [default: main]")
+@click.option(
+    "--face", shell_complete=one_of("main", "left", "right", "largest"),
+    help="Whom to follow: main, left, right, largest.  [default: main]",
+)  # fmt: skip
 @click.option("--allow-missing", is_flag=True, help="Go on without what is missing or unreadable.")
 @TEST_LIST
 @click.option("--sample", type=FILE, help="Aff-Wild2: the challenge's sample submission; ours has its rows.")
@@ -79,7 +128,14 @@ def check(name, root, test_list, as_json) -> None:
 @SET
 def run(name, root, out, models, preset, split, gold, ensemble, features, profile, allow_untrained, views, face,
         allow_missing, test_list, sample, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
-    """The data set NAME below ROOT: check, extract, train on its own split or on folds, table."""
+    """All the way with the data set NAME below ROOT.
+
+    Check, extract, train on its own split or on folds, table.
+
+    \b
+    affuse recipe run recola RECOLA --out recola
+    affuse recipe run aff-wild2 Aff-Wild2 --out aff-wild2 --model rjcma --model lfan
+    """
     from affuse.extract.extraction import Compute, extract_settings
     from affuse.fuse.training.settings import train_settings
     from affuse.pipelines.aff_wild2.recipe import run_aff_wild2

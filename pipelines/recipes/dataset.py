@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile
 
 from affuse.console import shown
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted, listed
 from affuse.extract.media import SUFFIXES, UndecodableError, frame_count
 from affuse.extract.videos import Job
 from affuse.fuse.data.partitions import PARTITIONS
@@ -21,7 +21,6 @@ from affuse.pipelines.recipes.ratings import Ratings, Scales, check_scale
 
 SOUND = ".wav"
 PICTURES = (".png", ".jpg")
-NAMED = 8  # ids that a line of the report names
 
 
 @dataclass(frozen=True)
@@ -218,14 +217,14 @@ def describe_check(report: dict) -> str:
     lines = [f"{'':12}{'found':>8}{'known':>8}"]
     lines += [f"{what:12}{n['found']:8d}{n['known'] or '–':>8}" for what, n in report["counts"].items()]
     lines += [
-        name_some(report["without_media"], "videos without a media file"),
-        name_some(report["without_labels"], "media files without a label"),
+        name_some(report["without_media"], "video", "without a media file"),
+        name_some(report["without_labels"], "media file", "without a label"),
     ]
     lines += [f"unreadable: {shown(why)}" for why in report["unreadable"].values()]
     return "\n".join(lines)
 
 
-def name_some(names: list[str], what: str) -> str:
+def name_some(names: list[str], noun: str, what: str) -> str:
     """ "3 videos without crops: a, b, c"; of many the first few."""
-    more = " …" * (len(names) > NAMED)
-    return f"{len(names)} {what}" + (f": {', '.join(map(shown, names[:NAMED]))}{more}" if names else "")
+    told = f"{counted(len(names), noun)} {what}"
+    return f"{told}: {listed([*map(shown, names)])}" if names else told

@@ -14,7 +14,7 @@ import pandas as pd
 
 from affuse.config import read_yaml
 from affuse.console import Announce
-from affuse.errors import UsageError
+from affuse.errors import UsageError, counted
 from affuse.extract.settings import ExtractSettings
 from affuse.features.store import FeatureStore
 from affuse.files import make_folder, publish, write_text
@@ -85,7 +85,7 @@ def run_recipe(
         models, store, out / LABELS, out, folds, training, announce=announce, ensemble=ensemble, score_test=test,
         finish=lambda folder, result: write_back(recipe, folder),
     )  # fmt: skip
-    text = table(recipe, results, f"{by} validation" if by == "official" else f"out of {len(folds)} folds")
+    text = table(recipe, results, f"{by} validation" if by == "official" else f"out of {counted(len(folds), 'fold')}")
     write_text(out / "table.txt", text + "\n")
     return {"check": report, "models": results, "table": text}
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import click
 
-from affuse.console import FILE, FOLDER, JSON, answer
+from affuse.console import FILE, FOLDER, JSON, Command, answer, one_of
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", type=FOLDER)
 @click.option("--out", type=FILE, required=True, help="The page, an HTML file.")
 @click.option("--features", "features", type=FOLDER, help="Feature store, for words, face boxes and gaps.")
 @click.option("--labels", type=FOLDER, help="Folder of labels, for the truth beside predictions, and scores.")
 @click.option("--video-dir", type=FOLDER, help="Folder of the videos, searched at every depth.")
-@click.option("--media", default="link", show_default=True, help="Videos: link, embed (in the page), or none.")
+@click.option(
+    "--media", default="link", show_default=True, shell_complete=one_of("link", "embed", "none"),
+    help="Videos: link, embed (in the page), or none.",
+)  # fmt: skip
 @JSON
 def report(source, out, features, labels, video_dir, media, as_json) -> None:
-    """One page on SOURCE: a folder that `affuse predict` wrote, a run, or a feature store.
+    """One page on predictions, a run, or a feature store.
 
-    It needs no network, and opens from the disk in any browser.
+    SOURCE is a folder that `affuse predict` wrote, a run, or a store. The page needs no network, and opens from the
+    disk in any browser.
 
     \b
     affuse report predictions --out report.html --video-dir videos

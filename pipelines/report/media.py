@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.videos import find_jobs
 from affuse.pipelines.report.sources import check_some
 
@@ -42,7 +42,10 @@ def check_way(media: str) -> None:
 
 def link(path: Path, page: Path) -> str:
     """The address of a file relative to the page's folder."""
-    relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    try:
+        relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    except ValueError:  # on another drive of Windows
+        return path.resolve().as_uri()
     return quote(os.fsencode(Path(relative).as_posix()))
 
 
@@ -51,8 +54,8 @@ def embedded(files: list[Path]) -> list[tuple[str, str]]:
     try:
         if (size := sum(path.stat().st_size for path in files)) > MOST:
             raise UsageError(
-                f"--media embed: the {len(files)} videos have {size / 2**20:.0f} MiB, more than the {MOST // 2**20} "
-                "that a page can hold. Link them instead: --media link."
+                f"--media embed: {counted(len(files), 'video')} of {size / 2**20:.0f} MiB are more than "
+                f"the {MOST // 2**20} that a page can hold. Link them instead: --media link."
             )
         data = [base64.b64encode(path.read_bytes()).decode("ascii") for path in files]
     except OSError as error:

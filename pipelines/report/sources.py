@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_float_dtype
 
 from affuse.config import nearest
-from affuse.errors import AffuseError, UsageError, first_line
+from affuse.errors import AffuseError, UsageError, counted, first_line
 from affuse.features.parts import AudioFeatures, TextFeatures, VisualFeatures
 from affuse.features.record import VideoFeatures
 from affuse.features.store import SHARDS, FeatureStore
@@ -117,8 +117,8 @@ def check_some(option: str, what: str, known: Iterable[str], wanted: Iterable[st
     wanted, known = list(wanted), list(known)
     if wanted and not {*wanted} & {*known}:
         raise UsageError(
-            f"{option}: {what} has none of the {len(wanted)} videos: no {wanted[0]!r}{nearest(wanted[0], known)} Give "
-            "that of the same videos, named alike."
+            f"{option}: {what} has none of {counted(len(wanted), 'video')}: no {wanted[0]!r}"
+            f"{nearest(wanted[0], known)} Give that of the same videos, named alike."
         )
 
 

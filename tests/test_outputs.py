@@ -1,0 +1,130 @@
+"""A folder of predictions is of one run and one way to predict; the truth beside them; each reason told once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import tiny
+from affuse import fuse
+from affuse.commands import main
+from affuse.errors import AffuseError, UsageError, by_reason, listed
+from affuse.fuse.scoring.predict import Prediction
+from affuse.fuse.training.outputs import MADE
+from affuse.pipelines.prediction import predict_videos
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outputs")
+    store, labels = tiny.make_data(folder, 2, 2, frames=40)
+    for seed in (0, 1):
+        fuse.train(store, labels, folder / f"run{seed}", tiny.small(epochs=1, seed=seed))
+    return folder, store, labels
+
+
+def predict(trained, out, *options, run="run0"):
+    folder, store, _ = trained
+    given = ["--run", folder / run, "--features", store.path, "--out", out, *options]
+    return CliRunner().invoke(main, ["fuse", "predict", *map(str, given)])
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("run", "options", "said"),
+    [
+        ("run1", (), "run: "),
+        ("run0", ("--smooth", 1), "smooth: 0.0 → 1.0"),
+        ("run0", ("--every", 1), "every: None → 1.0"),
+    ],
+)
+def test_another_run_or_way_is_refused_and_nothing_touched(trained, tmp_path, run, options, said):
+    assert predict(trained, tmp_path).exit_code == 0
+    (tmp_path / "notes.csv").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    refused = predict(trained, tmp_path, *options, run=run)
+    assert refused.exit_code == 2
+    assert said in refused.stderr
+    assert "Choose another folder" in refused.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_explanations_and_predictions_do_not_share_a_folder(trained, tmp_path):
+    folder, store, _ = trained
+    fuse.explain(folder / "run0", store, tmp_path)
+    with pytest.raises(UsageError, match="explained: True → None"):
+        fuse.predict(folder / "run0", store, tmp_path)
+
+
+def test_videos_are_refused_before_any_is_extracted(trained, tmp_path, monkeypatch):
+    folder, store, _ = trained
+    fuse.predict(folder / "run0", store, tmp_path, figures=False)
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(UsageError, match="made otherwise"):
+        predict_videos(folder / "run1", tmp_path / "clip.mp4", tmp_path)
+
+
+def test_a_later_call_of_the_same_adds_to_the_summary(trained, tmp_path):
+    folder, store, _ = trained
+    one, two = store.ids[:2]
+    whole = tmp_path / "whole"
+    fuse.predict(folder / "run0", store, whole, [one, two], figures=False)
+    for video in (one, two):
+        fuse.predict(folder / "run0", store, tmp_path / "parts", [video], figures=False)
+    tables = [pd.read_csv(path / "summary.csv") for path in (whole, tmp_path / "parts")]
+    pd.testing.assert_frame_equal(*tables)
+    next((tmp_path / "parts").rglob(f"{one.replace('/', '%2F')}.csv")).unlink()
+    fuse.predict(folder / "run0", store, tmp_path / "parts", [two], figures=False)
+    assert list(pd.read_csv(tmp_path / "parts" / "summary.csv")["video"]) == [two]
+
+
+def test_a_damaged_account_is_said(trained, tmp_path):
+    (tmp_path / MADE).write_text("{")
+    with pytest.raises(AffuseError, match=f"{MADE} cannot be read"):
+        fuse.predict(trained[0] / "run0", trained[1], tmp_path)
+
+
+def test_the_truth_is_drawn_where_it_is_known(trained, tmp_path, monkeypatch):
+    _, store, labels = trained
+    drawn = {}
+    monkeypatch.setattr(Prediction, "plot", lambda made, truth=None: drawn.update({made.id: truth}))
+    monkeypatch.setattr("affuse.fuse.scoring.predict.save_figure", lambda figure, path: None)
+    for path in (labels / "train").iterdir():
+        known = path.stem
+    some = tmp_path / "labels"
+    some.mkdir()
+    (some / f"{known}.txt").write_text((labels / "train" / f"{known}.txt").read_text())
+    assert predict(trained, tmp_path / "out", "--labels", some).exit_code == 0
+    assert drawn.keys() == {*store.ids}
+    assert [video for video, truth in drawn.items() if truth is not None] == [known]
+    assert drawn[known].shape == (store.header(known).frames, 2)
+    assert np.isfinite(drawn[known]).any()
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "nobody.txt").write_text((some / f"{known}.txt").read_text())
+    refused = predict(trained, tmp_path / "other", "--labels", tmp_path / "strange")
+    assert refused.exit_code == 2
+    assert "has labels of none of the videos" in refused.stderr
+
+
+def test_a_store_is_sent_to_the_command_that_takes_it(trained, tmp_path):
+    folder, store, _ = trained
+    given = ["predict", "--run", folder / "run0", store.path, "--out", tmp_path]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == 2
+    assert (
+        f"`affuse fuse predict --run {folder / 'run0'} --features {store.path} --out {tmp_path}`"
+        in result.stderr
+    )
+
+
+def test_a_reason_is_told_once_and_many_names_are_counted(capsys):
+    from affuse import console
+
+    console.be(console.USUAL)
+    console.show_progress("1 of 12 videos", "a: broken", False)
+    console.tell_failures({"a": "broken", **{f"v{i}": "no face" for i in range(10)}})
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["failed: a: broken", "failed: v0, v1, v2, v3, v4, v5, v6, v7 and 2 more: no face"]
+    assert by_reason({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
+    assert (listed(["a", "b"], 2), listed(["a", "b", "c"], 2)) == ("a, b", "a, b and 1 more")
