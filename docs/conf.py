@@ -1,0 +1,45 @@
+"""How the pages become a site: `make docs`. Nothing in it is fetched from elsewhere when a page is read."""
+
+import sys
+from pathlib import Path
+
+from affuse.version import VERSION
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+
+project = "affuse"
+author = "The affuse developers"
+copyright = "2026, the affuse developers, MIT licence"  # noqa: A001
+version = release = VERSION
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_click",
+    "sphinx_copybutton",
+    "docstrings",
+    "mathml",
+    "settings",
+]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+default_role = "literal"  # what stands between backticks in our docstrings
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r".*")]  # types of signatures, most of which have no page
+
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+add_module_names = False
+
+html_theme = "furo"
+html_title = f"affuse {VERSION}"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
