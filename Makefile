@@ -20,7 +20,7 @@ coverage: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 docs: $(VENV)/ready
-	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -b html docs build/docs
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --fresh-env --write-all -b html docs build/docs
 
 docs-check: $(VENV)/ready
 	$(BIN)/python -m pytest -p docs.examples README.md docs

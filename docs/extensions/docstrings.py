@@ -13,8 +13,12 @@ ARGUMENT = re.compile(r"([^\W\d][\w, ]*?) {2,}(\S.*)")
 def reread(lines: list[str]) -> list[str]:
     """The lines of one docstring as reStructuredText."""
     read: list[str] = []
-    argument = code = False  # whether the line before belongs to one
+    argument = code = example = False  # whether the line before belongs to one
     for line in lines:
+        example = bool(line) and (example or line.startswith(">>>"))
+        if example:
+            read.append(line)
+            continue
         indented = line.startswith("    ")
         if code and (indented or not line):
             read.append(line)

@@ -1,4 +1,4 @@
-"""The directive `{settings} extract` or `{settings} fuse`: everything that --set takes, as `affuse settings` lists it."""
+"""The directives `{settings} extract` and `{settings} fuse`: all that --set takes, as `affuse settings` lists it."""
 
 from docutils import nodes
 from sphinx.application import Sphinx
