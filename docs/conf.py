@@ -25,6 +25,7 @@ extensions = [
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # --set is no dash
 default_role = "literal"  # what stands between backticks in our docstrings
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r".*")]  # types of signatures, most of which have no page

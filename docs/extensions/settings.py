@@ -21,8 +21,16 @@ def _definitions(rows: list[dict]) -> nodes.definition_list:
     for row in rows:
         name = nodes.literal(text=f"{row['name']} = {spelt(row['value'])}")
         term = nodes.term("", "", name, nodes.inline(text=f" {row['allowed']}", classes=["allowed"]))
-        found += nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph(text=row["meaning"])))
+        found += nodes.definition_list_item("", term, nodes.definition("", _paragraph(row["meaning"])))
     return found
+
+
+def _paragraph(text: str) -> nodes.paragraph:
+    """What stands between backticks is code."""
+    paragraph = nodes.paragraph()
+    for index, part in enumerate(text.split("`")):
+        paragraph += nodes.literal(text=part) if index % 2 else nodes.Text(part)
+    return paragraph
 
 
 def setup(app: Sphinx) -> dict:
