@@ -2,6 +2,7 @@
 missing. `make docs-check` runs them."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -122,3 +123,13 @@ def test_most_of_the_commands_are_told_of():
 def test_a_line_that_cannot_be_is_found(line):
     with pytest.raises(Exception, match=r"(?i)no such|no command|missing|no setting|whole numbers|required"):
         parse(line)
+
+
+def test_docstrings_are_read_as_they_are_written():
+    reread = runpy.run_path(str(ROOT / "docs" / "extensions" / "docstrings.py"))["reread"]
+    arguments = ["Of two.", "", "one     the first", "        of them", "two, three  others", ""]
+    rest = ["    code = 1", "", "Raises.", "", ">>> table", "  a  b", "c  1  2", ""]
+    text = "\n".join(reread(arguments + rest))
+    assert ":one: the first\n    of them\n:two, three: others\n" in text
+    assert "\n\n.. code-block:: text\n\n    code = 1\n\n" in text
+    assert "\nRaises.\n\n>>> table\n  a  b\nc  1  2\n" in text
