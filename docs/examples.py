@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from click.testing import CliRunner
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
@@ -34,6 +35,7 @@ def pytest_configure(config) -> None:
     os.environ.pop("AFFUSE_WEIGHTS", None)
     recipe.make_dataset = partial(data.make_dataset, **SHORT)
     recipe.SCHEDULE["epochs"] = 1
+    ConstrainedLayoutEngine.execute = lambda engine, figure: None  # half of a small figure's time
 
 
 def pytest_sessionstart(session) -> None:
