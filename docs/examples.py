@@ -1,8 +1,8 @@
 """Runs the pages' code: `make docs-check`. A plugin of pytest, by which every block of `sh` and `python` is a test.
 
 All blocks run as they stand, page after page in one folder, the README first, whose `store` and `run` the others use.
-In it lie the folders `videos`, `labels` and `new`, made as the demo makes its own, but short; so is what `affuse demo`
-makes, and it trains for an epoch. A block after
+In it lie the folders `videos`, `labels` and `new`, made as the demo makes its own, but short. What `affuse demo` makes
+is as short, and it trains three models for an epoch. A block after
 `<!-- file: NAME -->` is written to that file, one after `<!-- skip: next "why" -->` is not run.
 """
 
@@ -35,6 +35,7 @@ def pytest_configure(config) -> None:
     os.environ.pop("AFFUSE_WEIGHTS", None)
     recipe.make_dataset = partial(data.make_dataset, **SHORT)
     recipe.SCHEDULE["epochs"] = 1
+    recipe.MODELS = {name: recipe.MODELS[name] for name in ("visual", "concatenation", "rjcma")}
     ConstrainedLayoutEngine.execute = lambda engine, figure: None  # half of a small figure's time
 
 
