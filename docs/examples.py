@@ -15,6 +15,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import torch
 from click.testing import CliRunner
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from sybil import Example, Sybil
@@ -31,7 +32,8 @@ A_FILE = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
 
 def pytest_configure(config) -> None:
-    os.environ |= {"MPLBACKEND": "Agg", "XDG_CACHE_HOME": str(WORK / "cache")}
+    os.environ |= {"MPLBACKEND": "Agg", "XDG_CACHE_HOME": str(WORK / "cache"), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)  # at these sizes several only wait for each other
     os.environ.pop("AFFUSE_WEIGHTS", None)
     recipe.make_dataset = partial(data.make_dataset, **SHORT)
     recipe.SCHEDULE["epochs"] = 1
