@@ -23,7 +23,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from affuse.commands import main
-from affuse.pipelines.demo import data, recipe
+from affuse.pipelines.demo import data, picture, recipe
 
 ROOT = Path(__file__).parents[1]
 WORK = Path(tempfile.mkdtemp(prefix="affuse-docs-"))
@@ -36,6 +36,7 @@ def pytest_configure(config) -> None:
     torch.set_num_threads(1)  # at these sizes several only wait for each other
     os.environ.pop("AFFUSE_WEIGHTS", None)
     recipe.make_dataset = partial(data.make_dataset, **SHORT)
+    picture.SPAN = SHORT["seconds"]
     recipe.SCHEDULE["epochs"] = 1
     recipe.MODELS = {name: recipe.MODELS[name] for name in ("visual", "concatenation", "rjcma")}
     ConstrainedLayoutEngine.execute = lambda engine, figure: None  # half of a small figure's time
@@ -77,7 +78,7 @@ def run_shell(example: Example) -> None:
             continue
         result = CliRunner().invoke(main, words[1:])
         print(command, result.output, sep="\n")
-        assert result.exit_code == 0, f"{command}\n{result.output}"
+        assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
 
 
 def run_python(example: Example) -> None:
