@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage gpu-check lint contracts clean
+.PHONY: demo test coverage docs docs-check gpu-check lint contracts clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,12 @@ test: $(VENV)/ready
 
 coverage: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+docs: $(VENV)/ready
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --fresh-env --write-all -b html docs build/docs
+
+docs-check: $(VENV)/ready
+	$(BIN)/python -m pytest -p docs.examples README.md docs
 
 gpu-check: $(VENV)/ready
 	$(BIN)/python benchmarks/gpu_check.py run --video-dir $(VIDEOS)

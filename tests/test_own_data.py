@@ -1,4 +1,4 @@
-"""The README's way with one's own data, as a new user would go it: two CSV files per video, three commands."""
+"""The documented way with one's own data, as a new user would go it: two CSV files per video, three commands."""
 
 import json
 

@@ -66,7 +66,7 @@ class FusionModel(nn.Module):
     It is the bare network. It neither cuts videos into windows, nor normalises features, nor averages windows that
     overlap, and takes features of its own precision only (float32), not a store's float16: `Run.predict` does it all.
 
-    config   JSON-able; build_model(**model.config) makes the same model
+    config   JSON-able; `build_model(**model.config)` makes the same model
     targets  names of the output channels, in order; with `deviations` the standard deviation of each follows
     window   the most frames at once; None: any number
     """
