@@ -33,6 +33,7 @@ from affuse.fuse.commands import EVERY, PRESET, RUNS, SEEDS, SMOOTH, finish_pred
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
+from affuse.pipelines.watch.commands import watch
 from affuse.version import VERSION
 
 
@@ -54,6 +55,7 @@ main.add_command(fuse)
 main.add_command(bench)
 main.add_command(recipe)
 main.add_command(report)
+main.add_command(watch)
 
 
 @main.command()

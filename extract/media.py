@@ -100,32 +100,45 @@ class Frames:
 
 
 @contextmanager
-def _opened(path: Path):
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+def opened(path: Path, protocol: str = "file"):
+    """The container of a file, or of what is at a path of another protocol. Raises UndecodableError where it is none,
+    and where reading it fails meanwhile."""
+    options = {"protocol_whitelist": protocol, "format_whitelist": FORMATS}
     try:
-        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+        with av.open(f"{protocol}:{path}", options=options, metadata_errors="replace") as container:
             yield container
     except av.error.ArgumentError:
         raise UndecodableError(
             f"{path.name} cannot be opened as a video: it is in none of the formats that are read ({FORMATS})."
         ) from None
     except av.error.FFmpegError as error:
-        raise UndecodableError(f"{path.name} cannot be opened as a video: {_reason(error)}.") from None
+        raise UndecodableError(f"{path.name} cannot be opened as a video: {reason(error)}.") from None
     except OSError as error:
         raise UndecodableError(f"{path.name} cannot be read: {error.strerror or error}.") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _picture_stream(container):
+def picture_stream(container):
     """The first real video stream; cover art in an audio file is not one."""
     art = av.stream.Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & art), None)
 
 
-class _Clock:
+def pixel_aspect(stream) -> float:
+    """Of a coded pixel, its width by its height."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
+
+
+def frame_step(stream) -> float:
+    """Seconds from one frame to the next, in the mean."""
+    return 1 / float(stream.average_rate or stream.guessed_rate or 25)
+
+
+class Clock:
     """A stream's clock. One that is set anew midway goes on from where it was, and returns when it is set right."""
 
     def __init__(self, container):
@@ -145,8 +158,8 @@ class _Clock:
 
 def probe(path: Path) -> Media:
     """Read the headers. Raises UndecodableError where the file is no media, or too large or long to be read."""
-    with _opened(path) as container:
-        video = _picture_stream(container)
+    with opened(path) as container:
+        video = picture_stream(container)
         audio = container.streams.audio
         if video is None and not audio:
             raise UndecodableError(f"{path.name} holds neither pictures nor sound.")
@@ -175,8 +188,8 @@ def frame_count(path: Path) -> int:
 
     Raises UndecodableError where the file is no media.
     """
-    with _opened(path) as container:
-        video = _picture_stream(container)
+    with opened(path) as container:
+        video = picture_stream(container)
         if video is None:
             return 0
         return video.frames or sum(packet.size > 0 for packet in container.demux(video))
@@ -196,12 +209,12 @@ def _decoded(container, stream, damage: list[str]) -> Iterator:
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
-                damage.append(_reason(error))
+                damage.append(reason(error))
             else:
                 damage += [f"the frame at {frame.time or 0:.2f} s is damaged" for frame in frames if frame.is_corrupt]
                 yield from frames
     except av.error.FFmpegError as error:  # no packet can be read any more
-        damage.append(_reason(error))
+        damage.append(reason(error))
 
 
 def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Picture]:
@@ -212,11 +225,9 @@ def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Pictu
     damage: collects a reason for every packet that could not be decoded, and every frame that is damaged.
     """
     damage = damage if damage is not None else []
-    with _opened(path) as container:
-        stream = _picture_stream(container)
-        clock, aspect = _Clock(container), float(stream.sample_aspect_ratio or 1)
-        aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
-        step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    with opened(path) as container:
+        stream = picture_stream(container)
+        clock, aspect, step = Clock(container), pixel_aspect(stream), frame_step(stream)
         last, due = -MOMENT, 0.0
         for frame in _decoded(container, stream, damage):
             last = max(clock.time(frame, due), last + MOMENT)
@@ -249,8 +260,8 @@ def read_frames(
 def read_sound(path: Path, damage: list[str] | None = None) -> Iterator[tuple[float, av.AudioFrame]]:
     """The first sound stream as it is decoded, block by block, each with the second at which it begins."""
     due, damage = 0.0, damage if damage is not None else []
-    with _opened(path) as container:
-        clock = _Clock(container)
+    with opened(path) as container:
+        clock = Clock(container)
         for frame in _decoded(container, container.streams.audio[0], damage):
             time = clock.time(frame, due)
             due = time + frame.samples / frame.sample_rate
@@ -268,8 +279,8 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
     """
     damage = damage if damage is not None else []
     sound, resampler, kind, covered, early, due = io.BytesIO(), None, None, 0, 0, None
-    with _opened(path) as container:
-        clock = _Clock(container)
+    with opened(path) as container:
+        clock = Clock(container)
         for frame in _decoded(container, container.streams.audio[0], damage):
             time = clock.time(frame, due or 0.0)
             early = max(0, -round(time * SAMPLE_RATE)) if due is None else early
@@ -290,7 +301,7 @@ def read_audio(path: Path, damage: list[str] | None = None) -> np.ndarray:
                 covered = _write(sound, resampler, frame, covered)
                 due += frame.samples / frame.sample_rate
             except (av.error.FFmpegError, ValueError) as error:
-                damage.append(_reason(error))
+                damage.append(reason(error))
                 resampler = kind = None
         _write(sound, resampler, None, covered)
     samples = np.frombuffer(sound.getbuffer(), np.float32)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.errors import AffuseError, UsageError
-from affuse.fuse.models.encoders import ENCODERS
+from affuse.fuse.models.encoders import ENCODERS, BiLSTM
 from affuse.fuse.models.gates import GATES
 from affuse.fuse.models.layers import Valid, any_valid, drop_modalities, frames, unless_full, zero_invalid
 from affuse.fuse.models.registry import ENTRY_POINTS, MODELS, OWN, find, resolve_options
@@ -85,6 +85,16 @@ class FusionModel(nn.Module):
         self.fusion = spec.fusion(encoded, dropout["fusion"])
         outputs = len(self.targets) * (1 + options.deviations)
         self.head = spec.head(self.fusion.width, outputs, dropout["head"])
+
+    @property
+    def causal(self) -> bool:
+        """Whether neither encoders nor fusion read a window backwards: then its last frame can stand for now."""
+        return not any(isinstance(part, BiLSTM) for part in self.modules())
+
+    @property
+    def memory(self) -> int:
+        """How many frames, itself included, what it says of a frame can depend on, if those after it are left out."""
+        return self.window or int(getattr(self.fusion, "frames", 1))
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> Tensor:
         """features {m: (batch, time, width_m)} → (batch, time, targets).
