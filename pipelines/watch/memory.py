@@ -24,6 +24,7 @@ from affuse.features.timeline import SLACK, align, frame_rate
 
 NOT_TAKEN = "not among the modalities that the run takes"
 NOWHERE = np.full(4, np.nan, np.float32)
+EARLY = 0.25  # of a step by which a picture may come before its moment, and be its picture all the same
 BEFORE = 2.0  # s of rows kept before the window, for what lies between them
 
 
@@ -136,7 +137,7 @@ class Memory:
             known = last if self.silent else min(last, max(self.reached, last - self.wait))
             if not self.fps:
                 return self.forgotten + sum(face.time <= known + SLACK for face in self.faces) - 1
-            return math.floor((known - self.origin) * self.fps + 0.5 + SLACK)
+            return math.floor((known - self.origin) * self.fps + EARLY)
 
     def window(self, number: int) -> Window | None:
         """The frames up to that moment, as a model reads them; None where nothing is known of any."""

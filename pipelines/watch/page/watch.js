@@ -7,6 +7,7 @@ const TRAIL = 4; // seconds of the circumplex
 const GAP = 1; // seconds without a value after which a curve is not drawn on
 const LEFT = 64; // px, of the traces
 const LANE = 16; // px, the height of a bar for what is missing
+const opened = Date.now() / 1000;
 const state = { facts: null, values: [], words: [], delays: [], picture: null, box: null, paused: false, dirty: false };
 
 const tone = (name) =>
@@ -38,6 +39,7 @@ function drawPicture() {
     canvas = at("picture");
   if (!picture) return;
   canvas.style.aspectRatio = picture.naturalWidth + " / " + picture.naturalHeight;
+  canvas.style.width = (24 * picture.naturalWidth) / picture.naturalHeight + "rem"; // 24 rem high, where there is room
   const [context, width, height] = pen(canvas);
   context.drawImage(picture, 0, 0, width, height);
   if (!box) return;
@@ -195,10 +197,11 @@ function draw() {
     showReadings();
     const line = state.words.map((word) => word[0]).join(" ");
     if (at("words").textContent !== line) at("words").textContent = line;
-    // Delays are of values, from their picture until the page has drawn them.
+    // Delays are of values that came while the page was open, from their picture until it has drawn them.
     const drawn = Date.now() / 1000;
     for (const value of state.values) {
-      if (value.drawn === undefined) state.delays.push([drawn, (value.drawn = drawn - value.taken)]);
+      if (value.taken >= opened && !value.drawn) state.delays.push([drawn, drawn - value.taken]);
+      value.drawn = true;
     }
     while (state.delays.length && state.delays[0][0] < drawn - SPAN) state.delays.shift();
   }
