@@ -14,7 +14,9 @@ from media import face_frames, tone, write_media
 
 HERE = Path(__file__).parent
 FPS, SECONDS = 10, 2.4
-OWN = {name: f"{HERE / 'own_backbone.py'}:{kind}" for name, kind in (("visual", "Grid"), ("audio", "Loudness"))}
+OWN = {
+    name: f"{HERE / 'own_backbone.py'}:{kind}" for name, kind in (("visual", "Grid"), ("audio", "Loudness"))
+}
 SMALL = {
     "modalities": ["visual", "audio"],
     "channels": {"visual": [8, 8], "audio": [8, 8]},
@@ -49,7 +51,12 @@ def make_run(place: Path, **changes) -> Path:
         rows = [f"{v:.3f},{a:.3f}" for v, a in generator.uniform(-1, 1, (12, 2))]
         (partition / f"{name}.txt").write_text("valence,arousal\n" + "\n".join(rows) + "\n")
     store = extract_videos(
-        place / "videos", place / "store", profile="offline", modalities=["visual", "audio"], device="cpu", **OWN
+        place / "videos",
+        place / "store",
+        profile="offline",
+        modalities=["visual", "audio"],
+        device="cpu",
+        **OWN,
     )
     train(store.path, place / "labels", place / "run", train_settings(**{**SMALL, **changes}))
     return place / "run"

@@ -38,7 +38,8 @@ def watched(run, tmp_path_factory) -> tuple[Path, dict]:
     """A folder with what a watch of clip.mkv has left, and its summary."""
     place = tmp_path_factory.mktemp("watched")
     told = watch(
-        run, clip(place / "clip.mkv"), "--save", place / "kept", "--out", place / "live.csv", "--wait", FOREVER, "--json"
+        run, clip(place / "clip.mkv"), "--save", place / "kept", "--out", place / "live.csv", 
+        "--wait-sound", FOREVER, "--json",
     )  # fmt: skip
     assert "http://127.0.0.1:" in told.stderr
     assert "kept as 'clip'" in told.stderr
@@ -108,7 +109,12 @@ def test_faces_and_sound_are_embedded_as_extraction_embeds_them(run, watched, tm
     from live import OWN
 
     other = extract_videos(
-        tmp_path / "again", tmp_path / "store", profile="offline", modalities=["visual", "audio"], device="cpu", **OWN
+        tmp_path / "again",
+        tmp_path / "store",
+        profile="offline",
+        modalities=["visual", "audio"],
+        device="cpu",
+        **OWN,
     )["clip"]
     live = FeatureStore(place / "kept")["clip"]
     rows = np.searchsorted(other.audio.time, live.audio.time)
@@ -123,9 +129,10 @@ def test_faces_and_sound_are_embedded_as_extraction_embeds_them(run, watched, tm
 
 def test_a_record_is_never_replaced_nor_put_beside_those_of_another_kind(run, watched, tmp_path):
     place, _ = watched
-    assert "has a record 'clip' already" in watch(
-        run, place / "clip.mkv", "--save", place / "kept", code=2
-    ).stderr
+    assert (
+        "has a record 'clip' already"
+        in watch(run, place / "clip.mkv", "--save", place / "kept", code=2).stderr
+    )
     said = watch(run, place / "clip.mkv", "--save", run.parent / "store", code=2).stderr
     assert "holds features of another kind" in said
     assert "settings.live" in said
@@ -152,7 +159,9 @@ def test_ctrl_c_ends_it_and_what_was_seen_is_kept(run, watched, tmp_path):
     os.mkfifo(pipe)
     command = ["-m", "affuse", "watch", "--run", run, "--source", pipe, "--weights-dir", HERE, "--no-browser"]
     started = Started(
-        tmp_path / "log", [*command, "--device", "cpu", "--save", tmp_path / "kept", "--out", out], PYTHONPATH=str(ROOT)
+        tmp_path / "log",
+        [*command, "--device", "cpu", "--save", tmp_path / "kept", "--out", out],
+        PYTHONPATH=str(ROOT),
     )
     with pipe.open("wb") as sender:
         sender.write((place / "clip.mkv").read_bytes())
@@ -173,7 +182,7 @@ def test_files_without_pictures_or_that_are_none_are_a_sentence(run, tmp_path):
     (tmp_path / "b.mkv").write_text("no video")
     assert "cannot be opened" in watch(run, tmp_path / "b.mkv", code=1).stderr
     assert "is no file, no pipe and no camera" in watch(run, tmp_path / "c.mkv", code=2).stderr
-    assert "no length of time" in watch(run, tmp_path / "b.mkv", "--wait", "-1", code=2).stderr
+    assert "no length of time" in watch(run, tmp_path / "b.mkv", "--wait-words", "-1", code=2).stderr
 
 
 def test_without_sound_pictures_alone_are_watched(run, tmp_path):
@@ -223,7 +232,7 @@ def test_a_run_on_features_that_videos_do_not_give_is_refused(tmp_path, undrawn)
 def test_of_more_pictures_than_can_be_looked_at_the_newest_are(tmp_path):
     """Nobody looks before all of them are there."""
     pictures = list(read_pictures(clip(tmp_path / "clip.mkv", 1.2)))
-    memory, looked = Memory((), {"visual": 0, "audio": 0, "text": 0}, 10.0, 8, 0.0), []
+    memory, looked = Memory((), {"visual": 0, "audio": 0, "text": 0}, 10.0, 8, {}), []
     faces = Faces(None, memory, lambda picture, face: looked.append(picture.time))
     for picture in pictures:
         faces.give(picture, 0.0)
@@ -240,5 +249,3 @@ def test_a_wrong_port_is_a_sentence(run, watched):
     with socket.create_server(("127.0.0.1", 0)) as other:
         said = watch(run, place / "clip.mkv", "--port", other.getsockname()[1], code=2).stderr
     assert "cannot be served on port" in said
-
-

@@ -103,7 +103,9 @@ def test_values_words_picture_and_counts_are_shown_as_they_come(browser, server)
     assert any(red > 230 and green > 200 for red, green, _, _ in page.tones("#picture"))  # the box
     for tone in ("valence", "arousal", "missing"):
         colour = page("return tone(arguments[0])", tone)
-        assert tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) in {c[:3] for c in page.tones("#traces")}, tone
+        assert tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) in {
+            c[:3] for c in page.tones("#traces")
+        }, tone
 
 
 def test_the_delay_is_from_the_picture_to_the_page(browser, server):  # noqa: F811
@@ -119,7 +121,7 @@ def test_the_delay_is_from_the_picture_to_the_page(browser, server):  # noqa: F8
 
 def test_only_the_last_seconds_are_kept(browser, server):  # noqa: F811
     page = Page(browser, server)
-    for second in range(0, 200):
+    for second in range(200):
         server.events.tell("value", value(float(second)))
     page.until("return state.values.at(-1)?.time === 199")
     assert page("return state.values.length") == 31
@@ -148,7 +150,10 @@ def test_nothing_else_is_asked_for_and_nothing_goes_wrong(browser, server):  # n
     page.until("return state.picture !== null")
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith("data:")} == {server.address, server.address + "events"}
+    assert {url for url in asked if not url.startswith("data:")} == {
+        server.address,
+        server.address + "events",
+    }
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
 
 

@@ -11,12 +11,26 @@ import pytest
 from affuse.errors import UsageError
 from affuse.pipelines.watch.server import TRACE, WAITING, Events, Server
 
-FACTS = {"source": "</script><b>clip", "run": "run", "targets": ["valence", "arousal"], "lanes": ["face"], "untrained": []}  # fmt: skip
+FACTS = {
+    "source": "</script><b>clip",
+    "run": "run",
+    "targets": ["valence"],
+    "lanes": ["face"],
+    "untrained": [],
+}
+NAMES = ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""]
 
 
 def value(time: float) -> dict:
     values = {"valence": 0.25, "arousal": -0.5}
-    return {"time": time, "values": values, "deviation": None, "present": {"face": True}, "valid": True, "taken": 1.0}
+    return {
+        "time": time,
+        "values": values,
+        "deviation": None,
+        "present": {"face": True},
+        "valid": True,
+        "taken": 1.0,
+    }
 
 
 @pytest.fixture
@@ -69,7 +83,9 @@ def test_two_servers_have_two_tokens(server):
         assert asked(other, path_of(server)).status == 403
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""]
+)
 def test_a_name_that_was_made_to_point_here_is_refused(server, host):
     for path in (path_of(server), path_of(server) + "events"):
         assert asked(server, path, Host=host.format(port=server.port)).status == 403
@@ -91,7 +107,7 @@ def test_the_page_is_whole_and_lets_nothing_else_in(server):
 
 def test_a_page_that_comes_late_begins_with_the_last_values(server):
     told = server.events
-    for second in range(0, 100):
+    for second in range(100):
         told.tell("value", value(float(second)))
         told.tell("words", [[f"word{second}", 0.0, 0.1]])
     answer = asked(server, path_of(server) + "events")

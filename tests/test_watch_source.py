@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from types import SimpleNamespace
@@ -127,7 +128,7 @@ def test_only_the_last_seconds_of_sound_are_kept():
     begun, samples = heard(2, (0, 1, 0.1), (3000, 1, 0.2)).since(0.0)
     assert begun + len(samples) / SAMPLE_RATE == 3001
     assert samples[-1] == pytest.approx(0.2)
-    assert not samples[: -SAMPLE_RATE].any()
+    assert not samples[:-SAMPLE_RATE].any()
 
 
 class Sums:
@@ -144,7 +145,7 @@ def hearing(sound: Sound, memory: Memory) -> Hearing:
 
 
 def test_sound_is_embedded_once_all_of_it_is_there():
-    memory, sound = Memory(("audio",), {"visual": 0, "audio": 1, "text": 0}, 10.0, 8, 2.0), Sound()
+    memory, sound = Memory(("audio",), {"visual": 0, "audio": 1, "text": 0}, 10.0, 8, {"audio": 2.0}), Sound()
     lane = hearing(sound, memory)
     for i in range(30):
         memory.saw(Face(i / 10, 0.0))
@@ -152,13 +153,13 @@ def test_sound_is_embedded_once_all_of_it_is_there():
     assert lane.times(sound.heard - lane.reach, sound.heard).tolist() == [i / 10 for i in range(11)]
     lane.embed(lane.times(sound.heard - lane.reach, sound.heard))
     assert lane.passed == 3  # of 11 moments at once, 8 are embedded
-    assert [time for time, _ in memory.sound][-1] == memory.reached == 1.0
+    assert [time for time, _ in memory.sound][-1] == memory.reached["audio"] == 1.0
     assert not len(lane.times(sound.heard - lane.reach, sound.heard))
     sound.finish()
     memory.finish()
     lane.work(threading.Event())
     assert [time for time, _ in memory.sound][-1] == 1.9  # with what there is of it, as at the end of a file
-    assert memory.silent
+    assert memory.reached["audio"] == math.inf
 
 
 # ---- one face
@@ -228,9 +229,14 @@ class Listener:
 
 
 def words(kept: bool = False) -> tuple[Words, Sound, list]:
-    memory, sound, told = Memory(("text",), {"visual": 0, "audio": 0, "text": 1}, 10.0, 8, 2.0), Sound(), []
+    memory, sound, told = (
+        Memory(("text",), {"visual": 0, "audio": 0, "text": 1}, 10.0, 8, {"text": 2.0}),
+        Sound(),
+        [],
+    )
     networks = SimpleNamespace(
-        transcriber=Listener(), word_encoder=lambda found: np.array([[float(w.text)] for w in found], np.float16)
+        transcriber=Listener(),
+        word_encoder=lambda found: np.array([[float(w.text)] for w in found], np.float16),
     )
     return Words(networks, memory, sound, kept, told.append), sound, told
 
@@ -252,7 +258,7 @@ def test_words_are_told_as_they_are_known_and_settle_once(kept):
     everything = [f"{(i + 1) / 100:.2f}" for i in range(60)]
     known = [*lane.settled, *lane.now]
     assert [word.text for word in known] == everything[-len(known) :]
-    assert [word.start for word in known] == pytest.approx([i for i in range(60 - len(known), 60)], abs=1e-3)
+    assert [word.start for word in known] == pytest.approx(list(range(60 - len(known), 60)), abs=1e-3)
     assert len(known) == 60 if kept else BEHIND < len(known) < 40
     assert len(lane.now) <= 8
     assert lane.memory.said.embedding.shape == (len(lane.memory.said.words), 1)

@@ -13,6 +13,7 @@ from affuse.fuse import train
 from affuse.fuse.training.loading import load_run, together
 from affuse.pipelines.watch.memory import EARLY, Face, Memory, Said
 from affuse.pipelines.watch.reading import Delays, Reader, frames_of, value_of
+from affuse.pipelines.watch.watch import WAITS
 from tiny import FPS, WIDTHS, make_data, make_video, provenance, small
 
 MODALITIES = ("visual", "audio", "text")
@@ -28,7 +29,11 @@ def runs(tmp_path_factory, undrawn):
         train(store, labels, place / name, small(epochs=2, **changes))
         return load_run(place / name)
 
-    made = {"equal": run("equal"), "own": run("own", fps="own"), "half": run("half", fps=12.5, window=16, hop=8)}
+    made = {
+        "equal": run("equal"),
+        "own": run("own", fps="own"),
+        "half": run("half", fps=12.5, window=16, hop=8),
+    }
     return made | {"seeds": together([made["equal"], run("second", seed=1)])}
 
 
@@ -45,7 +50,7 @@ def fed(memory: Memory, video: VideoFeatures, which: list[int]):
         heard = [i for i in range(reached + 1, row + 1) if i in which]
         memory.heard(video.audio.time[heard], video.audio.embedding[heard], time)
         known = [i for i, word in enumerate(words) if word.start <= time]
-        memory.understood(Said([words[i] for i in known], video.text.embedding[known]))
+        memory.understood(Said([words[i] for i in known], video.text.embedding[known]), time)
         embedding = video.visual.embedding[row] if video.visual.valid[row] else None
         memory.saw(Face(time, 100 + time, embedding))
         reached = row
@@ -61,7 +66,9 @@ def cut(video: VideoFeatures, which: list[int], row: int) -> VideoFeatures:
     text = {n: getattr(video.text, n)[said] for n in ("embedding", "start", "end", "word", "confidence")}
     parts = {"visual": visual, "audio": audio, "text": text}
     return dataclasses.replace(
-        video, frames=len(rows), **{m: dataclasses.replace(getattr(video, m), **own) for m, own in parts.items()}
+        video,
+        frames=len(rows),
+        **{m: dataclasses.replace(getattr(video, m), **own) for m, own in parts.items()},
     )
 
 
@@ -70,7 +77,7 @@ def cut(video: VideoFeatures, which: list[int], row: int) -> VideoFeatures:
 def test_a_value_is_the_last_one_predicted_of_a_record_that_ends_there(runs, kind, dropped, tmp_path):
     run, (video, _) = runs[kind], make_video("clip", 90, 7)
     which = [i for i in range(90) if i not in dropped]
-    memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), 2.0)
+    memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), WAITS)
     compared, last = 0, -1
     for row, moment in fed(memory, video, which):
         new, last = moment > last, moment
@@ -98,7 +105,7 @@ SEEN = {"visual": "face", "audio": "sound", "text": "words"}
 
 
 def test_sound_is_waited_for_but_not_for_ever():
-    memory = Memory(("visual", "audio"), WIDTHS, FPS, 8, wait=1.0)
+    memory = Memory(("visual", "audio"), WIDTHS, FPS, 8, {"audio": 1.0})
     for i in range(20):
         memory.saw(Face(i / FPS, 0.0))
     assert memory.moment() == 19 - 25  # a second before the last picture: before the first one
@@ -107,13 +114,27 @@ def test_sound_is_waited_for_but_not_for_ever():
     for i in range(20, 60):
         memory.saw(Face(i / FPS, 0.0))
     assert memory.moment() == 59 - 25
-    memory.hush()
+    memory.hush("audio")
     assert memory.moment() == 59
+
+
+def test_words_are_waited_for_where_it_is_asked():
+    memory = Memory(("visual", "text"), WIDTHS, FPS, 8, {"audio": 9.0, "text": 2.0})
+    for i in range(100):
+        memory.saw(Face(i / FPS, 0.0))
+    assert memory.moment() == 99 - 50
+    memory.understood(Said(), 3.0)
+    assert memory.moment() == 75
+    memory.finish()
+    assert not memory.complete
+    memory.hush("text")
+    assert memory.complete
+    assert memory.moment() == 99
 
 
 @pytest.mark.parametrize("fps", [FPS, None, 5.0])
 def test_memory_does_not_grow(fps):
-    memory = Memory(("visual", "audio"), WIDTHS, fps, 32, wait=1.0)
+    memory = Memory(("visual", "audio"), WIDTHS, fps, 32, {"audio": 1.0})
     sizes = []
     for i in range(3000):
         memory.saw(Face(i / FPS, 0.0, np.zeros(WIDTHS["visual"], np.float16)))
@@ -128,7 +149,7 @@ def test_memory_does_not_grow(fps):
 
 
 def test_where_nothing_is_known_there_is_no_value():
-    memory = Memory(("visual",), WIDTHS, FPS, 8, wait=0.0)
+    memory = Memory(("visual",), WIDTHS, FPS, 8, {"audio": 1.0, "text": 1.0})
     assert memory.moment() is None
     memory.saw(Face(0.0, 0.0))
     assert memory.moment() == 0
@@ -142,11 +163,12 @@ def test_the_reader_tells_of_each_moment_once_and_ends_with_the_source(runs):
 
     (video, _), told = make_video("clip", 40, 3), []
     run = runs["equal"]
-    memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), 2.0)
+    memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), WAITS)
     reader = Reader(run, memory, told.append)
     for _ in fed(memory, video, list(range(40))):
         pass
-    memory.hush()
+    memory.hush("audio")
+    memory.hush("text")
     memory.finish()
     reader.work(threading.Event())
     assert [value.time for value in told] == [pytest.approx(39 / FPS)]

@@ -16,11 +16,15 @@ from affuse.fuse.commands import RUNS
 @SET
 @click.option("--save", type=FOLDER, metavar="STORE", help="Keep what is seen as a record of this feature store.")
 @click.option("--out", type=FILE, help="Also write the values to this CSV, as they are made.")
-@click.option("--wait", default=2.0, show_default=True, metavar="SECONDS", help="Wait so long for a value's sound.")
+@click.option(
+    "--wait-sound", default=2.0, show_default=True, metavar="SECONDS", help="Wait for a value's sound."
+)
+@click.option("--wait-words", default=0.0, show_default=True, metavar="SECONDS", help="Longest that it waits for words.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: any that is free]")
 @click.option("--no-browser", is_flag=True, help="Do not open the page; its address is said.")
 @JSON
-def watch(runs, source, weights_dir, device, assignments, save, out, wait, port, no_browser, as_json) -> None:
+def watch(runs, source, weights_dir, device, assignments, save, out, wait_sound, wait_words, port, no_browser,
+          as_json) -> None:  # fmt: skip
     """Live valence and arousal of a camera, of a file at its own speed, or of what a pipe brings.
 
     The page is for this machine only. Ctrl-C, or the end of the source, ends it.
@@ -33,7 +37,7 @@ def watch(runs, source, weights_dir, device, assignments, save, out, wait, port,
 
     result = watch_source(
         list(runs), source, weights_dir=weights_dir, device=device, assignments=assignments, save=save, out=out,
-        wait=wait, port=port, browse=not no_browser, announce=say,
+        waits={"audio": wait_sound, "text": wait_words}, port=port, browse=not no_browser, announce=say,
     )  # fmt: skip
     say(described(result))
     if as_json:

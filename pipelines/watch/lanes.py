@@ -30,6 +30,7 @@ AT_ONCE = 8  # moments whose sound is embedded at once
 KINDNESS = {"sound": 5, "words": 10}  # niceness of lanes that are not to hold faces back
 PASS = 2.0  # s of new sound from which on Whisper hears again
 HEARD, CUT_WITHIN = 8, 4  # s of sound that it hears at most before what is old is settled, and where that is cut
+UNSURE = 0.5  # s at the end of the sound, of which a word may be still to come
 BEHIND = 25.0  # s of sound that wait for Whisper, of which more are passed over
 SLOWEST = 5.0  # frames per second that a window is taken to have at least, where it is the pictures' own
 
@@ -127,7 +128,7 @@ class Hearing:
                 break
             else:
                 stopped.wait(0.02)  # the last pictures are still looked at
-        self.memory.hush()
+        self.memory.hush("audio")
 
     def times(self, until: float, heard: float) -> np.ndarray:
         """Those of pictures (n,) whose sound is not embedded yet and is there up to a second."""
@@ -167,9 +168,10 @@ class Words:
                     self.sound.changed.wait(1.0)
                     continue
             if heard == done:
-                return
+                break
             self.hear(heard)
             done = heard
+        self.memory.hush("text")
 
     def hear(self, heard: float) -> None:
         """What is said up to a second, as far as it is not settled."""
@@ -187,7 +189,7 @@ class Words:
         recent = [w for w in [*self.settled, *self.now] if w.end > heard - self.remembered]
         if not self.kept:
             self.settled = [w for w in self.settled if w.end > heard - self.remembered]
-        self.memory.understood(Said(recent, self.encoder(recent)) if recent else Said())
+        self.memory.understood(Said(recent, self.encoder(recent)) if recent else Said(), heard - UNSURE)
         self.tell(recent)
 
     def all(self) -> Said:

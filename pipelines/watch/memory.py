@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Condition
 
@@ -62,8 +62,8 @@ class Memory:
     """Rows of the last seconds, written and read by any thread; `changed` is notified of new ones.
 
     modalities that the run takes; widths {modality: D}; fps, the rate of its clock, None for the pictures' own; frames,
-    how many of them its window has; wait, seconds that sound is waited for at most; kept, whether all rows are kept for
-    a record, the first LONGEST seconds of them. `silent` is set where no sound will come.
+    how many of them its window has; waits {"audio", "text"}, seconds that a value waits at most for what the run takes
+    of these; kept, whether all rows are kept for a record, the first LONGEST seconds of them.
     """
 
     def __init__(
@@ -72,10 +72,11 @@ class Memory:
         widths: dict[str, int],
         fps: float | None,
         frames: int,
-        wait: float,
+        waits: Mapping[str, float],
         kept: bool = False,
     ):
-        self.modalities, self.widths, self.fps, self.frames, self.wait = modalities, widths, fps, frames, wait
+        self.modalities, self.widths, self.fps, self.frames = modalities, widths, fps, frames
+        self.waits = {m: wait for m, wait in waits.items() if m in modalities}
         self.changed = Condition()
         self.faces: deque[Face] = deque()
         self.sound: deque[tuple[float, np.ndarray]] = deque()
@@ -83,8 +84,7 @@ class Memory:
         self.origin: float | None = None
         self.forgotten = 0  # faces
         self.finished = False
-        self.silent = "audio" not in modalities
-        self.reached = -math.inf  # s up to which sound was listened to
+        self.reached = dict.fromkeys(self.waits, -math.inf)  # s up to which sound and words are known
         self.all_faces: list[Face] | None = [] if kept else None
         self.all_sound: list[tuple[float, np.ndarray]] = []
 
@@ -106,13 +106,15 @@ class Memory:
             self.sound.extend(rows)
             if self.all_faces is not None:
                 self.all_sound.extend(row for row in rows if row[0] <= LONGEST)
-            self.reached = reached
+            self.reached["audio"] = reached
             self.changed.notify_all()
 
-    def understood(self, said: Said) -> None:
-        """The words of the last seconds, as they are known now."""
+    def understood(self, said: Said, reached: float) -> None:
+        """The words of the last seconds, as they are known now, up to the second `reached`."""
         with self.changed:
             self.said = said
+            self.reached["text"] = reached
+            self.changed.notify_all()
 
     def finish(self) -> None:
         """No more faces will come."""
@@ -120,10 +122,11 @@ class Memory:
             self.finished = True
             self.changed.notify_all()
 
-    def hush(self) -> None:
-        """No more sound will come."""
+    def hush(self, modality: str) -> None:
+        """No more of sound, or of words, will come."""
         with self.changed:
-            self.silent = True
+            if modality in self.reached:
+                self.reached[modality] = math.inf
             self.changed.notify_all()
 
     # ---- reading
@@ -133,11 +136,21 @@ class Memory:
         with self.changed:
             if not self.faces:
                 return None
-            last = self.faces[-1].time
-            known = last if self.silent else min(last, max(self.reached, last - self.wait))
+            known = self._known()
             if not self.fps:
                 return self.forgotten + sum(face.time <= known + SLACK for face in self.faces) - 1
             return math.floor((known - self.origin) * self.fps + EARLY)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more will come that is waited for."""
+        with self.changed:
+            return self.finished and (not self.faces or self._known() == self.faces[-1].time)
+
+    def _known(self) -> float:
+        """The last second of which all is known that is waited for, or was for long enough."""
+        last = self.faces[-1].time
+        return min([last, *(max(self.reached[m], last - wait) for m, wait in self.waits.items())])
 
     def window(self, number: int) -> Window | None:
         """The frames up to that moment, as a model reads them; None where nothing is known of any."""
@@ -172,7 +185,7 @@ class Memory:
 
     def _needless(self) -> bool:
         """Whether neither the window nor what lies between its moments can need the oldest face."""
-        oldest = self.faces[-1].time - self.wait - BEFORE
+        oldest = self.faces[-1].time - max(self.waits.values(), default=0.0) - BEFORE
         if self.fps:
             return self.faces[0].time < oldest - self.frames / self.fps
         return len(self.faces) > self.frames and self.faces[self.frames].time < oldest

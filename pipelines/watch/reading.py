@@ -95,7 +95,7 @@ class Reader:
             with memory.changed:
                 number = memory.moment()
                 if number is None or number <= self.number:
-                    if memory.finished and memory.silent:
+                    if memory.complete:
                         return
                     memory.changed.wait(1.0)
                     continue

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from affuse.pipelines.watch.source import Source as Playing
 
 log = logging.getLogger("affuse")
 
-WAIT = 2.0  # s that a value waits for the sound that belongs to its picture
+WAITS = {"audio": 2.0, "text": 0.0}  # s that a value waits at most for what belongs to its picture
 PICTURES = 0.1  # s from one picture on the page to the next, at least
 SIDE = 360  # pixels of a picture on the page, the shorter side
 STATE = 1.0  # s from one count on the page to the next
@@ -56,13 +56,21 @@ PATIENCE = 10.0  # s in which a lane finishes what it has begun
 class Watch:
     """One source watched with one run. `values` are told of to all in `listeners`.
 
-    wait: seconds that a value waits for its sound at most. kept: whether all rows are kept for a record.
+    waits {"audio", "text"}: seconds that a value waits at most for its sound and words. kept: whether all rows are kept
+    for a record.
     """
 
-    def __init__(self, run: Run, networks: Networks, found: Camera | Stream, wait: float = WAIT, kept: bool = False):
+    def __init__(
+        self,
+        run: Run,
+        networks: Networks,
+        found: Camera | Stream,
+        waits: Mapping[str, float] = WAITS,
+        kept: bool = False,
+    ):
         widths = {m: run.provenance.width(m) for m in MODALITIES}
         self.run, self.networks, self.found = run, networks, found
-        self.memory = Memory(networks.settings.modalities, widths, run.fps, frames_of(run), wait, kept)
+        self.memory = Memory(networks.settings.modalities, widths, run.fps, frames_of(run), waits, kept)
         self.stopped, self.failure = threading.Event(), None
         self.sound = Sound()
         self.events = Events(self._facts())
@@ -87,7 +95,8 @@ class Watch:
                 pass
             if not self.source.hears and {"audio", "text"} & {*self.memory.modalities}:
                 log.warning("%s has no sound: its pictures alone are watched", self.found.name)
-                self.memory.hush()
+                for modality in ("audio", "text"):
+                    self.memory.hush(modality)
             ears = [lane.work for lane in (self.hearing, self.words) if lane and self.source.hears]
             lanes += [self._start(work, self.stopped) for work in (self.faces.work, self.reader.work, *ears)]
             self._start(self._count)
@@ -187,7 +196,7 @@ def watch_source(
     assignments: list[str] | tuple[str, ...] = (),
     save: AnyPath | None = None,
     out: Path | None = None,
-    wait: float = WAIT,
+    waits: Mapping[str, float] = WAITS,
     port: int = 0,
     browse: bool = False,
     announce: Announce = lambda text: None,
@@ -197,15 +206,16 @@ def watch_source(
 
     Raises UsageError and AffuseError for what cannot be watched, read or written.
     """
-    if not 0 <= wait < float("inf"):
-        raise UsageError(f"--wait {wait:g} is no length of time. Give seconds, for example 1.")
+    for modality, wait in waits.items():
+        if not 0 <= wait < float("inf"):
+            raise UsageError(f"--wait-{SEEN_AS[modality]} {wait:g} is no length of time. Give seconds, for example 1.")
     found, run = find_source(source), load_run(runs)
     networks, provenance = prepare(run, list(assignments), weights_dir, device)
     name = name_of(found)
     store = check_store(save, name, provenance) if save else None
     save_memory()
     torch.set_num_threads(1)
-    watch = Watch(run.on(device), networks, found, wait, kept=save is not None)
+    watch = Watch(run.on(device), networks, found, waits, kept=save is not None)
     with ExitStack() as stack:
         watch.listeners.append(stack.enter_context(table(out, run, watch.memory.modalities)))
         server = stack.enter_context(Server(watch.events, port))
