@@ -16,10 +16,8 @@ from affuse.fuse.commands import RUNS
 @SET
 @click.option("--save", type=FOLDER, metavar="STORE", help="Keep what is seen as a record of this feature store.")
 @click.option("--out", type=FILE, help="Also write the values to this CSV, as they are made.")
-@click.option(
-    "--wait-sound", default=2.0, show_default=True, metavar="SECONDS", help="Wait for a value's sound."
-)
-@click.option("--wait-words", default=0.0, show_default=True, metavar="SECONDS", help="Longest that it waits for words.")
+@click.option("--wait-sound", default=2.0, show_default=True, metavar="SECONDS", help="At most, for a value's sound.")
+@click.option("--wait-words", default=0.0, show_default=True, metavar="SECONDS", help="At most, for a value's words.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: any that is free]")
 @click.option("--no-browser", is_flag=True, help="Do not open the page; its address is said.")
 @JSON

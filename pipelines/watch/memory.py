@@ -156,12 +156,12 @@ class Memory:
         """The frames up to that moment, as a model reads them; None where nothing is known of any."""
         with self.changed:
             record, taken = self._recent(), [face.taken for face in self.faces]
+            count = number - self.forgotten + 1  # of the faces, where they are the clock
         time = record.visual.time
         if self.fps:
             clock = self.origin + np.arange(max(0, number + 1 - self.frames), number + 1) / self.fps
             record = laid(record, clock, self.fps) if len(clock) else record
         else:
-            count = number - self.forgotten + 1
             clock = time[max(0, count - self.frames) : max(0, count)]
         aligned = align(record, clock, self.modalities, self.widths)
         if not any(there.any() for _, there in aligned.values()):
