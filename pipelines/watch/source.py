@@ -111,7 +111,7 @@ def _camera(kind: str, given: str | None, devices: Path) -> Camera:
 
 
 def _listed(medium: str) -> list[str]:
-    """Names of Windows' cameras or microphones; PyAV lists them from version 17 on."""
+    """Names of Windows' cameras or microphones; newer versions of PyAV list them."""
     listing = getattr(av, "enumerate_input_devices", None)
     return [found.name for found in listing("dshow") if medium in found.media_types] if listing else []
 
