@@ -37,6 +37,7 @@ from affuse.fuse.options import EVERY, PRESET, RUNS, SEEDS, SMOOTH
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
+from affuse.pipelines.watch.commands import watch
 from affuse.version import VERSION
 
 BACKBONES = completing(lambda: import_module("affuse.extract.weights.table").BACKBONES)
@@ -65,6 +66,7 @@ main.add_command(fuse)
 main.add_command(bench)
 main.add_command(recipe)
 main.add_command(report)
+main.add_command(watch)
 
 
 @main.command()

@@ -96,10 +96,12 @@ class Frames:
 
 
 @contextmanager
-def opened(path: Path):
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+def opened(path: Path, protocol: str = "file"):
+    """The container of a file, or of what is at a path of another protocol. Raises UndecodableError where it is none,
+    and where reading it fails meanwhile."""
+    options = {"protocol_whitelist": protocol, "format_whitelist": FORMATS}
     try:
-        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+        with av.open(f"{protocol}:{path}", options=options, metadata_errors="replace") as container:
             yield container
     except av.error.ArgumentError:
         raise UndecodableError(
@@ -115,10 +117,21 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _picture_stream(container):
+def picture_stream(container):
     """The first real video stream; cover art in an audio file is not one."""
     art = av.stream.Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & art), None)
+
+
+def pixel_aspect(stream) -> float:
+    """Of a coded pixel, its width by its height."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
+
+
+def frame_step(stream) -> float:
+    """Seconds from one frame to the next, in the mean."""
+    return 1 / float(stream.average_rate or stream.guessed_rate or 25)
 
 
 class Clock:
@@ -142,7 +155,7 @@ class Clock:
 def probe(path: Path) -> Media:
     """Read the headers. Raises UndecodableError where the file is no media, or too large or long to be read."""
     with opened(path) as container:
-        video = _picture_stream(container)
+        video = picture_stream(container)
         audio = container.streams.audio
         if video is None and not audio:
             raise UndecodableError(f"{path.name} holds neither pictures nor sound.")
@@ -172,7 +185,7 @@ def frame_count(path: Path) -> int:
     Raises UndecodableError where the file is no media.
     """
     with opened(path) as container:
-        video = _picture_stream(container)
+        video = picture_stream(container)
         if video is None:
             return 0
         return video.frames or sum(packet.size > 0 for packet in container.demux(video))
@@ -209,10 +222,8 @@ def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Pictu
     """
     damage = damage if damage is not None else []
     with opened(path) as container:
-        stream = _picture_stream(container)
-        clock, aspect = Clock(container), float(stream.sample_aspect_ratio or 1)
-        aspect = aspect if 1 / OBLONG <= aspect <= OBLONG else 1.0
-        step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        stream = picture_stream(container)
+        clock, aspect, step = Clock(container), pixel_aspect(stream), frame_step(stream)
         last, due = -MOMENT, 0.0
         for frame in decoded(container, stream, damage):
             last = max(clock.time(frame, due), last + MOMENT)
@@ -250,7 +261,7 @@ def read_sound(path: Path, damage: list[str] | None = None) -> Iterator[tuple[fl
         for frame in decoded(container, container.streams.audio[0], damage):
             time = clock.time(frame, due)
             due = time + frame.samples / frame.sample_rate
-            if due > LONGEST:
+            if time > LONGEST:
                 damage.append(BEYOND)
                 break
             yield time, frame

@@ -24,9 +24,9 @@ from PIL import Image
 from affuse.errors import AffuseError, first_line
 from affuse.extract.extraction import extract_settings
 from affuse.extract.extractor import Extractor
-from affuse.extract.media import read_audio
 from affuse.extract.networks import build, extraction_device
 from affuse.extract.profiles import PROFILES
+from affuse.extract.sound import read_audio
 from affuse.extract.videos import Job
 from affuse.extract.weights.locate import SEED, Located, MissingError, locate
 from affuse.extract.weights.table import backbone

@@ -7,6 +7,7 @@ It is kept in a temporary file and read where it is needed, so that memory does 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
@@ -17,7 +18,7 @@ import av
 import numpy as np
 
 from affuse.errors import AffuseError
-from affuse.extract.media import BEYOND, LONGEST, SLACK, Clock, decoded, opened, reason
+from affuse.extract.media import SLACK, read_sound, reason
 
 SAMPLE_RATE = 16_000  # Hz; what VGGish and Whisper both expect
 SIZE = np.dtype(np.float32).itemsize  # bytes of a sample
@@ -34,7 +35,7 @@ class Sound:
             raise _no_room(error) from None
         weakref.finalize(self, _close, self._file)
         self._turn = Lock()
-        self._length = self._place = 0
+        self._length = 0
 
     def __len__(self) -> int:
         return self._length
@@ -47,24 +48,21 @@ class Sound:
             self._file.readinto(samples)
         return samples
 
-    def go_to(self, place: int) -> None:
-        """What is written next begins at that sample: before it is silence, and what would overlap is left out."""
-        self._place = place
-
-    def write(self, samples: np.ndarray) -> None:
-        """Append (n,) samples. Raises AffuseError where there is no room for them."""
-        new = samples[max(0, self._length - self._place) :]
-        self._place += len(samples)
+    def put(self, place: int, samples: np.ndarray) -> None:
+        """Let these (n,) begin at a sample: what was skipped before it is silence, what is there already stays. Raises
+        AffuseError where there is no room for them."""
+        new = samples[max(0, self._length - place) :]
         if not len(new):
             return
+        end = place + len(samples)
         try:
             with self._turn:
-                self._file.seek((self._place - len(new)) * SIZE)
+                self._file.seek((end - len(new)) * SIZE)
                 self._file.write(new.tobytes())
                 self._file.flush()
         except OSError as error:
             raise _no_room(error) from None
-        self._length = self._place
+        self._length = end
 
 
 def _close(file: BinaryIO) -> None:
@@ -79,46 +77,64 @@ def _no_room(error: OSError) -> AffuseError:
     )
 
 
+class Blocks:
+    """Blocks of sound at their times, made 16 kHz mono: each begins where the one before it ended, or at its own time
+    where that is more than SLACK away.
+
+    put is given a sample's number and the samples (n,) from there on; damage collects why a block could not be
+    resampled, which is then silence. due: the second at which the next block is awaited, None before the first; broken:
+    how many samples were no numbers, or beyond LOUDEST, and are silent.
+    """
+
+    def __init__(self, put: Callable[[int, np.ndarray], None], damage: list[str] | None = None):
+        self.put, self.damage = put, damage
+        self.due: float | None = None
+        self.broken = self._place = 0
+        self._resampler, self._kind = None, None
+
+    def __call__(self, time: float, frame: av.AudioFrame) -> None:
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        apart = self.due is None or abs(time - self.due) > SLACK
+        self.due = time if apart else self.due
+        try:
+            if apart or kind != self._kind:
+                self._resample(None)
+                self._resampler, self._kind = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), kind
+            if apart:
+                self._place = round(time * SAMPLE_RATE)
+            self._resample(frame)
+            self.due += frame.samples / frame.sample_rate
+        except (av.error.FFmpegError, ValueError) as error:
+            self._resampler = self._kind = None
+            if self.damage is not None:
+                self.damage.append(reason(error))
+
+    def finish(self) -> None:
+        """There are no more."""
+        self._resample(None)
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        for piece in self._resampler.resample(frame) if self._resampler else []:
+            samples = piece.to_ndarray()[0]
+            good = np.abs(samples) <= LOUDEST
+            self.broken += np.count_nonzero(~good)
+            self.put(self._place, np.where(good, samples, np.float32(0)))
+            self._place += len(samples)
+
+
 def read_audio(path: Path, damage: list[str] | None = None) -> Sound:
     """The first sound stream in [-1, 1]; sample 0 is time 0.
 
     Sound that starts late is preceded by silence, and so is what follows a gap; sound that starts early is cut, and so
-    is what overlaps. Its clock is followed wherever the two are more than SLACK apart. damage: collects a reason for
-    every packet that could not be decoded, and how many samples were none.
+    is what overlaps. damage: collects a reason for every packet that could not be decoded, and how many samples were
+    none.
     """
     damage = damage if damage is not None else []
-    sound, resampler, kind, due, broken = Sound(), None, None, None, 0
-
-    def resample(frame: av.AudioFrame | None) -> None:
-        nonlocal broken
-        for piece in resampler.resample(frame) if resampler else []:
-            samples = piece.to_ndarray()[0]
-            good = np.abs(samples) <= LOUDEST
-            broken += np.count_nonzero(~good)
-            sound.write(np.where(good, samples, np.float32(0)))
-
-    with opened(path) as container:
-        clock = Clock(container)
-        for frame in decoded(container, container.streams.audio[0], damage):
-            time = clock.time(frame, due or 0.0)
-            apart = due is None or abs(time - due) > SLACK
-            due = time if apart else due
-            if due > LONGEST:
-                damage.append(BEYOND)
-                break
-            try:
-                given = frame.format.name, frame.layout.name, frame.sample_rate
-                if apart or given != kind:
-                    resample(None)
-                    resampler, kind = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), given
-                if apart:
-                    sound.go_to(round(time * SAMPLE_RATE))
-                resample(frame)
-                due += frame.samples / frame.sample_rate
-            except (av.error.FFmpegError, ValueError) as error:
-                damage.append(reason(error))
-                resampler = kind = None
-        resample(None)
-    if broken:
-        damage.append(f"{broken} samples of sound are no numbers, or beyond {LOUDEST:g} times full scale")
+    sound = Sound()
+    blocks = Blocks(sound.put, damage)
+    for time, frame in read_sound(path, damage):
+        blocks(time, frame)
+    blocks.finish()
+    if blocks.broken:
+        damage.append(f"{blocks.broken} samples of sound are no numbers, or beyond {LOUDEST:g} times full scale")
     return sound

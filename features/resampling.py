@@ -31,9 +31,11 @@ def resampled(video: VideoFeatures, time: np.ndarray, fps: float) -> VideoFeatur
     A row of pictures or sound is the mean of the valid rows in the step around its moment; where no row lies in it,
     the nearest one, if `align` would take it. Words stay as they are. Sound has rows only where there is some.
     """
-    if on_clock(time, fps):
-        return video
-    clock = moments(time, fps)
+    return video if on_clock(time, fps) else laid(video, moments(time, fps), fps)
+
+
+def laid(video: VideoFeatures, clock: np.ndarray, fps: float) -> VideoFeatures:
+    """The same on an even clock (T,) of this rate, whatever its own is."""
     return replace(
         video,
         fps=fps if video.frames else 0.0,

@@ -68,9 +68,23 @@ class Run(trained.Run):
     ) -> tuple[FeatureStore, dict[str, Path], dict[str, str]]:
         """The store of the videos' features below `keep`, {id: its file} of those in it, and {id: why} of the others;
         how: weights_dir, announce and progress of `extract_jobs`."""
+        settings = self.extraction()
+        out = keep / self.provenance.settings_hash[:12]
+
+        summary, _ = extract_jobs(
+            jobs, out, settings, allow_untrained=bool(self.provenance.untrained), compute=compute,
+            retry_failed=True, accept=self.accept, **how,
+        )  # fmt: skip
+        store = FeatureStore(out, create=True)
+        made = [job for job in jobs if job.id not in summary.failed]
+        return store, {own: job.path for job in made for own in store.of(job.id)}, summary.failed
+
+    def extraction(self, **changes: Any) -> ExtractSettings:
+        """The settings that make features of videos as those it was trained on, and changes of them. Raises UsageError
+        where videos alone cannot give such features."""
         try:
-            made = {key: value for key, value in self.provenance.settings.items() if key != "resample"}
-            settings = resolve(ExtractSettings, made, {"views": "centre"})
+            made = {key: value for key, value in self.provenance.settings.items() if key not in ("resample", "live")}
+            settings = resolve(ExtractSettings, made, changes, {"views": "centre"})
         except UsageError as error:
             log.debug("settings of the run's features: %s", error)
             raise UsageError(
@@ -83,22 +97,15 @@ class Run(trained.Run):
                     f"The run {self.path} was trained on features from given {option}. Extract the new videos with "
                     "`affuse extract` and the same settings, then use `affuse fuse predict --features`."
                 )
-        out = keep / self.provenance.settings_hash[:12]
+        return settings
 
-        def accept(provenance: Provenance) -> None:
-            if differences := self.differences(provenance):
-                raise AffuseError(
-                    f"Features made here would not be as those that {self.path} was trained on: {differences}. Give "
-                    "the run's weights with --weights-dir, or train again with these."
-                )
-
-        summary, _ = extract_jobs(
-            jobs, out, settings, allow_untrained=bool(self.provenance.untrained), compute=compute,
-            retry_failed=True, accept=accept, **how,
-        )  # fmt: skip
-        store = FeatureStore(out, create=True)
-        made = [job for job in jobs if job.id not in summary.failed]
-        return store, {own: job.path for job in made for own in store.of(job.id)}, summary.failed
+    def accept(self, provenance: Provenance) -> None:
+        """Raise AffuseError, saying how they would differ, unless features made so are as those it was trained on."""
+        if differences := self.differences(provenance):
+            raise AffuseError(
+                f"Features made here would not be as those that {self.path} was trained on: {differences}. Give "
+                "the run's weights with --weights-dir, or train again with these."
+            )
 
 
 def load_run(path: AnyPath | Iterable[AnyPath]) -> Run:

@@ -215,7 +215,6 @@ def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monk
     path = mux(tmp_path / "a.mkv", plain_frames(30), samples=tone(3.0))
     with monkeypatch.context() as patch:
         patch.setattr("affuse.extract.media.LONGEST", 2.0)
-        patch.setattr("affuse.extract.sound.LONGEST", 2.0)
         with pytest.raises(UndecodableError, match=r"a\.mkv is 0\.0 hours long; at most 0 are read"):
             probe(path)
         damage = []

@@ -50,8 +50,9 @@ def test_nothing_but_affuse_lies_at_the_top(installed):
     assert {name for name in top if not name.endswith(".dist-info")} == {"affuse"}
     assert len(top) == 2
     assert (installed / "affuse" / "py.typed").is_file()
-    page = Path("pipelines", "report", "page")
-    assert {*os.listdir(installed / "affuse" / page)} == {*os.listdir(ROOT / page)}
+    for wing in ("report", "watch"):
+        page = Path("pipelines", wing, "page")
+        assert {*os.listdir(installed / "affuse" / page)} == {*os.listdir(ROOT / page)}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_slices_are_those_of_an_array_whoever_reads_beside():
     samples = np.random.default_rng(0).standard_normal(MINUTE).astype(np.float32)
     kept = Sound()
     for first in range(0, MINUTE, 1000):
-        kept.write(samples[first : first + 1000])
+        kept.put(first, samples[first : first + 1000])
     spans = [slice(i * 37, i * 997 + 5) for i in range(400)] + [slice(None), slice(-9, None), slice(7, 3)]
     with ThreadPoolExecutor(8) as threads:
         for span, read in zip(spans, threads.map(kept.__getitem__, spans), strict=True):
@@ -31,8 +31,8 @@ def test_slices_are_those_of_an_array_whoever_reads_beside():
 
 def test_half_an_hour_of_it_takes_no_memory():
     before, kept = psutil.Process().memory_info().rss, Sound()
-    for _ in range(30):
-        kept.write(np.ones(MINUTE, np.float32))
+    for minute in range(30):
+        kept.put(minute * MINUTE, np.ones(MINUTE, np.float32))
     assert len(kept) == 30 * MINUTE
     assert psutil.Process().memory_info().rss - before < 30 * MINUTE * 4 / 2
 

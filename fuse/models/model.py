@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.errors import AffuseError, UsageError
-from affuse.fuse.models.encoders import ENCODERS
+from affuse.fuse.models.encoders import ENCODERS, BiLSTM
 from affuse.fuse.models.gates import GATES
 from affuse.fuse.models.layers import (
     Valid,
@@ -108,6 +108,16 @@ class FusionModel(nn.Module):
         parts = {"encoder": self.encoders, "attention": self.blocks, "fusion": self.fusion, "head": self.head}
         silent = [p for p, part in parts.items() if not any(isinstance(x, nn.Dropout) for x in part.modules())]
         return [p for p in silent if not self.unproven and not (p == "attention" and self.spec.recursive)]
+
+    @property
+    def causal(self) -> bool:
+        """Whether neither encoders nor fusion read a window backwards: then its last frame can stand for now."""
+        return not any(isinstance(part, BiLSTM) for part in self.modules())
+
+    @property
+    def memory(self) -> int:
+        """How many frames, itself included, what it says of a frame can depend on, if those after it are left out."""
+        return self.window or int(getattr(self.fusion, "frames", 1))
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> Tensor:
         """features {m: (batch, time, width_m)} → (batch, time, targets).

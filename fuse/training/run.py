@@ -36,7 +36,8 @@ from affuse.fuse.training.settings import TrainSettings
 
 log = logging.getLogger("affuse")
 
-NO_DIFFERENCE = ("settings.views:", "settings.resample:", "settings.rates.", "settings.time_column:")  # in kind
+# In kind.
+NO_DIFFERENCE = tuple(f"settings.{key}" for key in ("views:", "resample:", "rates.", "time_column:", "live:"))
 
 T = TypeVar("T")
 
@@ -227,7 +228,7 @@ class Run:
         """How features made so would differ from those trained on; empty where they would not.
 
         Views that only training draws from do not count: all else sees the centre, which they leave as it is. Nor does
-        the clock: features are read on the run's.
+        the clock: features are read on the run's. Nor that faces were followed live.
         """
         lines = how_they_differ(self.provenance, provenance)
         return "; ".join(line for line in lines if not line.startswith(NO_DIFFERENCE))

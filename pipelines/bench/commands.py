@@ -78,7 +78,7 @@ def memory(**options) -> None:
 @OUT
 @JSON
 def fuse(widths: str, **options) -> None:
-    """Steps of training RJCMA, in both precisions, beside the modules of its release.
+    """Steps of training RJCMA beside the modules of its release.
 
     \b
     affuse bench fuse --out fuse.json
