@@ -23,7 +23,7 @@ from affuse.fuse.commands import RUNS
 @JSON
 def watch(runs, source, weights_dir, device, assignments, save, out, wait_sound, wait_words, port, no_browser,
           as_json) -> None:  # fmt: skip
-    """Live valence and arousal of a camera, of a file at its own speed, or of what a pipe brings.
+    """Live valence and arousal of a camera, a file or a pipe.
 
     The page is for this machine only. Ctrl-C, or the end of the source, ends it.
 
