@@ -209,9 +209,10 @@ class Layer:
         gone = np.ones(len(self.confidence), bool)
         for track in tracks:
             gone[track.frame] = False
+        made = gone & self.embedded  # alone: rows that nothing was written to take no memory yet
         self.box[gone], self.confidence[gone], self.embedded[gone] = np.nan, 0, False
         for rows in self.rows.values():
-            rows[gone] = 0
+            rows[made] = 0
 
 
 @dataclass
