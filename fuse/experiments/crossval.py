@@ -13,7 +13,8 @@ from affuse.errors import UsageError
 from affuse.features import FeatureStore
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.clock import choose_rate
-from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Corpus, Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.reports.tables import write_csv, write_json

@@ -26,7 +26,7 @@ from affuse.console import Once
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.files import make_folder
-from affuse.fuse.data.corpus import Fingerprint, changes, fingerprint, keep
+from affuse.fuse.data.fingerprint import Fingerprint, changes, fingerprint, keep
 from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
 from affuse.fuse.models.spec import VARIANTS, ModelSettings

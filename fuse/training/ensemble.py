@@ -14,7 +14,8 @@ import numpy as np
 from affuse.config import resolve
 from affuse.errors import UsageError
 from affuse.files import as_path, make_folder, sha256_of
-from affuse.fuse.data.corpus import Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.models.registry import find
 from affuse.fuse.reports.tables import write_json
 from affuse.fuse.scoring.evaluate import score, unexplained

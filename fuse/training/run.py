@@ -19,9 +19,10 @@ from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
 from affuse.features.timeline import alike
 from affuse.fuse.data.clock import read_otherwise
-from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
+from affuse.fuse.data.corpus import Corpus, Features, as_store, match
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import partition_files
+from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.scoring.estimate import Estimate, predict_frames

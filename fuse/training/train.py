@@ -20,7 +20,8 @@ from affuse.device import pick_device
 from affuse.errors import AffuseError
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
-from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Corpus, Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.data.partitions import find_labels, partition_files
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
