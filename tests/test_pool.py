@@ -145,19 +145,6 @@ def test_without_gaps_a_corpus_draws_on_the_same_memory(data):
 # ---- several corpora
 
 
-@pytest.fixture
-def read(monkeypatch):
-    """{video: arrays} that were read, in a list that grows."""
-    told, read_rows = [], FeatureStore.read_rows
-
-    def watched(self, video, wanted):
-        told.extend((video, array) for array, *_ in wanted)
-        return read_rows(self, video, wanted)
-
-    monkeypatch.setattr(FeatureStore, "read_rows", watched)
-    return told
-
-
 def test_a_pool_reads_each_array_once(data, read):
     store, tracks = data
     wants = [Want(["clip0", "clip2"], tracks, views=True), Want(["clip3", "dark"], tracks)]

@@ -17,7 +17,6 @@ from affuse import fuse
 from affuse.errors import UsageError
 from affuse.fuse.data import room
 from affuse.fuse.data.pool import Pool, Want, load_corpus
-from test_pool import read  # noqa: F401
 
 TARGETS = ["valence"]
 MANY = 2**40
@@ -74,7 +73,7 @@ def test_training_on_the_disk_is_training_in_memory(data, free, tmp_path):
     assert fuse.train(store, labels, tmp_path / "other", tiny.small(epochs=2))["best"] == one["best"]
 
 
-def test_where_the_disk_is_full_too_nothing_is_read(data, free, read, monkeypatch):  # noqa: F811
+def test_where_the_disk_is_full_too_nothing_is_read(data, free, read, monkeypatch):
     store, _ = data
     folder = free(memory=2 * room.GIB // 10, disk=room.GIB // 10)
     bytes_of = room.bytes_of
