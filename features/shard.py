@@ -200,7 +200,7 @@ def read_rows(path: Path, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) 
                     if high - low == len(block := range(first, min(first + step, len(dataset)))):
                         dataset.read_direct(out[low:high], np.s_[block.start : block.stop])
                     elif high > low:
-                        out[low:high] = dataset[block.start : block.stop][rows[low:high] - first]
+                        np.take(dataset[block.start : block.stop], rows[low:high] - first, 0, out[low:high], "clip")
 
 
 def read_frame_times(path: Path) -> np.ndarray:
