@@ -60,7 +60,8 @@ def outline(store: FeatureStore, video_id: str, fps: float | None) -> Outline:
 
 def fill(store: FeatureStore, video: Outline, places: Mapping[str, np.ndarray]) -> None:
     """Read the used rows of a video's arrays, such as "visual/embedding" or "visual/views/flip", into these (K, width);
-    of a view that it does not have those of the centre. Raises as `FeatureStore.read` does."""
+    of a view that it does not have those of the centre. At another rate than its own, all of the video is in memory
+    meanwhile. Raises as `FeatureStore.read` does."""
     own = {array: modality_of(array) for array in places if video.fps is None or modality_of(array) == "text"}
     store.read_rows(video.header.id, [(_kept(array, video), video.used[m], places[array]) for array, m in own.items()])
     if others := {array: modality_of(array) for array in places if array not in own}:
@@ -68,7 +69,8 @@ def fill(store: FeatureStore, video: Outline, places: Mapping[str, np.ndarray]) 
         whole = resampled(store.read(video.header.id, set(others.values()), views), video.frames, video.fps)
         for array, m in others.items():
             part, view = getattr(whole, m), _kept(array, video).removeprefix(f"{VIEWS}/")
-            np.take(part.views[view] if view in video.header.views else part.embedding, video.used[m], 0, places[array])
+            rows = part.views[view] if view in video.header.views else part.embedding
+            np.take(rows, video.used[m], 0, places[array], "clip")
 
 
 def modality_of(array: str) -> str:

@@ -23,7 +23,7 @@ from affuse.fuse.data.outline import Outline, fill, modality_of, outline
 from affuse.fuse.data.room import allocate, fits
 from affuse.fuse.data.track import Track, lay
 
-READERS = 2  # threads: HDF5 reads and checks one chunk at a time, whoever asks; the second opens and copies meanwhile
+READERS = 2  # threads: HDF5 reads and checks one chunk at a time, whoever asks; the other one proves a seal or copies
 SHOWN = 5  # videos that a message names
 
 
@@ -174,14 +174,13 @@ class Pool:
 
     def _read(self, video: Outline, places: dict[str, Tensor]) -> None:
         """Read one video into its places {array: (rows, width)} on a device."""
-        on_cpu = {array: place.device.type == "cpu" for array, place in places.items()}
         arrays = {
-            array: place.numpy() if on_cpu[array] else np.empty(place.shape, np.float16)
+            array: place.numpy() if place.device.type == "cpu" else np.empty(place.shape, np.float16)
             for array, place in places.items()
         }
         fill(self.store, video, arrays)
         for array, place in places.items():
-            if not on_cpu[array]:
+            if place.device.type != "cpu":
                 place.copy_(torch.from_numpy(arrays[array]))
 
     def _corpus(
