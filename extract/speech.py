@@ -31,7 +31,7 @@ from affuse.extract.weights.locate import Located
 
 BLOCK = 480  # samples: 30 ms, over which loudness is taken
 AT_ONCE = 1000 * BLOCK  # samples whose loudness is taken at once
-PIECE = 180  # s of sound that Whisper is given at once, one piece after the other: its spectrum takes 0.7 MB a second
+PIECE = 300  # s of sound that Whisper is given at once, one piece after the other: its spectrum takes 0.7 MB a second
 PIECE_CUT = 60  # s at a piece's end, in which it is cut
 WINDOW = 30  # s that Whisper hears at once
 WINDOW_CUT = 10  # s at a window's end, in which it is cut, where many windows are decoded at once

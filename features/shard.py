@@ -186,6 +186,23 @@ def _read(file: h5py.File, path: str, whole: bool) -> np.ndarray:
         return decode(array) if kind(path) == "word" else array
 
 
+def read_rows(path: Path, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    """Read some rows of datasets into arrays that are there: of each (dataset, rows (K,), rising, array (K, width)).
+
+    A chunk is in memory besides. Raises like `read_shard`.
+    """
+    with _open(path) as file:
+        for name, rows, out in wanted:
+            with _blaming(file, name) as dataset:
+                step = dataset.chunks[0]
+                for first in range(0, len(dataset), step):
+                    low, high = np.searchsorted(rows, (first, first + step))
+                    if high - low == len(block := range(first, min(first + step, len(dataset)))):
+                        dataset.read_direct(out[low:high], np.s_[block.start : block.stop])
+                    elif high > low:
+                        np.take(dataset[block.start : block.stop], rows[low:high] - first, 0, out[low:high], "clip")
+
+
 def read_frame_times(path: Path) -> np.ndarray:
     """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames."""
     with _open(path) as file:

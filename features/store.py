@@ -27,6 +27,7 @@ from affuse.features.shard import (
     read_frame_times,
     read_header,
     read_overview,
+    read_rows,
     read_seal,
     read_shard,
     verify_shard,
@@ -160,6 +161,11 @@ class FeatureStore:
     def overview(self, video_id: str, *datasets: str) -> tuple[Header, list[np.ndarray]]:
         """The header and these arrays, such as "visual/valid". Raises like `read`."""
         return read_overview(self.shard(video_id), *datasets)
+
+    def read_rows(self, video_id: str, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+        """Read some rows of arrays into others that are there: of each (path, such as "visual/embedding"; rows (K,),
+        rising; array (K, width)). Raises like `read`."""
+        read_rows(self.shard(video_id), wanted)
 
     def shard(self, video_id: str) -> Path:
         """The file that keeps a video. Raises UsageError for an unknown id, naming the nearest."""

@@ -48,7 +48,8 @@ def align(
         raise UsageError("align takes `time` as a row of numbers, the moments in seconds.")
     aligned = {}
     for modality in checked_modalities(modalities):
-        width = _width(video, modality, widths)
+        rows, own = getattr(video, modality).embedding.shape
+        width = checked_width(video.id, modality, rows, own, widths)
         embedding = np.zeros((len(time), width), np.float16)
         row, valid = rows_at(video, modality, time)
         if valid.any():
@@ -66,8 +67,8 @@ def rows_at(video: Parts, modality: str, time: np.ndarray) -> tuple[np.ndarray, 
     return row, valid & part.valid[row] if modality == "visual" else valid
 
 
-def _width(video: Parts, modality: str, widths: Mapping[str, int] | None) -> int:
-    rows, own = getattr(video, modality).embedding.shape
+def checked_width(video_id: str, modality: str, rows: int, own: int, widths: Mapping[str, int] | None = None) -> int:
+    """Width of a modality's embeddings, of which a video has `rows`, `own` wide. Raises as `align` does."""
     if widths is None:
         return own
     if modality not in widths:
@@ -77,7 +78,7 @@ def _width(video: Parts, modality: str, widths: Mapping[str, int] | None) -> int
         )
     if rows and own != widths[modality]:
         raise AffuseError(
-            f"The {modality} features of video {video.id!r} are {own} wide where {widths[modality]} are "
+            f"The {modality} features of video {video_id!r} are {own} wide where {widths[modality]} are "
             "expected: they were made by another backbone. Extract it again with the settings of the others."
         )
     return widths[modality]

@@ -18,7 +18,8 @@ from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import Provenance
 from affuse.features.store import SHARDS, FeatureStore
 from affuse.files import as_path, file_name
-from affuse.fuse.data.corpus import Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.scoring.predict import Prediction, Predictions, check_names, check_spans
 from affuse.fuse.training import loading, saving
 from affuse.fuse.training import run as trained

@@ -85,3 +85,18 @@ def say():
         return np.interp(at, np.arange(len(whole)), whole).astype(np.float32)
 
     return speak
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """(video, array) of all embeddings that fusion reads from a store, in a list that grows."""
+    from affuse.features import FeatureStore
+
+    told, read_rows = [], FeatureStore.read_rows
+
+    def watched(self, video, wanted):
+        told.extend((video, array) for array, *_ in wanted)
+        return read_rows(self, video, wanted)
+
+    monkeypatch.setattr(FeatureStore, "read_rows", watched)
+    return told

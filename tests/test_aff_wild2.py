@@ -14,9 +14,9 @@ from affuse import commands as cli
 from affuse import fuse
 from affuse.extract.extraction import extract_settings
 from affuse.features import AffuseError, FeatureStore, Status, UsageError
-from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.experiments.folds import Fold
 from affuse.pipelines.aff_wild2.data import (

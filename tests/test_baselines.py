@@ -20,9 +20,9 @@ from affuse.features import (
     VideoFeatures,
     VisualFeatures,
 )
-from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.experiments.folds import Fold
 from affuse.fuse.reports.tables import not_above
 from affuse.fuse.scoring.metrics import ccc
@@ -60,7 +60,7 @@ def inputs(run, corpus, frames):
     sides = []
     for m in MODALITIES:
         mean, std = (part[m].double().numpy() for part in (run.normalisation.mean, run.normalisation.std))
-        x, there = (corpus.features[m].double().numpy() - mean) / std, corpus.present[m].numpy()
+        x, there = (corpus.features[m][:].double().numpy() - mean) / std, corpus.present[m].numpy()
         spans = [corpus.frames(video) for video in range(len(corpus.videos))]
         sides.append(np.concatenate([averaged(x[s], there[s], frames) for s in spans]))
     return np.concatenate(sides, 1)
@@ -203,7 +203,7 @@ def test_the_mean_is_that_of_all_predictions_that_are_there(data, tmp_path):
     fuse.train(store, labels, tmp_path / "run", tiny.small(model="mean", preset="affuse"))
     run = fuse.load_run(tmp_path / "run")
     corpus, (predicted, _) = run.predict_partition(store, labels, "validation", "cpu")
-    rows = {m: corpus.features[m].double().numpy().reshape(len(predicted), -1, 2) for m in MODALITIES}
+    rows = {m: corpus.features[m][:].double().numpy().reshape(len(predicted), -1, 2) for m in MODALITIES}
     there, seen = {m: corpus.present[m].numpy() for m in MODALITIES}, corpus.any_present().numpy()
     assert len({tuple(there[m][t] for m in MODALITIES) for t in range(len(seen))}) > 3
     for t in np.flatnonzero(seen):

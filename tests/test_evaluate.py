@@ -11,9 +11,9 @@ from affuse import fuse
 from affuse.errors import AffuseError, UsageError
 from affuse.features import align
 from affuse.features.record import Provenance
-from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import read_abaw
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.reports.tables import model_table, score_table
 from affuse.fuse.scoring.evaluate import score
 from affuse.fuse.scoring.metrics import ccc

@@ -10,9 +10,9 @@ import tiny
 from affuse import commands as cli
 from affuse import fuse
 from affuse.errors import UsageError
-from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.scoring.evaluate import Adjustment, fit, later, score, smooth
 from affuse.fuse.scoring.metrics import _sums, bootstrap, ccc, pearson, permuted, rmse
 from affuse.fuse.scoring.metrics import scores_of_moments as _scores

@@ -17,9 +17,9 @@ import torch
 import tiny
 from affuse import fuse
 from affuse.errors import AffuseError, UsageError
-from affuse.fuse.data.corpus import load_corpus
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.training import train as training
 from affuse.fuse.training.checkpoint import read_tensors
@@ -72,9 +72,8 @@ def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
     fitted = Normalisation.fit(corpus)
     np.testing.assert_allclose(fitted.mean["visual"], rows.mean(0), atol=1e-6)
     np.testing.assert_allclose(fitted.std["visual"], rows.std(0), rtol=1e-5)
-    corpus.features["visual"][:, 0] = (
-        1.5  # a channel that never moves must not blow up one that does at test time
-    )
+    # A channel that never moves must not blow up one that does at test time.
+    corpus.features["visual"].values[1:, 0] = 1.5
     assert Normalisation.fit(corpus).std["visual"][0] > 0.01
     with pytest.raises(AffuseError, match="No training video has text"):
         Normalisation.fit(load_corpus(store, ["t0"], ["text", "audio"], ["valence"]))

@@ -74,7 +74,7 @@ class Normalisation:
                     f"Leave {m} out of the setting `modalities`."
                 )
             if how != "channels" and (how, m) != ("text", "text"):
-                mean[m] = torch.zeros(features.shape[1], device=features.device)
+                mean[m] = torch.zeros(features.width, device=corpus.device)
                 std[m] = torch.ones_like(mean[m])
                 continue
             parts = rows.split(CHUNK)

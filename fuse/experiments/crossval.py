@@ -13,8 +13,10 @@ from affuse.errors import UsageError, counted
 from affuse.features import FeatureStore
 from affuse.files import as_path, file_name, make_folder
 from affuse.fuse.data.clock import choose_rate
-from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Corpus, Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.data.pool import Pool
 from affuse.fuse.experiments.folds import FOLD, SUBJECT, Fold, grouped_folds, listed_folds, read_videos
 from affuse.fuse.reports.tables import write_csv, write_json
 from affuse.fuse.scoring.estimate import Estimate
@@ -23,7 +25,7 @@ from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
 from affuse.fuse.scoring.predict import by_video
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.loading import load_run
-from affuse.fuse.training.run import Run, labelled_corpus
+from affuse.fuse.training.run import Run, labelled_corpora
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.train import train
 
@@ -120,7 +122,8 @@ def crossval(
     make_folder(out)
     held = sorted((video, fold.name) for fold in folds for video in fold.validation)
     write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
-    videos = (video for fold in folds for video in fold.validation if video in store)
+    videos = [video for fold in folds for video in fold.validation if video in store]
+    pool = Pool(store, videos)  # a fold trains on what others validate on
     settings = settings.model_copy(update={"fps": choose_rate(store, videos, settings.fps) or "own"})
     runs: list[Run] = []
     for fold, following in zip(folds, [*folds[1:], *folds[:1]], strict=True):
@@ -133,24 +136,24 @@ def crossval(
             folder.discard()
         finished = folder.holds(own, data)
         if not finished:
-            train(store, labels, folder.path, own, lambda row, name=fold.name: on_epoch(name, row))
+            train(store, labels, folder.path, own, lambda row, name=fold.name: on_epoch(name, row), pool)
         on_fold(fold.name, not finished)
         runs.append(load_run(folder.path).on(settings.device))
-    result = _out_of_fold(runs, folds, store, labels, out)
+    result = _out_of_fold(runs, folds, pool, labels, out)
     result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
     if score_test:
-        targets = runs[0].model.targets
-        corpus = labelled_corpus(store, labels, "test", settings, targets, runs[0].device, runs[0].fps)
+        targets, test = runs[0].model.targets, {"test": False}
+        (corpus,) = labelled_corpora(pool, labels, test, settings, targets, runs[0].device, runs[0].fps)
         result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble).values), targets)
     write_json(out / "results.json", result)
     return result
 
 
-def _out_of_fold(runs, folds, store: FeatureStore, labels: Path | str, out: Path) -> dict:
+def _out_of_fold(runs, folds, pool: Pool, labels: Path | str, out: Path) -> dict:
     found, each, left_out = {}, {}, {}
     for run, fold in zip(runs, folds, strict=True):
         scored = "held_out" if run.settings.choose == "inner" else "validation"
-        corpus, estimate = run.predict_partition(store, labels, scored, str(run.device))
+        corpus, estimate = run.predict_partition(pool.store, labels, scored, str(run.device), pool=pool)
         own = pairs(corpus, estimate.values)
         found |= own
         left_out |= corpus.left_out

@@ -26,12 +26,15 @@ from affuse.console import Once
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.files import make_folder
-from affuse.fuse.data.corpus import Fingerprint, changes, fingerprint, keep
+from affuse.fuse.data.corpus import Corpus
+from affuse.fuse.data.fingerprint import Fingerprint, changes, fingerprint, keep
+from affuse.fuse.data.pool import Pool
 from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
 from affuse.fuse.models.spec import VARIANTS, ModelSettings
+from affuse.fuse.scoring.estimate import Estimate
 from affuse.fuse.scoring.evaluate import pairs, score_pairs
-from affuse.fuse.scoring.metrics import Difference, moments, paired_bootstrap
+from affuse.fuse.scoring.metrics import Difference, Pairs, moments, paired_bootstrap
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
 from affuse.fuse.training.loading import load_run
 from affuse.fuse.training.settings import TrainSettings, preset_of
@@ -223,18 +226,20 @@ def run_trials(
         if not folder.holds(entry.seeded(seed), data):
             folder.check(entry.seeded(seed), data)
     rows, sums = {}, {}
+    pool = Pool(store)
     once = Once()  # what concerns the data is said by the first training, not by all of them
     log.addFilter(once)
     try:
         for number, (entry, seed, folder) in enumerate(plan, 1):
             which = f"[{number}/{len(plan)}] {entry.name}, seed {seed}"
             try:
-                made = not folder.finished
-                if made:
+                if made := not folder.finished:
                     announce(f"{which}: training")
-                    train(store, labels, folder.path, entry.seeded(seed), on_epoch)
+                    found = _trained(pool, labels, folder, entry.seeded(seed), on_epoch)
+                else:
+                    found = _predicted(pool, labels, folder, entry.settings.device)
                 key = (entry.identity, seed)
-                rows[key], sums[key] = _score(folder, store, labels, entry.settings.device)
+                rows[key], sums[key] = _score(folder, found)
             except AffuseError as error:
                 raise type(error)(f"{entry.name}, seed {seed}: {error}") from None
             announce(f"{which}: validation CCC {rows[key]['mean']:.3f}{'' if made else ' (trained before)'}")
@@ -252,15 +257,31 @@ def run_trials(
     )
 
 
-def _score(folder: RunFolder, store: FeatureStore, labels: Path | str, device: str) -> tuple[dict, dict]:
+def _trained(pool: Pool, labels: Path | str, folder: RunFolder, settings: TrainSettings, on_epoch) -> Pairs:
+    """Truth and prediction of the validation videos, of a run that is trained now."""
+    ended: list[Pairs] = []
+
+    def hear(corpus: Corpus, estimate: Estimate) -> None:
+        ended.append(pairs(corpus, estimate.values))
+
+    train(pool.store, labels, folder.path, settings, on_epoch, pool, hear)
+    return ended[0]
+
+
+def _predicted(pool: Pool, labels: Path | str, folder: RunFolder, device: str) -> Pairs:
+    """The same of a finished run."""
+    run = load_run(folder.path)
+    corpus, estimate = run.predict_partition(pool.store, labels, "validation", device, pool=pool)
+    return pairs(corpus, estimate.values)
+
+
+def _score(folder: RunFolder, found: Pairs) -> tuple[dict, dict]:
     """A finished run's row, and the moments of each annotated video."""
     run = load_run(folder.path)
-    corpus, estimate = run.predict_partition(store, labels, "validation", device)
-    found = pairs(corpus, estimate.values)
     sums = {video: moments(truth, predicted) for video, (truth, predicted) in found.items()}
     history = pd.read_csv(folder.metrics)
     row = {
-        **score_pairs(found, corpus.targets)["ccc"],
+        **score_pairs(found, list(run.model.targets))["ccc"],
         "videos": len(sums),
         "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "epochs": len(history),

@@ -34,7 +34,8 @@ from affuse.device import pick_precision
 from affuse.errors import AffuseError, UsageError, first_line
 from affuse.features.record import Provenance
 from affuse.files import file_name, make_folder, sweep, write_bytes, write_text
-from affuse.fuse.data.corpus import Corpus, Fingerprint, changes, keep
+from affuse.fuse.data.corpus import Corpus
+from affuse.fuse.data.fingerprint import Fingerprint, changes, keep
 from affuse.fuse.data.windows import Normalisation
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.models.registry import code, located

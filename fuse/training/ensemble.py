@@ -14,7 +14,9 @@ import numpy as np
 from affuse.config import resolve
 from affuse.errors import UsageError
 from affuse.files import as_path, make_folder, sha256_of
-from affuse.fuse.data.corpus import Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
+from affuse.fuse.data.pool import Pool
 from affuse.fuse.models.registry import find
 from affuse.fuse.reports.tables import write_json
 from affuse.fuse.scoring.evaluate import score, unexplained
@@ -58,11 +60,12 @@ def train_seeds(
     for own in missing:
         folder.member(own.seed).check(own, data)
     make_folder(folder.path)
+    pool = Pool(store)
     for own in missing:
-        train(store, labels, folder.member(own.seed).path, own, on_epoch)
+        train(store, labels, folder.member(own.seed).path, own, on_epoch, pool)
     first, *others = runs = [load_run(folder.member(own.seed).path) for own in each]
     together = replace(first, others=tuple(others), noise=np.zeros(len(first.model.targets)))
-    corpus, estimate = together.predict_partition(store, labels, "validation", settings.device)
+    corpus, estimate = together.predict_partition(store, labels, "validation", settings.device, pool=pool)
     noise = unexplained(corpus, estimate)
     folder.show(corpus, estimate.widened(noise), settings.model)
     ccc = score(corpus, estimate.values)["ccc"]

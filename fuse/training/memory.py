@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from affuse.errors import UsageError
+from affuse.fuse.data.room import GIB, free_memory
 from affuse.fuse.models.attention import CrossAttention
 from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.training.settings import TrainSettings
@@ -13,7 +13,6 @@ from affuse.fuse.training.settings import TrainSettings
 SHORT = 3000  # frames of a window that is never in question: weights that mix them take 36 MB a matrix
 BYTES = 4  # of a float32
 COPIES = 4  # of each weight in training: itself, its gradient, and two moments of Adam
-GIB = 2**30
 
 
 def measured(options: dict) -> FusionModel:
@@ -49,7 +48,7 @@ def _numbers(model: FusionModel) -> int:
 
 
 def _check(what: str, window: int, batch: int, numbers: int, device: torch.device, advice: str) -> None:
-    there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    there = free_memory(device)
     if numbers * BYTES > there:
         raise UsageError(
             f"{what} with a window of {window} frames, {batch} at once, takes at least {numbers * BYTES / GIB:.1f} GiB "

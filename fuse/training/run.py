@@ -20,9 +20,10 @@ from affuse.features import FeatureStore
 from affuse.features.record import Provenance, how_they_differ
 from affuse.features.timeline import alike
 from affuse.fuse.data.clock import read_otherwise
-from affuse.fuse.data.corpus import Corpus, Features, as_store, load_corpus, match
+from affuse.fuse.data.corpus import Corpus, Features, as_store, match
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import partition_files
+from affuse.fuse.data.pool import Pool, Want, load_corpus
 from affuse.fuse.data.track import Track
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel
@@ -125,13 +126,21 @@ class Run:
         return tables
 
     def predict_partition(
-        self, features: Features, labels: Path | str, partition: str, device: str = "auto", rate: float | None = None
+        self,
+        features: Features,
+        labels: Path | str,
+        partition: str,
+        device: str = "auto",
+        rate: float | None = None,
+        pool: Pool | None = None,
     ) -> tuple[Corpus, Estimate]:
-        """The labelled videos of one partition and the estimate for them. Raises as `evaluate` does."""
+        """The labelled videos of one partition, drawn from a pool of these features where there is one, and the
+        estimate for them. Raises as `evaluate` does."""
         here, store = self.on(device), as_store(features)
         self.check_features(store)
         settings = resolve(TrainSettings, self.settings.model_dump(), {} if rate is None else {"label_rate": rate})
-        corpus = labelled_corpus(store, labels, partition, settings, here.model.targets, here.device, self.fps)
+        how = settings, here.model.targets, here.device, self.fps
+        (corpus,) = labelled_corpora(pool or Pool(store), labels, {partition: False}, *how)
         return corpus, here.estimate(corpus)
 
     # ---- one corpus, one video
@@ -253,20 +262,24 @@ class Run:
         return f"<Run {str(self.path)!r}: {model}, {clock}; best epoch {self.best['epoch']}, validation CCC {scores}>"
 
 
-def labelled_corpus(
-    store: FeatureStore,
+def labelled_corpora(
+    pool: Pool,
     labels: Path | str,
-    partition: str,
+    partitions: Mapping[str, bool],
     settings: TrainSettings,
     targets: Iterable[str],
     device: torch.device,
     fps: float | None,
-    views: bool = False,
-) -> Corpus:
-    """The videos of one partition with their labels, and with `views` all views of their faces, on the device; fps as
-    `load_corpus` has it."""
-    files = partition_files(labels, partition, settings.split)
-    videos = match(store, files, settings.allow_missing)
-    tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
-    corpus = load_corpus(store, videos, settings.modalities, list(targets), tracks, device, views, fps)
-    return corpus.closed(partition) if settings.gaps == "close" else corpus
+) -> list[Corpus]:
+    """The videos of partitions {name: whether with all views of their faces} with their labels, on the device; fps as
+    `Pool.corpora` has it."""
+    wants = []
+    for partition, views in partitions.items():
+        files = partition_files(labels, partition, settings.split)
+        videos = match(pool.store, files, settings.allow_missing)
+        tracks = {video: read_track(files[video], settings.label_rate) for video in videos}
+        wants.append(Want(videos, tracks, views))
+    corpora = pool.corpora(wants, settings.modalities, list(targets), device, fps)
+    if settings.gaps == "close":
+        return [corpus.closed(partition) for corpus, partition in zip(corpora, partitions, strict=True)]
+    return corpora

@@ -20,13 +20,15 @@ from affuse.device import pick_device, told
 from affuse.errors import AffuseError
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
-from affuse.fuse.data.corpus import Corpus, Features, as_store, fingerprint
+from affuse.fuse.data.corpus import Corpus, Features, as_store
+from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.data.partitions import find_labels, partition_files
+from affuse.fuse.data.pool import Pool
 from affuse.fuse.data.windows import Normalisation, Windows
 from affuse.fuse.models.model import FusionModel, build_model
 from affuse.fuse.reports.card import model_card
 from affuse.fuse.reports.figures import learning_curve, save_figure
-from affuse.fuse.scoring.estimate import predict_frames
+from affuse.fuse.scoring.estimate import Estimate, predict_frames
 from affuse.fuse.scoring.evaluate import score, unexplained
 from affuse.fuse.training.checkpoint import (
     RunFolder,
@@ -41,7 +43,7 @@ from affuse.fuse.training.checkpoint import (
 from affuse.fuse.training.closed_form import candidates, count
 from affuse.fuse.training.losses import LOSSES
 from affuse.fuse.training.memory import check_training, measured
-from affuse.fuse.training.run import labelled_corpus
+from affuse.fuse.training.run import labelled_corpora
 from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import TrainSettings, as_settings
 from affuse.fuse.training.subjects import offsets
@@ -68,10 +70,13 @@ def train(
     out: Path | str,
     settings: TrainSettings | None = None,
     on_epoch: Callable[[dict], None] | None = None,
+    pool: Pool | None = None,
+    on_end: Callable[[Corpus, Estimate], None] = lambda validation, estimate: None,
 ) -> dict:
     """Train a model on the store's features and leave a run folder; go on with an unfinished run found there.
 
-    on_epoch is called after every epoch with its row of metrics.csv plus "epochs", the most there will be.
+    on_epoch is called after every epoch with its row of metrics.csv plus "epochs", the most there will be. Where a pool
+    of the store is given, features are drawn from it. on_end hears of the validation videos and what the run predicts.
     Gives {"run", "epochs", "resumed_at", "best": {"epoch", "ccc": {target: …, "mean": …}}, "unlabelled", "left_out"};
     best also has what `candidates` says, for a model without descent, whose epochs are its candidates.
     Raises UsageError for settings that cannot be or a folder that is taken, AffuseError for data that does not fit.
@@ -87,7 +92,7 @@ def train(
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
     with torch.random.fork_rng(devices=devices), cudnn:
         planned = measured(settings.model_options(store.widths))
-        fps, training, validation, unlabelled = _load(store, labels, settings, planned, device)
+        fps, training, validation, unlabelled = _load(pool or Pool(store), labels, settings, planned, device)
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths, int(training.annotated.sum()))).to(device)
         folder.begin(settings, data)
@@ -97,7 +102,7 @@ def train(
         run = make(folder, settings, model, training, validation, store, fps)
         resumed_at = run.resume()
         run.learn(on_epoch or (lambda row: None))
-        run.finish(unlabelled)
+        on_end(validation, run.finish(unlabelled))
     return {
         "run": str(folder.path),
         "epochs": run.progress.epoch,
@@ -108,14 +113,12 @@ def train(
     }
 
 
-def _load(store, labels, settings, model, device) -> tuple[float | None, Corpus, Corpus, int]:
+def _load(pool: Pool, labels, settings, model, device) -> tuple[float | None, Corpus, Corpus, int]:
     """The model's frame rate, training and validation data, and how many videos of the store have no label."""
-    files = partition_files(labels, "train", settings.split)
+    store, files = pool.store, partition_files(labels, "train", settings.split)
     fps = choose_rate(store, filter(store.__contains__, files), settings.fps)
-    training, validation = (
-        labelled_corpus(store, labels, partition, settings, model.targets, device, fps, views)
-        for partition, views in (("train", settings.views and not model.spec.fit), ("validation", False))
-    )
+    views = {"train": settings.views and not model.spec.fit, "validation": False}
+    training, validation = labelled_corpora(pool, labels, views, settings, model.targets, device, fps)
     if otherwise := read_otherwise(training.other_rates + validation.other_rates, fps):
         log.warning(otherwise)
     for name, why in {**training.left_out, **validation.left_out}.items():
@@ -258,8 +261,9 @@ class _Training:
         self.folder.write_metrics(self.progress.history)
         return self.progress.epoch
 
-    def finish(self, unlabelled: int) -> None:
-        """Write predictions, figures, card and model from the best weights; then the checkpoint may go."""
+    def finish(self, unlabelled: int) -> Estimate:
+        """Write predictions, figures, card and model from the best weights; then the checkpoint may go. Gives what is
+        predicted for the validation videos."""
         folder, corpus, progress = self.folder, self.validation.corpus, self.progress
         self.model.load_state_dict(progress.weights)
         how = self.settings.batch, self.settings.precision
@@ -295,6 +299,7 @@ class _Training:
         }
         folder.write_model(self.model, self.normalisation, settings, provenance, learned)
         folder.checkpoint.unlink(missing_ok=True)
+        return estimate
 
 
 class _Fitting(_Training):

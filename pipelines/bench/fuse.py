@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from affuse.console import Announce
 from affuse.device import Precision, pick_device, pick_precision
 from affuse.extract.weights.doctor import environment
-from affuse.fuse.data.corpus import Corpus
+from affuse.fuse.data.corpus import Corpus, Embeddings
 from affuse.fuse.data.windows import Batch, Normalisation, Windows
 from affuse.fuse.models.model import build_model
 from affuse.fuse.reports.tables import markdown
@@ -39,14 +39,16 @@ def drawn_corpus(widths: dict[str, int], frames: int, device: torch.device) -> C
     """A video of drawn features and ratings, present and annotated in every frame."""
     rng = np.random.default_rng(0)
     there = torch.ones(frames, dtype=torch.bool, device=device)
-    features = {m: torch.from_numpy(rng.standard_normal((frames, d), np.float32)).half() for m, d in widths.items()}
+    index = torch.arange(1, frames + 1, dtype=torch.int32, device=device)
+    rows = {m: rng.standard_normal((frames + 1, d), np.float32) for m, d in widths.items()}
+    features = {m: Embeddings(torch.from_numpy(drawn).half().to(device), index) for m, drawn in rows.items()}
     truth = torch.from_numpy(rng.uniform(-1, 1, (frames, len(TARGETS))).astype(np.float32))
     return Corpus(
         ["drawn"],
         TARGETS,
         np.array([0, frames]),
         np.arange(frames) / 25,
-        {m: x.to(device) for m, x in features.items()},
+        features,
         dict.fromkeys(widths, there),
         truth.to(device),
         there,
