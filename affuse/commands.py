@@ -84,12 +84,13 @@ main.add_command(watch)
     help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]",
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
+@click.option("--verify", is_flag=True, help="Read what is there from end to end; what is damaged is made anew.")
 @compute_options
 @JSON
 @CONFIG
 @SET
 def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
-            face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
+            face, retry_failed, verify, as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store.
 
     What is there already is not made again.
@@ -106,8 +107,8 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
     )
     summary, _ = extract_jobs(
         find_jobs(video_dir, faces_dir, transcripts), out, settings, weights_dir=weights_dir,
-        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
-        progress=show_progress,
+        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, verify=verify,
+        announce=say, progress=show_progress,
     )  # fmt: skip
     answer(summary.as_dict(), as_json, describe(summary))
     tell_failures(summary.failed)

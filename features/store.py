@@ -149,6 +149,15 @@ class FeatureStore:
         """All that is known of a video but its arrays. Raises like `read`."""
         return read_header(self.shard(video_id))
 
+    def headers(self) -> Iterator[Header]:
+        """Those of the videos whose shards can be read, each opened only when it is asked for."""
+        for path in self._files():
+            header = None
+            with suppress(AffuseError):
+                header = read_header(path)
+            if header:
+                yield header
+
     def of(self, video_id: str) -> list[str]:
         """The ids of a video's records: its own, and those of its people, "clip01#1" …"""
         people = takewhile(self._kept, (person_id(video_id, number) for number in count(1)))
@@ -239,29 +248,48 @@ class FeatureStore:
         return Verification(len(files), problems)
 
     def why_remake(
-        self, video_id: str, settings_hash: str, source_size: int, source_mtime_ns: int, digest: Callable[[], str]
+        self,
+        video_id: str,
+        settings_hash: str,
+        source_size: int,
+        source_mtime_ns: int,
+        digest: Callable[[], str],
+        verify: bool = False,
     ) -> str | None:
-        """Why a video must be extracted (again); None where what the store has was read and is right.
+        """Why a video must be extracted (again), see `examine`; None where what the store has of it serves."""
+        return self.examine(video_id, settings_hash, source_size, source_mtime_ns, digest, verify)[0]
 
-        The source counts as unchanged by its size and mtime, or else by its sha256, which `digest` returns.
+    def examine(
+        self,
+        video_id: str,
+        settings_hash: str,
+        source_size: int,
+        source_mtime_ns: int,
+        digest: Callable[[], str],
+        verify: bool = False,
+    ) -> tuple[str | None, Header | None]:
+        """Why a video must be extracted (again), None where what the store has of it serves, and then its header.
+
+        The seal proves all but the arrays, which are read only with `verify`; whoever reads them checks them. The
+        source counts as unchanged by its size and mtime, or else by its sha256, which `digest` returns.
         Raises UsageError where the shard is of a newer format, so that nothing newer is ever overwritten.
         """
         path = self.shards / shard_name(video_id)
         if not os.path.lexists(path):
-            return "new"
+            return "new", None
         try:
             header = read_header(path)
         except DamagedError as error:
-            return f"damaged: {error.problem.reason}"
+            return f"damaged: {error.problem.reason}", None
         self._refuse_collision(header.id, video_id)
         if header.provenance.settings_hash != settings_hash:
-            return "settings changed"
+            return "settings changed", None
         source = header.source
         if source.size != source_size or (source.mtime_ns != source_mtime_ns and source.sha256 != digest()):
-            return "source changed"
-        for problem in verify_shard(path):
-            return f"damaged: {problem.dataset or 'file'}: {problem.reason}"
-        return None
+            return "source changed", None
+        for problem in verify_shard(path) if verify else ():
+            return f"damaged: {problem.dataset or 'file'}: {problem.reason}", None
+        return None, header
 
     # ---- writing
 

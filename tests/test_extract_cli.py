@@ -106,7 +106,10 @@ def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
     result = affuse("features", "verify", store)
     assert result.exit_code == 1
     assert "b: audio/embedding" in result.stdout
-    assert "1 extracted, 2 already there" in extract(videos, store).stdout
+    assert "nothing to do" in extract(videos, store).stderr  # which trusts the seal
+    remade = extract(videos, store, "--verify")
+    assert "1 to extract (1 damaged: audio/embedding: it cannot be read" in remade.stderr
+    assert "1 extracted, 2 already there" in remade.stdout
     assert differences(FeatureStore(whole), FeatureStore(store)) == []
 
 
