@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from affuse.console import Progress
 from affuse.errors import AffuseError, RecordError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
@@ -32,6 +33,7 @@ from affuse.features.shard import (
     verify_shard,
     write_shard,
 )
+from affuse.features.verification import Verification, verify_files
 from affuse.files import make_folder, sweep
 
 if TYPE_CHECKING:
@@ -40,14 +42,6 @@ if TYPE_CHECKING:
 SHARDS = "shards"
 SHOWN = 10  # videos in a notebook's view of the store
 SETTLED = 2.0  # seconds after which a folder's mtime tells of every later change, on any file system
-
-
-@dataclass(frozen=True)
-class Verification:
-    """How many shards were read from end to end, and what is wrong with them."""
-
-    checked: int
-    problems: list[Problem]
 
 
 @dataclass(frozen=True)
@@ -239,13 +233,19 @@ class FeatureStore:
 
     # ---- checking
 
-    def verify(self, on_shard: Callable[[Path], None] = lambda path: None) -> Verification:
-        """Read every shard from end to end and compare it with its digests; `on_shard` hears of each done."""
-        files, problems = self._files(), []
-        for path in files:
-            problems += verify_shard(path)
-            on_shard(path)
-        return Verification(len(files), problems)
+    def verify(
+        self,
+        share: float = 1.0,
+        seed: int = 0,
+        processes: int = 1,
+        progress: Progress = lambda line, failure, last: None,
+    ) -> Verification:
+        """Read every shard from end to end, or a share of them drawn by `seed`, and compare it with its digests.
+
+        With more processes than one, a script needs its `if __name__ == "__main__":`. Raises UsageError for a newer
+        format, AffuseError where a process dies.
+        """
+        return verify_files(self._files(), share, seed, processes, progress)
 
     def why_remake(
         self,

@@ -189,9 +189,9 @@ def test_info_survives_damage(store):
 
 def test_a_whole_store_verifies(store):
     seen = []
-    verification = store.verify(on_shard=seen.append)
-    assert (verification.checked, verification.problems) == (3, [])
-    assert len(seen) == 3
+    verification = store.verify(progress=lambda *told: seen.append(told))
+    assert (verification.checked, verification.of, verification.problems) == (3, 3, [])
+    assert seen == [("3 of 3 videos read", None, True)]
 
 
 @pytest.mark.parametrize("dataset", PATHS)
