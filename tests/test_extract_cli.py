@@ -173,7 +173,7 @@ def test_what_is_no_file_in_a_shards_place_is_named_and_replaced_where_it_can_be
             2,
             "detection.short_side",
         ),
-        (["extract", "--out", "s"], 2, "Missing option '--video-dir'"),
+        (["extract", "--out", "s"], 2, "No videos are named: give --video-dir"),
         (["extrakt"], 2, "No such command 'extrakt'"),
         (["features", "info", "gone"], 2, "affuse extract --video-dir"),
         (["features", "verify", "empty"], 2, "has no features in it"),
