@@ -15,6 +15,7 @@ import click
 from affuse.console import (
     CONFIG,
     DEVICE,
+    FILE,
     FOLDER,
     JSON,
     SET,
@@ -70,7 +71,10 @@ main.add_command(watch)
 
 
 @main.command()
-@click.option("--video-dir", type=FOLDER, required=True, help="Folder of videos, searched at every depth.")
+@click.option("--video-dir", type=FOLDER, help="Folder of videos, searched at every depth.")
+@click.option("--video-list", type=FILE, help="Text file with the path of a video or folder on each line.")
+@click.option("--part", metavar="K/N", help="Only the K-th of N parts of the videos, for a job of an array.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N videos.")
 @click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
 @profile_option("paper")
 @WEIGHTS
@@ -84,12 +88,13 @@ main.add_command(watch)
     help="Whom to follow: main, left, right, largest, or all, each a record.  [default: main]",
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try videos again that could not be decoded.")
+@click.option("--verify", is_flag=True, help="Read what is there from end to end; what is damaged is made anew.")
 @compute_options
 @JSON
 @CONFIG
 @SET
-def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, transcripts, views, detect_every,
-            face, retry_failed, as_json, config, assignments, **compute):  # fmt: skip
+def extract(video_dir, video_list, part, limit, out, profile, weights_dir, allow_untrained, faces_dir, transcripts,
+            views, detect_every, face, retry_failed, verify, as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store.
 
     What is there already is not made again.
@@ -99,15 +104,16 @@ def extract(video_dir, out, profile, weights_dir, allow_untrained, faces_dir, tr
     affuse extract --video-dir videos --out store --profile offline --allow-untrained
     """
     from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
-    from affuse.extract.videos import find_jobs
+    from affuse.extract.videos import chosen, find_jobs, named_videos
 
     settings = extract_settings(
         profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every, face
     )
+    jobs = find_jobs(named_videos(video_dir, video_list), faces_dir, transcripts)
     summary, _ = extract_jobs(
-        find_jobs(video_dir, faces_dir, transcripts), out, settings, weights_dir=weights_dir,
-        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, announce=say,
-        progress=show_progress,
+        chosen(jobs, part, limit), out, settings, weights_dir=weights_dir,
+        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, verify=verify,
+        announce=say, progress=show_progress,
     )  # fmt: skip
     answer(summary.as_dict(), as_json, describe(summary))
     tell_failures(summary.failed)

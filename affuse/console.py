@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -249,6 +250,7 @@ class Commands(Group):
 
     def main(self, *arguments, **options):
         be(USUAL)
+        self.asked = list(arguments[0] if arguments and arguments[0] is not None else sys.argv[1:])
         try:
             return super().main(*arguments, **options)
         except OSError as error:
@@ -268,7 +270,7 @@ class Commands(Group):
             warn(f"Error: {error}")
             context.exit(error.exit_code)
         except KeyboardInterrupt:
-            warn("Stopped. What was finished is kept; the same command goes on from there.")
+            warn(f"Stopped. What was finished is kept. To go on from there: {shlex.join(['affuse', *self.asked])}")
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)  # what threads still compute would be waited for, and nobody wants it any more

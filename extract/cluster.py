@@ -1,7 +1,8 @@
 """Dask as the engine: who works for it, what is handed to the workers, and what becomes of it.
 
-Workers are processes of this machine, or those of a running scheduler. Tasks carry paths; a worker loads the networks
-once, writes the shard itself and returns a receipt. A video whose worker died is tried once more when nothing else
+Workers are processes of this machine, or those of a running scheduler. What all videos share is told each worker once,
+and tasks, a few of them at a time, carry paths; a worker loads the networks once, writes the shard itself and returns a
+receipt. A video whose worker died is tried once more when nothing else
 runs, and then recorded as failed.
 """
 
@@ -16,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -26,8 +26,7 @@ from socket import gethostname
 
 import dask
 import psutil
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
-from distributed.comm.core import CommClosedError
+from distributed import Client, Future, Nanny, Scheduler, Security, SpecCluster, get_worker
 from distributed.scheduler import KilledWorker
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
@@ -35,6 +34,7 @@ from tornado.ioloop import IOLoop
 from affuse.console import Announce
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extractor import Extractor
+from affuse.extract.flight import LOST, PATIENCE, WATCH, Flight, Orders, told
 from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
@@ -43,9 +43,6 @@ from affuse.features.store import SHARDS, FeatureStore
 log = logging.getLogger("affuse")
 
 LOOPBACK = "127.0.0.1"
-LOST = (CommClosedError, CancelledError)
-PATIENCE = 5  # s in which a scheduler must answer, and a shard written elsewhere be seen here
-WATCH = 2  # s between two looks at who works for it
 DIED = (
     "the process that extracted it died, and died again when it was tried alone: out of memory, a crash of the "
     "decoder, or an error of the GPU"
@@ -205,25 +202,29 @@ def _silence() -> None:
 def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore) -> Engine:
     """The engine that hands every video to a worker of `client`. `extractor` is this process's own, of the same
     recipe: the workers' features must be as its would be."""
-
-    def submit(job: Job):
-        return client.submit(work, job.absolute(), recipe, store.path.absolute(), extractor.provenance, pure=False)
+    orders = Orders(recipe, store.path.absolute(), extractor.provenance)
 
     def engine(jobs: list[Job]) -> Iterator[Receipt]:
-        futures = {submit(job): job for job in jobs}
         try:
-            suspects = []
-            for future in as_completed(list(futures)):
-                job = futures.pop(future)
+            with told(client, orders) as name:
+
+                def submit(job: Job) -> Future:
+                    return client.submit(task, job.absolute(), name, pure=False)
+
+                suspects, flight = [], Flight(client, jobs, submit)
                 try:
-                    yield _seen(future.result(), store)
-                except KilledWorker:
-                    suspects.append(job)
-            for job in suspects:
-                try:
-                    yield _seen(submit(job).result(), store)
-                except KilledWorker:
-                    yield _give_up(job, extractor, store)
+                    for future, job in flight:
+                        try:
+                            yield _seen(future.result(), store)
+                        except KilledWorker:
+                            suspects.append(job)
+                finally:
+                    flight.release()
+                for job in suspects:
+                    try:
+                        yield _seen(submit(job).result(), store)
+                    except KilledWorker:
+                        yield _give_up(job, extractor, store)
         except (ImportError, RuntimeError) as error:
             reason = error.__cause__ or error
             raise AffuseError(
@@ -235,15 +236,18 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
                 "The connection to the scheduler was lost. Every finished video is kept: start the scheduler and its "
                 "workers again and run the same command."
             ) from None
-        finally:
-            for future in futures:
-                future.release()
 
     return engine
 
 
+def task(job: Job, name: str) -> Receipt:
+    """`work` by the orders that the worker knows by this name."""
+    orders = get_worker().plugins[name]
+    return work(job, orders.recipe, orders.store, orders.provenance)
+
+
 def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Receipt:
-    """The task: one video, in whichever worker it lands.
+    """One video, in whichever worker it lands.
 
     Raises AffuseError where this worker's features would not be those of `provenance`, or would go to another disk.
     """

@@ -31,6 +31,7 @@ from affuse.features.record import Provenance
 from affuse.features.store import FeatureStore
 
 log = logging.getLogger("affuse")
+LOOKS = 100  # videos between two words on how many were looked for
 
 
 def extract_settings(
@@ -161,6 +162,7 @@ def extract_videos(
     threads: int | None = None,
     time_limit: float = TIME_LIMIT,
     retry_failed: bool = False,
+    verify: bool = False,
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
     **settings: Any,
@@ -182,6 +184,7 @@ def extract_videos(
         allow_untrained=allow_untrained,
         compute=Compute(device, workers, scheduler, threads, time_limit=time_limit),
         retry_failed=retry_failed,
+        verify=verify,
         announce=announce,
         progress=progress,
     )
@@ -204,11 +207,13 @@ def extract_jobs(
     allow_untrained: bool = False,
     compute: Compute = HERE,
     retry_failed: bool = False,
+    verify: bool = False,
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
     accept: Callable[[Provenance], None] = lambda provenance: None,
 ) -> tuple[Summary, Provenance]:
-    """Extract those of the videos that the store at `out` does not hold already.
+    """Extract those of the videos that the store at `out` does not hold already; with `verify`, what it holds is read
+    from end to end first.
 
     announce hears what is about to happen, progress of every video. `accept` may raise, before anything is extracted,
     where the features would not be of the kind wanted. Raises UsageError and AffuseError for what stops the whole run;
@@ -229,6 +234,10 @@ def extract_jobs(
             ", ".join(provenance.untrained),
         )
 
+    def look(looked: int) -> None:
+        if looked % LOOKS == 0:
+            progress(f"looking at what is there: {looked} of {len(jobs)}", None, False)
+
     def start(reasons: Counter[str]) -> None:
         why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
         todo = reasons.total()
@@ -245,7 +254,7 @@ def extract_jobs(
 
     engine = compute.engine(recipe, extractor, store, announce)
     with logged(store.path / "logs") as path:
-        summary = run(jobs, store, provenance.settings_hash, engine, retry_failed, start, done)
+        summary = run(jobs, store, provenance.settings_hash, engine, start, done, retry_failed, verify, look)
         log.info("%s", describe(summary))
     return summary, provenance
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -52,12 +51,8 @@ def decided(settings: ExtractSettings, device: torch.device, store: FeatureStore
 
 def kept_precision(store: FeatureStore) -> Precision | None:
     """That of the first video in the store that says one; None where none does."""
-    for video_id in store:
-        with suppress(AffuseError):  # damaged, or of a newer format: the run will say so
-            precision = store.header(video_id).provenance.settings.get("precision")
-            if precision in get_args(Precision):
-                return precision
-    return None
+    found = (header.provenance.settings.get("precision") for header in store.headers())
+    return next((precision for precision in found if precision in get_args(Precision)), None)
 
 
 def locate_backbones(settings: ExtractSettings, weights_dir, allow_untrained: bool) -> dict[str, Located]:

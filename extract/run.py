@@ -1,4 +1,4 @@
-"""A run: what is left to extract, and one video's worth of work, the same wherever it is done.
+"""A run, and one video's worth of work, the same wherever it is done.
 
 Every video is on its own, so that one cannot take others along: path in, shard written, receipt out.
 """
@@ -23,10 +23,11 @@ from affuse.device import gpu_lost
 from affuse.errors import AffuseError, RecordError, counted, first_line
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
+from affuse.extract.resume import remaining
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
 from affuse.features.parts import MODALITIES
-from affuse.features.record import VideoFeatures, person_id
+from affuse.features.record import VideoFeatures
 from affuse.features.store import FeatureStore
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
@@ -219,27 +220,27 @@ def run(
     store: FeatureStore,
     settings_hash: str,
     engine: Engine,
-    retry_failed: bool,
     on_start: Callable[[Counter[str]], None],
     on_done: Callable[[Receipt, Summary], None],
+    retry_failed: bool = False,
+    verify: bool = False,
+    on_look: Callable[[int], None] = lambda looked: None,
 ) -> Summary:
     """Have `engine` extract what is left of `jobs` into the store.
 
-    on_start hears how many videos are left for which reason; on_done of each video that ends, and of the run so far.
-    A video that cannot be decoded is recorded as such and not tried again unless `retry_failed`.
+    on_look hears how many videos were looked for in the store; on_start how many are left for which reason; on_done of
+    each video that ends, and of the run so far. A video that cannot be decoded is recorded as such and not tried again
+    unless `retry_failed`. What the store has is read from end to end only with `verify`.
     Raises AffuseError where weights do not fit or the store cannot be written; everything written before stays.
     """
     begin = time.perf_counter()
     store.sweep()
-    reasons = remaining(jobs, store, settings_hash, retry_failed)
+    reasons, failed = remaining(jobs, store, settings_hash, retry_failed, verify, on_look)
     left = [job for job in jobs if job.id in reasons]
     sizes = {job.id: _size(job) for job in left}
     summary = Summary(todo=len(left), bytes_todo=sum(sizes.values()))
     summary.kept = [job.id for job in jobs if job.id not in reasons]
-    records = {job.id: job.record for job in jobs}
-    for video_id in summary.kept:
-        if failure := _failure(store, records[video_id]):
-            summary.failed[video_id] = failure
+    summary.failed |= failed
     on_start(Counter(reasons.values()))
     for receipt in engine(left) if left else ():
         summary.add(receipt, sizes[receipt.id])
@@ -247,35 +248,6 @@ def run(
         on_done(receipt, summary)
     summary.seconds = time.perf_counter() - begin
     return summary
-
-
-def remaining(jobs: list[Job], store: FeatureStore, settings_hash: str, retry_failed: bool) -> dict[str, str]:
-    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve."""
-    reasons = {}
-    for job in jobs:
-        try:
-            reason = _why_remake(job, store, settings_hash)
-        except OSError as error:  # the video is not readable: extraction will say so
-            reason = f"unreadable: {error.strerror or error}"
-        if reason is None and retry_failed and _failure(store, job.record):
-            reason = "failed before"
-        if reason is not None:
-            reasons[job.id] = reason
-    return reasons
-
-
-def _why_remake(job: Job, store: FeatureStore, settings_hash: str) -> str | None:
-    """See `FeatureStore.why_remake`; of all its people, where each has a record."""
-    source = settings_hash, job.size, job.mtime_ns, job.digest
-    reason, number = store.why_remake(job.record, *source), 2
-    while reason is None and job.everyone and number <= store.header(job.record).people:
-        reason, number = store.why_remake(person_id(job.id, number), *source), number + 1
-    return reason
-
-
-def _failure(store: FeatureStore, video_id: str) -> str | None:
-    """Why the store's record of a video holds nothing, or None where it holds something."""
-    return store.read(video_id, modalities=()).failure
 
 
 def _size(job: Job) -> int:

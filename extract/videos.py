@@ -155,6 +155,35 @@ def everyone(jobs: list[Job]) -> list[Job]:
     return [replace(job, everyone=True) for job in jobs]
 
 
+def named_videos(video_dir: Path | None, video_list: Path | None) -> Path | list[Path]:
+    """What the options of the command line name, for `find_jobs`. Raises UsageError where they name nothing."""
+    if video_list is None:
+        if video_dir is None:
+            raise UsageError("No videos are named: give --video-dir, a folder, or --video-list, a file of paths.")
+        return video_dir
+    return [*([video_dir] if video_dir else []), *_listed(video_list)]
+
+
+def chosen(jobs: list[Job], part: str | None = None, limit: int | None = None) -> list[Job]:
+    """The K-th of N parts, "K/N", by a digest of the id, so that parts do not overlap and together are all; of these
+    the first `limit`. What is named like a person in a video, "clip01#1", is in that video's part.
+
+    Raises UsageError where a part is none.
+    """
+    if part is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", part)
+        number, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= number <= parts:
+            raise UsageError(f"A part is the K-th of N, from 1/N to N/N, such as 3/100, not {part!r}.")
+        jobs = [job for job in jobs if _draw(job.id) % parts == number - 1]
+    return jobs[:limit]
+
+
+def _draw(video_id: str) -> int:
+    whose = re.sub(r"#\d+$", "", video_id)
+    return int(hashlib.sha256(whose.encode("utf-8", "surrogateescape")).hexdigest(), 16)
+
+
 def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:
     """The folders and files named, all of them there."""
     try:

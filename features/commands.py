@@ -45,19 +45,25 @@ def info(store, as_json) -> None:
 
 @features.command()
 @click.argument("store", type=FOLDER)
+@click.option("--sample", default="100%", show_default=True, metavar="PERCENT", help="Read a share of the videos.")
+@click.option("--seed", default=0, show_default=True, help="Which ones a share has.")
 @JSON
-def verify(store, as_json) -> None:
+def verify(store, sample, seed, as_json) -> None:
     """Read every byte of a store and compare it with its digests.
 
-    Exit 1 where something is damaged.
+    On all cores. Exit 1 where something is damaged.
 
     \b
     affuse features verify store
+    affuse features verify store --sample 1%
     """
-    from affuse.features.store import FeatureStore
+    from dask.system import CPU_COUNT
 
-    facts = asdict(FeatureStore(store).verify())
-    answer(facts, as_json, describe_verification(facts))
+    from affuse.features.store import FeatureStore
+    from affuse.features.verification import share_of
+
+    facts = asdict(FeatureStore(store).verify(share_of(sample), seed, CPU_COUNT, show_progress))
+    answer(facts, as_json, describe_verification(facts, seed))
     sys.exit(bool(facts["problems"]))
 
 
@@ -206,11 +212,13 @@ def describe(facts: dict) -> str:
     return "\n".join(lines)
 
 
-def describe_verification(facts: dict) -> str:
-    """One line for every damaged place, and a count."""
+def describe_verification(facts: dict, seed: int = 0) -> str:
+    """One line for every damaged place, and a count; of a share of the store also of how many, and its seed."""
     lines = [_problem(problem) for problem in facts["problems"]]
     summary = f"{len(lines)} damaged; affuse features repair sets them aside" if lines else "all whole"
-    return "\n".join([*lines, f"{counted(facts['checked'], 'video')} checked: {summary}."])
+    checked, of = facts["checked"], facts["of"]
+    share = f" of {of} ({checked / of:.2%}, drawn by seed {seed})" if checked < of else ""
+    return "\n".join([*lines, f"{counted(checked, 'video')}{share} checked: {summary}."])
 
 
 def describe_repair(facts: dict) -> str:

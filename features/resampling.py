@@ -110,8 +110,9 @@ def _bring(store: FeatureStore, target: FeatureStore, video_id: str, provenance:
     """ "written" or "kept". Equal sources and settings give other features only where one failed by mischance."""
     header = store.header(video_id)
     source = header.source
-    stale = target.why_remake(video_id, provenance.settings_hash, source.size, source.mtime_ns, lambda: source.sha256)
-    if stale is None and target.header(video_id).failure == header.failure:
+    known = provenance.settings_hash, source.size, source.mtime_ns, lambda: source.sha256
+    _, there = target.examine(video_id, *known)
+    if there and there.failure == header.failure:
         return "kept"
     target.write(resampled(store.read(video_id, views=True), store.frame_times(video_id), fps), provenance)
     return "written"

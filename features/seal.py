@@ -58,7 +58,8 @@ class DamagedError(AffuseError):
         self.parts = path, reason, video, dataset
         what = f"Video {video!r} in the feature store" if video else "The feature store"
         where = f", dataset {dataset}" if dataset else ""
-        super().__init__(f"{what} is damaged: {path}{where}: {reason}. Run affuse extract again: it remakes the video.")
+        advice = "Run affuse extract again with --verify: it remakes the video."
+        super().__init__(f"{what} is damaged: {path}{where}: {reason}. {advice}")
 
     def __reduce__(self) -> tuple:
         return DamagedError, self.parts

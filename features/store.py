@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from affuse.console import Progress
 from affuse.errors import AffuseError, RecordError, UsageError
 from affuse.features.facts import info_of, line_of, table_of
 from affuse.features.layout import shard_name
@@ -33,6 +34,7 @@ from affuse.features.shard import (
     verify_shard,
     write_shard,
 )
+from affuse.features.verification import Verification, verify_files
 from affuse.files import make_folder, sweep
 
 if TYPE_CHECKING:
@@ -41,14 +43,6 @@ if TYPE_CHECKING:
 SHARDS = "shards"
 SHOWN = 10  # videos in a notebook's view of the store
 SETTLED = 2.0  # seconds after which a folder's mtime tells of every later change, on any file system
-
-
-@dataclass(frozen=True)
-class Verification:
-    """How many shards were read from end to end, and what is wrong with them."""
-
-    checked: int
-    problems: list[Problem]
 
 
 @dataclass(frozen=True)
@@ -150,6 +144,15 @@ class FeatureStore:
         """All that is known of a video but its arrays. Raises like `read`."""
         return read_header(self.shard(video_id))
 
+    def headers(self) -> Iterator[Header]:
+        """Those of the videos whose shards can be read, each opened only when it is asked for."""
+        for path in self._files():
+            header = None
+            with suppress(AffuseError):
+                header = read_header(path)
+            if header:
+                yield header
+
     def of(self, video_id: str) -> list[str]:
         """The ids of a video's records: its own, and those of its people, "clip01#1" …"""
         people = takewhile(self._kept, (person_id(video_id, number) for number in count(1)))
@@ -236,38 +239,63 @@ class FeatureStore:
 
     # ---- checking
 
-    def verify(self, on_shard: Callable[[Path], None] = lambda path: None) -> Verification:
-        """Read every shard from end to end and compare it with its digests; `on_shard` hears of each done."""
-        files, problems = self._files(), []
-        for path in files:
-            problems += verify_shard(path)
-            on_shard(path)
-        return Verification(len(files), problems)
+    def verify(
+        self,
+        share: float = 1.0,
+        seed: int = 0,
+        processes: int = 1,
+        progress: Progress = lambda line, failure, last: None,
+    ) -> Verification:
+        """Read every shard from end to end, or a share of them drawn by `seed`, and compare it with its digests.
+
+        With more processes than one, a script needs its `if __name__ == "__main__":`. Raises UsageError for a newer
+        format, AffuseError where a process dies.
+        """
+        return verify_files(self._files(), share, seed, processes, progress)
 
     def why_remake(
-        self, video_id: str, settings_hash: str, source_size: int, source_mtime_ns: int, digest: Callable[[], str]
+        self,
+        video_id: str,
+        settings_hash: str,
+        source_size: int,
+        source_mtime_ns: int,
+        digest: Callable[[], str],
+        verify: bool = False,
     ) -> str | None:
-        """Why a video must be extracted (again); None where what the store has was read and is right.
+        """Why a video must be extracted (again), see `examine`; None where what the store has of it serves."""
+        return self.examine(video_id, settings_hash, source_size, source_mtime_ns, digest, verify)[0]
 
-        The source counts as unchanged by its size and mtime, or else by its sha256, which `digest` returns.
+    def examine(
+        self,
+        video_id: str,
+        settings_hash: str,
+        source_size: int,
+        source_mtime_ns: int,
+        digest: Callable[[], str],
+        verify: bool = False,
+    ) -> tuple[str | None, Header | None]:
+        """Why a video must be extracted (again), None where what the store has of it serves, and then its header.
+
+        The seal proves all but the arrays, which are read only with `verify`; whoever reads them checks them. The
+        source counts as unchanged by its size and mtime, or else by its sha256, which `digest` returns.
         Raises UsageError where the shard is of a newer format, so that nothing newer is ever overwritten.
         """
         path = self.shards / shard_name(video_id)
         if not os.path.lexists(path):
-            return "new"
+            return "new", None
         try:
             header = read_header(path)
         except DamagedError as error:
-            return f"damaged: {error.problem.reason}"
+            return f"damaged: {error.problem.reason}", None
         self._refuse_collision(header.id, video_id)
         if header.provenance.settings_hash != settings_hash:
-            return "settings changed"
+            return "settings changed", None
         source = header.source
         if source.size != source_size or (source.mtime_ns != source_mtime_ns and source.sha256 != digest()):
-            return "source changed"
-        for problem in verify_shard(path):
-            return f"damaged: {problem.dataset or 'file'}: {problem.reason}"
-        return None
+            return "source changed", None
+        for problem in verify_shard(path) if verify else ():
+            return f"damaged: {problem.dataset or 'file'}: {problem.reason}", None
+        return None, header
 
     # ---- writing
 

@@ -106,7 +106,10 @@ def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
     result = affuse("features", "verify", store)
     assert result.exit_code == 1
     assert "b: audio/embedding" in result.stdout
-    assert "1 extracted, 2 already there" in extract(videos, store).stdout
+    assert "nothing to do" in extract(videos, store).stderr  # which trusts the seal
+    remade = extract(videos, store, "--verify")
+    assert "1 to extract (1 damaged: audio/embedding: it cannot be read" in remade.stderr
+    assert "1 extracted, 2 already there" in remade.stdout
     assert differences(FeatureStore(whole), FeatureStore(store)) == []
 
 
@@ -170,7 +173,7 @@ def test_what_is_no_file_in_a_shards_place_is_named_and_replaced_where_it_can_be
             2,
             "detection.short_side",
         ),
-        (["extract", "--out", "s"], 2, "Missing option '--video-dir'"),
+        (["extract", "--out", "s"], 2, "No videos are named: give --video-dir"),
         (["extrakt"], 2, "No such command 'extrakt'"),
         (["features", "info", "gone"], 2, "affuse extract --video-dir"),
         (["features", "verify", "empty"], 2, "has no features in it"),

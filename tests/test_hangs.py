@@ -14,7 +14,8 @@ from affuse.extract import speech
 from affuse.extract.deadline import OverdueError, within
 from affuse.extract.extraction import Compute
 from affuse.extract.faces import Detection, FaceDetector
-from affuse.extract.run import process, remaining
+from affuse.extract.resume import remaining
+from affuse.extract.run import process
 from affuse.extract.videos import Job, find_jobs
 from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
@@ -132,10 +133,8 @@ def test_a_file_that_shrinks_while_it_is_read_is_not_kept(tmp_path, monkeypatch,
         failure = process(find_jobs(path)[0], extractor, store).failure
     if change == "shrinks":
         assert failure.endswith("a.mp4 shrank while it was read. Extract again when it is finished.")
-    assert remaining(find_jobs(tmp_path), store, made, False) == {
-        "a": "new" if change == "shrinks" else "source changed",
-        "b": "new",
-    }
+    reasons, _ = remaining(find_jobs(tmp_path), store, made)
+    assert reasons == {"a": "new" if change == "shrinks" else "source changed", "b": "new"}
 
 
 def test_a_frame_that_the_detector_cannot_bear_is_lost_alone(monkeypatch):

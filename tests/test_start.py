@@ -50,7 +50,7 @@ def test_ctrl_c_at_any_import_is_no_traceback(store, way):
         assert "Traceback" not in done.stderr, moment
         assert done.stderr in (
             "",
-            "Stopped. What was finished is kept; the same command goes on from there.\n",
+            f"Stopped. What was finished is kept. To go on from there: affuse features info {store}\n",
         )
         codes.append(done.returncode)
         assert ("clip01" in done.stdout) == (done.returncode == 0)

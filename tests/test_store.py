@@ -189,9 +189,9 @@ def test_info_survives_damage(store):
 
 def test_a_whole_store_verifies(store):
     seen = []
-    verification = store.verify(on_shard=seen.append)
-    assert (verification.checked, verification.problems) == (3, [])
-    assert len(seen) == 3
+    verification = store.verify(progress=lambda *told: seen.append(told))
+    assert (verification.checked, verification.of, verification.problems) == (3, 3, [])
+    assert seen == [("3 of 3 videos read", None, True)]
 
 
 @pytest.mark.parametrize("dataset", PATHS)
@@ -244,15 +244,16 @@ def test_only_what_must_be_is_remade(store):
 
 
 @pytest.mark.parametrize("dataset", ["visual/embedding", "text/word"])
-def test_damage_is_remade(store, dataset):
+def test_damage_is_remade_where_it_is_looked_for(store, dataset):
     video, made = random_video("clip01", seed=1), provenance()
     damage(store, "clip01", dataset)
     known = ("clip01", made.settings_hash, video.source.size, video.source.mtime_ns, forbidden)
-    assert store.why_remake(*known).startswith(f"damaged: {dataset}: ")
+    assert store.why_remake(*known, verify=True).startswith(f"damaged: {dataset}: ")
+    assert store.why_remake(*known) is None  # the seal does not know of it
     store.shard("clip01").write_bytes(b"")
     assert store.why_remake(*known).startswith("damaged: ")
     store.write(video, made)
-    assert store.why_remake(*known) is None
+    assert store.why_remake(*known, verify=True) is None
     assert store.verify().problems == []
 
 
@@ -369,9 +370,8 @@ def test_views_are_told_and_compared(store, tmp_path):
     assert len(lines) == 3  # which views, in which order, and what is in each of the two
     assert "seen: visual/views/flip differs: shapes [40, 24] and [40, 24]" in lines
     damage(store, "seen", "visual/views/flip")
-    assert store.why_remake("seen", provenance().settings_hash, 1000, 17, forbidden).startswith(
-        "damaged: visual/views/flip"
-    )
+    known = ("seen", provenance().settings_hash, 1000, 17, forbidden, True)
+    assert store.why_remake(*known).startswith("damaged: visual/views/flip")
 
 
 # ---- what settings are

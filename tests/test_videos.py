@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from affuse.errors import UsageError
-from affuse.extract.videos import find_jobs
+from affuse.extract.videos import Job, chosen, find_jobs, named_videos
 from affuse.features.parts import Status
 from affuse.features.record import Source, VideoFeatures
 from affuse.features.store import FeatureStore
@@ -125,3 +125,38 @@ def test_a_record_of_nothing_can_be_kept(tmp_path):
         assert (part.status, part.reason) == (Status.UNDECODABLE, "it is empty")
         assert part.embedding.shape == (0, made.backbones[modality].width)
         assert part.embedding.dtype == np.float16
+
+
+# ---- a part of them
+
+
+def test_parts_do_not_overlap_and_together_are_all():
+    jobs = [Job(f"clip{n}", f"clip{n}.mp4", Path(f"clip{n}.mp4")) for n in range(200)]
+    parts = [[job.id for job in chosen(jobs, f"{k}/7")] for k in range(1, 8)]
+    assert sorted(name for part in parts for name in part) == sorted(job.id for job in jobs)
+    assert min(map(len, parts)) > 10
+    fewer = [job.id for job in chosen(jobs[::2], "3/7")]  # whatever else there is, a video stays in its part
+    assert fewer == [name for name in parts[2] if int(name[4:]) % 2 == 0]
+    assert [job.id for job in chosen(jobs[:3], "3/7")] == [name for name in parts[2] if int(name[4:]) < 3]
+    assert [job.id for job in chosen(jobs, "3/7", limit=2)] == parts[2][:2]
+    assert chosen(jobs, limit=3) == jobs[:3]
+    assert chosen(jobs) == jobs
+    alike = [Job(name, f"{name}.mp4", Path(name)) for name in ("x", "x#1", "x#12")]
+    assert sorted(len(chosen(alike, f"{k}/7")) for k in range(1, 8)) == [0] * 6 + [3]
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "1/0", "-1/3", "a/b", ""])
+def test_what_is_no_part_is_refused(part):
+    with pytest.raises(UsageError, match="from 1/N to N/N, such as 3/100"):
+        chosen([], part)
+
+
+def test_a_list_of_any_name_beside_a_folder(clips):
+    listing = clips.parent / "videos.lst"
+    (clips.parent / "more.mp4").touch()
+    listing.write_text("# two of them\nmore.mp4\nclips/sub\n")
+    assert [job.id for job in find_jobs(named_videos(None, listing))] == ["more", "b"]
+    assert [job.id for job in find_jobs(named_videos(clips / "sub", listing))] == ["b", "more"]
+    assert named_videos(clips, None) == clips
+    with pytest.raises(UsageError, match="give --video-dir, a folder, or --video-list"):
+        named_videos(None, None)

@@ -1,0 +1,48 @@
+"""What is left to extract: one look at each video's record, of which only seal and header are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from affuse.extract.videos import Job
+from affuse.features.record import person_id
+from affuse.features.store import FeatureStore
+
+
+def remaining(
+    jobs: list[Job],
+    store: FeatureStore,
+    settings_hash: str,
+    retry_failed: bool = False,
+    verify: bool = False,
+    on_look: Callable[[int], None] = lambda looked: None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve; and of the
+    others those that failed, with why. `on_look` hears how many were looked for.
+    """
+    reasons, failed = {}, {}
+    for number, job in enumerate(jobs, start=1):
+        failure = None
+        try:
+            reason, failure = _look(job, store, settings_hash, verify)
+        except OSError as error:  # the video is not readable: extraction will say so
+            reason = f"unreadable: {error.strerror or error}"
+        if reason is None and retry_failed and failure:
+            reason = "failed before"
+        if reason is not None:
+            reasons[job.id] = reason
+        elif failure:
+            failed[job.id] = failure
+        on_look(number)
+    return reasons, failed
+
+
+def _look(job: Job, store: FeatureStore, settings_hash: str, verify: bool) -> tuple[str | None, str | None]:
+    """Why a video must be extracted (again), see `FeatureStore.examine`, of all its people, where each has a record;
+    and, where it need not be, why it failed, if it did."""
+    source = settings_hash, job.size, job.mtime_ns, job.digest, verify
+    reason, first = store.examine(job.record, *source)
+    people = range(2, first.people + 1) if first and job.everyone else ()
+    for number in people:
+        reason = reason or store.why_remake(person_id(job.id, number), *source)
+    return reason, first.failure if first else None
