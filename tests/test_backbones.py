@@ -457,7 +457,7 @@ def test_timm_offline_is_seeded_only_if_told(timm):
 
 def test_timm_that_is_not_installed_says_how(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UsageError, match=r"pip install timm"):
+    with pytest.raises(UsageError, match=r"pip install 'affuse\[timm\]'"):
         located("visual", "timm:resnet18")
 
 

@@ -180,7 +180,16 @@ def test_files_without_pictures_or_that_are_none_are_a_sentence(run, tmp_path):
 
     assert "has no pictures" in watch(run, write_media(tmp_path / "a.mkv", samples=tone(1)), code=1).stderr
     (tmp_path / "b.mkv").write_text("no video")
-    assert "cannot be opened" in watch(run, tmp_path / "b.mkv", code=1).stderr
+    told = watch(run, tmp_path / "b.mkv", "--out", tmp_path / "new.csv", code=1).stderr
+    assert "cannot be opened" in told
+    assert "has no sound" not in told
+    assert not (tmp_path / "new.csv").exists()
+    (tmp_path / "old.csv").write_text("kept")
+    assert (
+        "old.csv is there already"
+        in watch(run, tmp_path / "b.mkv", "--out", tmp_path / "old.csv", code=2).stderr
+    )
+    assert (tmp_path / "old.csv").read_text() == "kept"
     assert "is no file, no pipe and no camera" in watch(run, tmp_path / "c.mkv", code=2).stderr
     assert "no length of time" in watch(run, tmp_path / "b.mkv", "--wait-words", "-1", code=2).stderr
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from affuse.console import DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, answer, say
+from affuse.console import DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, Command, answer, say
 from affuse.fuse.commands import RUNS
 
 
-@click.command()
+@click.command(cls=Command)
 @RUNS
 @click.option("--source", metavar="CAMERA|FILE|PIPE", help="A number, a path, or -.  [default: the first camera]")
 @WEIGHTS

@@ -54,7 +54,8 @@ def keep(memory: Memory, found: Camera | Stream, said: Said, missed: str, store:
 
 @contextmanager
 def table(path: Path | None, run: Run, lanes: tuple[str, ...]) -> Iterator[Callable[[Value], None]]:
-    """A CSV of the values as they are made, with the columns of predictions; nothing where no file is named."""
+    """A CSV of the values as they are made, with the columns of predictions; nothing where no file is named, or
+    there is no value. Raises UsageError for a file that is there already, or cannot be written."""
     if path is None:
         yield lambda value: None
         return
@@ -62,18 +63,31 @@ def table(path: Path | None, run: Run, lanes: tuple[str, ...]) -> Iterator[Calla
     targets, seen = run.model.targets, [SEEN_AS[m] for m in lanes]
     unsure = run.others or run.model.options.deviations
     try:
-        file = path.open("w", newline="", encoding="utf-8")
+        file = path.open("x", newline="", encoding="utf-8")
+    except FileExistsError:
+        raise UsageError(f"{path} is there already. Choose another file for --out.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another file for --out.") from None
-    with file:
+    with _unless_empty(path), file:
         rows = csv.writer(file, lineterminator="\n")
         more = [f"{target}_deviation" for target in targets] if unsure else []
-        rows.writerow(["time", *targets, *more, *seen, "valid", "delay"])
+        header = ["time", *targets, *more, *seen, "valid", "delay"]
 
         def write(value: Value) -> None:
             numbers = [value.time, *value.values.values(), *(value.deviation or {}).values()]
             there = [int(value.present[name]) for name in seen]
+            if not file.tell():
+                rows.writerow(header)
             rows.writerow([*(f"{number:.6f}" for number in numbers), *there, int(value.valid), f"{value.delay:.3f}"])
             file.flush()
 
         yield write
+
+
+@contextmanager
+def _unless_empty(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if not path.stat().st_size:
+            path.unlink()

@@ -93,7 +93,7 @@ class Watch:
             playing = self._start(self.source.play)
             while not (self.source.ready.wait(TURN) or self.stopped.is_set()):
                 pass
-            if not self.source.hears and {"audio", "text"} & {*self.memory.modalities}:
+            if not self.stopped.is_set() and not self.source.hears and {"audio", "text"} & {*self.memory.modalities}:
                 log.warning("%s has no sound: its pictures alone are watched", self.found.name)
                 for modality in ("audio", "text"):
                     self.memory.hush(modality)
