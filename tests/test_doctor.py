@@ -204,7 +204,7 @@ def test_what_does_not_serve_fails_its_stage_and_the_command(home, offline):
 
 
 def test_a_store_that_is_read_otherwise_fails(monkeypatch, offline, home):
-    damage = Verification(1, [Problem("clip", "", "", "its digest differs")])
+    damage = Verification(1, 1, [Problem("clip", "", "", "its digest differs")])
     monkeypatch.setattr(FeatureStore, "verify", lambda store: damage)
     store = rehearsal.rehearse("paper")["stages"]["store"]
     assert (store["state"], store["why"]) == (
