@@ -44,5 +44,5 @@ def _look(job: Job, store: FeatureStore, settings_hash: str, verify: bool) -> tu
     reason, first = store.examine(job.record, *source)
     people = range(2, first.people + 1) if first and job.everyone else ()
     for number in people:
-        reason = reason or store.why_remake(person_id(job.id, number), *source)
+        reason = reason or store.examine(person_id(job.id, number), *source)[0]
     return reason, first.failure if first else None

@@ -202,7 +202,7 @@ def _bring(
     size = sum(path.stat().st_size for path in paths)
     mtime = max(path.stat().st_mtime_ns for path in paths)
     digest = hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
-    if store.why_remake(video_id, provenance.settings_hash, size, mtime, lambda: digest) is None:
+    if store.examine(video_id, provenance.settings_hash, size, mtime, lambda: digest)[0] is None:
         return "kept", ""
     try:
         tables = {m: read_table(path, layout.columns) for m, path in parts.items()}

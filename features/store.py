@@ -253,18 +253,6 @@ class FeatureStore:
         """
         return verify_files(self._files(), share, seed, processes, progress)
 
-    def why_remake(
-        self,
-        video_id: str,
-        settings_hash: str,
-        source_size: int,
-        source_mtime_ns: int,
-        digest: Callable[[], str],
-        verify: bool = False,
-    ) -> str | None:
-        """Why a video must be extracted (again), see `examine`; None where what the store has of it serves."""
-        return self.examine(video_id, settings_hash, source_size, source_mtime_ns, digest, verify)[0]
-
     def examine(
         self,
         video_id: str,

@@ -157,7 +157,7 @@ def test_killed_at_any_step_a_video_with_fewer_people_leaves_none_of_the_old(tmp
         patch.setattr(FeatureStore, "write", step(FeatureStore.write))
         patch.setattr(Path, "unlink", step(Path.unlink))
         store.replace("two", people(3), new)
-    if store.why_remake("two#1", new.settings_hash, SOURCE.size, SOURCE.mtime_ns, lambda: SOURCE.sha256):
+    if store.examine("two#1", new.settings_hash, SOURCE.size, SOURCE.mtime_ns, lambda: SOURCE.sha256)[0]:
         store.replace("two", people(3), new)
     assert FeatureStore(tmp_path).ids == ["two#1", "two#2", "two#3"]
     assert FeatureStore(tmp_path).provenance == new

@@ -67,7 +67,7 @@ def test_what_is_damaged_or_misnamed_is_set_aside_and_nothing_is_lost(store):
     opened = FeatureStore(store.path)
     assert opened.ids == store.ids == ["face\nless", "mute", "mute2"]
     assert opened.verify().problems == []
-    assert opened.why_remake("clip01", "", 0, 0, str) == "new"
+    assert opened.examine("clip01", "", 0, 0, str)[0] == "new"
     assert "nothing to repair" in affuse("features", "repair", store.path).stdout
 
 

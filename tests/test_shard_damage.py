@@ -234,7 +234,7 @@ def test_a_header_that_cannot_be_is_damage_and_the_others_go_on(tmp_path, node, 
         assert path.name in done.output
         assert "other: 40 frames" in done.output or "3 videos checked" in done.output
     store = FeatureStore(tmp_path)
-    assert store.why_remake("third", provenance().settings_hash, 1, 1, lambda: "").startswith("damaged: ")
+    assert store.examine("third", provenance().settings_hash, 1, 1, lambda: "")[0].startswith("damaged: ")
     assert store.provenance == provenance()
     assert "third" not in store or store.table().failure["third"].startswith("damaged: ")
     assert store["other"].frames == 40

@@ -233,7 +233,7 @@ def test_only_what_must_be_is_remade(store):
     size, mtime, sha256 = video.source.size, video.source.mtime_ns, video.source.sha256
 
     def why(video_id="clip01", settings=made.settings_hash, size=size, mtime=mtime, digest=forbidden):
-        return store.why_remake(video_id, settings, size, mtime, digest)
+        return store.examine(video_id, settings, size, mtime, digest)[0]
 
     assert why() is None
     assert why(mtime=mtime + 1, digest=lambda: sha256) is None
@@ -248,12 +248,12 @@ def test_damage_is_remade_where_it_is_looked_for(store, dataset):
     video, made = random_video("clip01", seed=1), provenance()
     damage(store, "clip01", dataset)
     known = ("clip01", made.settings_hash, video.source.size, video.source.mtime_ns, forbidden)
-    assert store.why_remake(*known, verify=True).startswith(f"damaged: {dataset}: ")
-    assert store.why_remake(*known) is None  # the seal does not know of it
+    assert store.examine(*known, verify=True)[0].startswith(f"damaged: {dataset}: ")
+    assert store.examine(*known)[0] is None  # the seal does not know of it
     store.shard("clip01").write_bytes(b"")
-    assert store.why_remake(*known).startswith("damaged: ")
+    assert store.examine(*known)[0].startswith("damaged: ")
     store.write(video, made)
-    assert store.why_remake(*known, verify=True) is None
+    assert store.examine(*known, verify=True)[0] is None
     assert store.verify().problems == []
 
 
@@ -263,7 +263,7 @@ def test_nothing_newer_is_overwritten(store, monkeypatch):
         store.write(random_video("new"), provenance())
     content = store.shard("new").read_bytes()
     with pytest.raises(UsageError, match="format version 9"):
-        store.why_remake("new", "", 0, 0, forbidden)
+        store.examine("new", "", 0, 0, forbidden)[0]
     with pytest.raises(UsageError, match="format version 9"):
         store.write(random_video("new"), provenance())
     with pytest.raises(UsageError, match="format version 9"):
@@ -276,7 +276,7 @@ def test_two_ids_never_share_a_file(store, monkeypatch):
     with pytest.raises(AffuseError, match="'clip01' and 'clip02' would share the file"):
         store.write(random_video("clip02"), provenance())
     with pytest.raises(AffuseError, match="would share"):
-        store.why_remake("clip02", "", 0, 0, forbidden)
+        store.examine("clip02", "", 0, 0, forbidden)[0]
 
 
 def test_shards_under_each_others_names_are_made_anew(store):
@@ -285,7 +285,7 @@ def test_shards_under_each_others_names_are_made_anew(store):
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
     reason = f"it is named as no shard of this video is, which would be {other.name}"
-    assert store.why_remake("clip01", provenance().settings_hash, 0, 0, forbidden) == f"damaged: {reason}"
+    assert store.examine("clip01", provenance().settings_hash, 0, 0, forbidden)[0] == f"damaged: {reason}"
     with pytest.raises(
         AffuseError, match=f"'faceless' in the feature store is damaged: .*{one.name}: {reason}"
     ):
@@ -371,7 +371,7 @@ def test_views_are_told_and_compared(store, tmp_path):
     assert "seen: visual/views/flip differs: shapes [40, 24] and [40, 24]" in lines
     damage(store, "seen", "visual/views/flip")
     known = ("seen", provenance().settings_hash, 1000, 17, forbidden, True)
-    assert store.why_remake(*known).startswith("damaged: visual/views/flip")
+    assert store.examine(*known)[0].startswith("damaged: visual/views/flip")
 
 
 # ---- what settings are
