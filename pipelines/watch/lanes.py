@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from affuse.extract.audio import ANCHORS, MARGIN, PATCH
-from affuse.extract.crops import crop, resize, upload
+from affuse.extract.crops import crop, resize
+from affuse.extract.gpu import upload
 from affuse.extract.media import LONGEST, Picture
 from affuse.extract.networks import Networks
 from affuse.extract.sound import SAMPLE_RATE
