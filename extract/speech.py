@@ -9,6 +9,7 @@ one language.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
 REPETITIVE = 2.4  # Whisper's own threshold on the compression ratio
 FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
+TOKENS = (24, 20)  # at most decoded of a sound, and more of each of its seconds; fast speech has eight a second
 SLACK = 0.3  # s by which a word's times may be off
 PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
 
@@ -121,6 +123,21 @@ class EncodedOnce(torch.nn.Module):
         self.window, self.encoded = window, encoded
 
 
+def babbles(result: DecodingResult) -> bool:
+    """Whether Whisper repeats itself over what it says is no speech, "beep beep beep" over a tone."""
+    return result.no_speech_prob > NO_SPEECH and result.compression_ratio > REPETITIVE
+
+
+def babble_unheard(decode: Callable[..., DecodingResult]) -> Callable[..., DecodingResult]:
+    """`decode`, whose babble is passed over as silence is: each further temperature would take as long to babble on."""
+
+    def decoded(mel: torch.Tensor, options: DecodingOptions) -> DecodingResult:
+        result = decode(mel, options)
+        return replace(result, avg_logprob=-np.inf) if babbles(result) else result
+
+    return decoded
+
+
 def _begin_numba() -> None:
     """Whisper aligns words with numba. Its first use begins its threads, and sets torch's number of them in the thread
     that it is in: here it is put back, which nobody would do for a lane with its first word times."""
@@ -145,6 +162,7 @@ class Transcriber:
         fill(model, state, located)
         self.model = model.eval().requires_grad_(False).to(device)
         self.model.encoder = EncodedOnce(self.model.encoder)
+        self.model.decode = babble_unheard(self.model.decode)
         if heads := whisper._ALIGNMENT_HEADS.get(located.name.removeprefix("whisper-")):
             self.model.set_alignment_heads(heads)
         self.language = language if self.model.is_multilingual else "en"
@@ -185,6 +203,8 @@ class Transcriber:
 
     def transcribe(self, piece: np.ndarray, language: str | None) -> dict:
         """openai-whisper's own result for one piece; its times count from the piece's start."""
+        first, each = TOKENS
+        longest = min(first + round(each * len(piece) / SAMPLE_RATE), self.model.dims.n_text_ctx // 2)
         with self._turn, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the fallback temperatures sample
             return whisper.transcribe(
@@ -192,6 +212,7 @@ class Transcriber:
                 piece,
                 language=language,
                 word_timestamps=True,
+                sample_len=longest,
                 fp16=False,
                 hallucination_silence_threshold=PAUSE,
             )
@@ -294,4 +315,4 @@ class ChunkedTranscriber(Transcriber):
 def _failed(result) -> bool:
     """Whether Whisper's own rule has another temperature tried."""
     poor = result.compression_ratio > REPETITIVE or result.avg_logprob < UNSURE
-    return poor and not (result.no_speech_prob > NO_SPEECH and result.avg_logprob < UNSURE)
+    return poor and not babbles(result) and not (result.no_speech_prob > NO_SPEECH and result.avg_logprob < UNSURE)

@@ -135,6 +135,17 @@ def test_no_words_are_invented(transcriber, samples):
 
 
 @pytest.mark.weights
+def test_a_tone_does_not_keep_whisper_busy(transcriber, monkeypatch):
+    """Of 2 s it decodes "beep beep beep …" to its longest, 224 tokens, and again at further temperatures."""
+    steps, step = [], transcriber.model.decoder.forward
+    monkeypatch.setattr(
+        transcriber.model.decoder, "forward", lambda *given, **more: steps.append(1) or step(*given, **more)
+    )
+    assert transcriber(tone(2.0)) == []
+    assert 50 < len(steps) < 100
+
+
+@pytest.mark.weights
 def test_spoken_words_come_with_their_times(transcriber, say):
     samples = say("The weather is wonderful today.")
     words = transcriber(samples)
