@@ -1,5 +1,7 @@
 """Finding faces: in every frame, and in every n-th with boxes carried between."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,16 @@ def test_no_face_and_tiny_frames_give_nobody(detector):
     assert len(detector(plain_frames(1, (8, 8)), np.zeros(1))[0].boxes) == 0
     mixed = np.concatenate([face_frames(1), plain_frames(1)])
     assert [len(d.boxes) for d in detector(mixed, np.arange(2.0))] == [1, 0]
+
+
+def test_a_look_near_a_face_finds_it_where_a_look_at_all_does(detector):
+    for frame, before in pairwise(face_frames(4, (240, 180), drift=3)[::-1]):
+        (whole,), (old,) = detector.look(frame[None]), detector.look(before[None])
+        near = detector.look_near(frame, old.boxes[0])
+        np.testing.assert_allclose(near.boxes, whole.boxes, atol=6)
+    assert len(detector.look_near(plain_frames(1)[0], np.array([40.0, 30, 80, 80])).boxes) == 0
+    edge = np.array([-30.0, -20, 20, 30])  # a face that hangs over the edge has less of a part around it
+    assert len(detector.look_near(plain_frames(1)[0], edge).boxes) == 0
 
 
 class Scene(FaceDetector):

@@ -207,7 +207,11 @@ class Looks:
     """A detector that finds what it is told, by the number of the look."""
 
     def __init__(self, *found: list, **settings):
-        self.settings, self.found = Detection(**settings), list(found)
+        self.settings, self.found, self.near = Detection(**settings), list(found), []
+
+    def look_near(self, pixels: np.ndarray, box: np.ndarray) -> Detected:
+        self.near.append(box.tolist())
+        return self.look(pixels)[0]
 
     def look(self, pixels: np.ndarray) -> list[Detected]:
         boxes = self.found.pop(0)
@@ -224,7 +228,7 @@ def follow(follower: Follower, *pictures: np.ndarray) -> list:
 
 
 def test_a_box_stays_until_the_next_look():
-    follower = Follower(Looks([LARGE_FACE, SMALL_FACE], [SMALL_FACE], every=3))
+    follower = Follower(Looks([LARGE_FACE, SMALL_FACE], [], [SMALL_FACE], every=3))
     assert follow(follower, *[RANDOM] * 4) == [LARGE_FACE] * 3 + [None]
     assert follower.looks == 2
 
@@ -232,10 +236,24 @@ def test_a_box_stays_until_the_next_look():
 def test_the_face_that_was_followed_is_followed_on():
     follower = Follower(Looks([SMALL_FACE], [LARGE_FACE, MOVED], every=2))
     assert follow(follower, *[RANDOM] * 3) == [SMALL_FACE, SMALL_FACE, MOVED]
+    assert (follower.detector.near, follower.looks) == ([SMALL_FACE], 2)
+
+
+def test_where_the_face_is_not_about_where_it_was_the_whole_picture_is_looked_at():
+    looks = Looks([SMALL_FACE], [], [MOVED], [LARGE_FACE], [LARGE_FACE], every=1)
+    assert follow(Follower(looks), *[RANDOM] * 3) == [SMALL_FACE, MOVED, None]
+    assert looks.near == [SMALL_FACE, MOVED]
+    assert looks.found == []
+
+
+def test_of_the_largest_face_nothing_is_known_from_a_part_of_the_picture():
+    looks = Looks([SMALL_FACE], [SMALL_FACE, LARGE_FACE], every=1, face="largest")
+    assert follow(Follower(looks), *[RANDOM] * 2) == [SMALL_FACE, LARGE_FACE]
+    assert looks.near == []
 
 
 def test_after_a_second_without_it_another_face_is_taken():
-    follower = Follower(Looks([SMALL_FACE], *[[LARGE_FACE]] * 12, every=1))
+    follower = Follower(Looks([SMALL_FACE], [], *[[LARGE_FACE]] * 12, every=1))
     boxes = follow(follower, *[RANDOM] * 13)
     assert boxes[:2] == [SMALL_FACE, None]
     assert boxes[-1] == LARGE_FACE

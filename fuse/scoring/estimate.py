@@ -58,11 +58,12 @@ def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: 
     to go by; what is said of it is interpolated between the nearest frames that have one.
     """
     device = windows.corpus.device
-    was_training = model.training
-    model.eval()
+    if was_training := model.training:
+        model.eval()
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         parts = [model(b.inputs, mask=b.mask).float() for b in windows.ordered(batch)]
-    model.train(was_training)
+    if was_training:
+        model.train()
     return onto_frames(windows, parts)
 
 

@@ -1,14 +1,15 @@
 """One face followed as pictures come: looked for in every n-th, and carried on between by what is in its place.
 
 Extraction sees a whole video and draws a box's way between two looks; here the next look is not there yet. So a box
-stays where it was seen last, and is looked for anew as soon as the picture in it is another one.
+stays where it was seen last, and is looked for anew as soon as the picture in it is another one. As long as the face
+is about where it was, only the part of the picture around it is looked at, which takes less than half of the time.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from affuse.extract.faces import FaceDetector, cut, overlap, patch
+from affuse.extract.faces import Detected, FaceDetector, cut, overlap, patch
 from affuse.extract.people import LINK, MEMORY, SAME, correlation
 
 
@@ -30,7 +31,7 @@ class Follower:
         if before is None or before.shape != pixels.shape or cut(np.stack([before, pixels])):
             self._box = self._patch = None
             self._look(pixels, time)
-        elif self._since >= self.settings.every or self._lost(pixels):
+        elif self._lost(pixels) or (self._since >= self.settings.every and not self._look_near(pixels)):
             self._look(pixels, time)
         if self._patch is None:
             return None, 0.0
@@ -41,13 +42,28 @@ class Follower:
         """Whether there was a face, and what is in its place now is something else."""
         return self._patch is not None and correlation(self._patch, patch(pixels, self._box[None])[0]) < SAME
 
+    def _look_near(self, pixels: np.ndarray) -> bool:
+        """Whether the face is still about where it was; then that is where it is now."""
+        if self._patch is None or self.settings.face == "largest":
+            return False
+        found = self.detector.look_near(pixels, self._box)
+        shared = overlap(self._box[None], found.boxes)[0]
+        if not len(shared) or shared.max() < LINK:
+            return False
+        self.looks, self._since = self.looks + 1, 0
+        self._found(pixels, found, int(shared.argmax()))
+        return True
+
     def _look(self, pixels: np.ndarray, time: float) -> None:
         self.looks, self._since, self._patch = self.looks + 1, 0, None
         (found,) = self.detector.look(pixels[None])
         which = self._choose(found.boxes, pixels.shape[1], time)
         if which is not None:
-            self._box, self._confidence = found.boxes[which], float(found.confidence[which])
-            self._patch = patch(pixels, self._box[None])[0]
+            self._found(pixels, found, which)
+
+    def _found(self, pixels: np.ndarray, found: Detected, which: int) -> None:
+        self._box, self._confidence = found.boxes[which], float(found.confidence[which])
+        self._patch = patch(pixels, self._box[None])[0]
 
     def _choose(self, boxes: np.ndarray, width: int, time: float) -> int | None:
         """Which of these faces (k, 4) is followed: the one where it was last, for as long as that is remembered."""
