@@ -18,7 +18,6 @@ from affuse.console import (
     FILE,
     FOLDER,
     JSON,
-    SET,
     VIEWS,
     WEIGHTS,
     Commands,
@@ -31,7 +30,7 @@ from affuse.console import (
     tell_failures,
     verbose,
 )
-from affuse.extract.profiles import profile_option
+from affuse.extract.profiles import EXTRACT_SET, profile_option
 from affuse.features.commands import features
 from affuse.fuse.commands import finish_prediction, fuse
 from affuse.fuse.options import EVERY, PRESET, RUNS, SEEDS, SMOOTH
@@ -70,7 +69,7 @@ main.add_command(report)
 main.add_command(watch)
 
 
-@main.command()
+@main.command(goes_on=True)
 @click.option("--video-dir", type=FOLDER, help="Folder of videos, searched at every depth.")
 @click.option("--video-list", type=FILE, help="Text file with the path of a video or folder on each line.")
 @click.option("--part", metavar="K/N", help="Only the K-th of N parts of the videos, for a job of an array.")
@@ -92,7 +91,7 @@ main.add_command(watch)
 @compute_options
 @JSON
 @CONFIG
-@SET
+@EXTRACT_SET
 def extract(video_dir, video_list, part, limit, out, profile, weights_dir, allow_untrained, faces_dir, transcripts,
             views, detect_every, face, retry_failed, verify, as_json, config, assignments, **compute):  # fmt: skip
     """Extract the features of a folder of videos into a store.
@@ -141,7 +140,7 @@ def settings(which, profile, preset, as_json) -> None:
     answer(found, as_json, table(found))
 
 
-@main.command()
+@main.command(goes_on=True)
 @RUNS
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
 @SMOOTH
@@ -180,7 +179,7 @@ def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, 
     finish_prediction(result, as_json)
 
 
-@main.command()
+@main.command(goes_on=True)
 @click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for videos, features and runs.")
 @SEEDS
 @click.option("--data-seed", default=0, show_default=True, help="Seed of the data set.")
@@ -202,7 +201,7 @@ def demo(out, seeds, data_seed, weights_dir, device, as_json) -> None:
     answer(facts, as_json, text)
 
 
-@main.command()
+@main.command(goes_on=True)
 @profile_option(None)
 @WEIGHTS
 @JSON
@@ -242,16 +241,18 @@ def doctor(profile, weights_dir, device, quick, as_json) -> None:
     affuse doctor --profile offline --weights-dir weights
     affuse doctor --quick -v
     """
+    from affuse.extract.networks import extraction_device
     from affuse.extract.rehearsal import describe_rehearsal, rehearse
     from affuse.extract.weights.doctor import readiest, report, surroundings, table, verdicts
 
+    where = extraction_device(device)
     around, backbones = surroundings(weights_dir), report(weights_dir)
     profiles = verdicts(backbones, profile)
     facts: dict[str, Any] = {"profiles": profiles, "environment": around, "backbones": backbones}
     tried, failed = [], False
     if not quick:
         say("A clip of two seconds is on its way; --quick leaves it out.")
-        facts["clip"] = clip = rehearse(profile or readiest(profiles), weights_dir, device)
+        facts["clip"] = clip = rehearse(profile or readiest(profiles), weights_dir, where)
         tried, failed = describe_rehearsal(clip), any(s["state"] == "failed" for s in clip["stages"].values())
     answer(facts, as_json, table(profiles, around, backbones, verbose(), tried))
     sys.exit(failed or (profile is not None and not profiles[profile]["ready"]))

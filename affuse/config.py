@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +21,24 @@ LISTED = 60  # known names that a message lists
 
 class Settings(BaseModel):
     """Base of every settings class: unknown keys are errors, values do not change once resolved. The text below a field
-    is its meaning, which `affuse settings` shows."""
+    is its meaning, which `affuse settings` shows; its `examples` are what a message about it shows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @classmethod
+    def named(cls) -> Iterator[str]:
+        """The settings as `--set` names them: one within another after its name and a dot."""
+        for name, field in cls.model_fields.items():
+            within = _settings(field.annotation)
+            yield from (f"{name}.{key}" for key in within.named()) if within else (name,)
+
 
 S = TypeVar("S", bound=Settings)
+
+
+def _settings(kind: object) -> type[Settings] | None:
+    """The class of settings that a setting is of; None of a plain one."""
+    return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
 
 
 def nearest(name: object, known: Iterable) -> str:
@@ -102,8 +114,25 @@ def _explain(cls: type[Settings], problem: ErrorDetails) -> str:
     where = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].removeprefix("Value error, ")
-        return f"Setting {'.'.join(where) or cls.__name__}: {reason} (given: {problem['input']!r})."
+        return (
+            f"Setting {'.'.join(where) or cls.__name__}: {reason} (given: {problem['input']!r}).{_example(cls, where)}"
+        )
     owner: Any = cls
     for part in where[:-1]:
         owner = owner.model_fields[part].annotation
     return f"Unknown setting {'.'.join(where)!r}{nearest(where[-1], owner.model_fields)}"
+
+
+def _example(cls: type[Settings], where: list[str]) -> str:
+    """How the setting there may be written, where there is an example of it."""
+    owner: type[Settings] | None = cls
+    for depth, part in enumerate(where):
+        if owner is None or part not in owner.model_fields:
+            break
+        field = owner.model_fields[part]
+        if field.examples:
+            value = yaml.safe_dump(field.examples[0], default_flow_style=True).strip()
+            return f" Write for example --set '{'.'.join(where[: depth + 1])}={value}'."
+        owner = _settings(field.annotation)
+    within = ", ".join(f"{'.'.join(where)}.{key}" for key in owner.named()) if owner else ""
+    return f" It is set by {within}." if within else ""

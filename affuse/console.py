@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,6 +25,7 @@ from affuse.errors import AffuseError, by_reason, listed
 from affuse.files import FULL
 
 QUIET, USUAL, VERBOSE = -1, 0, 1
+GOES_ON = "affuse.goes_on"  # in what a call knows: whether its command goes on where it was stopped
 
 Announce = Callable[[str], None]  # a sentence on what is about to happen
 Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
@@ -32,9 +34,6 @@ PAUSE = 10.0  # seconds between two lines on the same work
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
-SET = click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
-)
 CONFIG = click.option("--config", type=FILE, help="YAML file of settings; --set goes over it.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
 WEIGHTS = click.option("--weights-dir", type=FOLDER, envvar="AFFUSE_WEIGHTS", help="Folder of backbone weights.")
@@ -80,6 +79,18 @@ def completing(names: Callable[[], Iterable[str]], several: bool = False) -> Cal
 def one_of(*names: str) -> Callable:
     """`completing` of names that are known beforehand."""
     return completing(lambda: names)
+
+
+def set_option(settings: Callable[[], Any]) -> Callable:
+    """--set of a class of settings, which is asked for only when its keys are to be completed."""
+    return click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=completing(lambda: [f"{key}=" for key in settings().named()]),
+        help="Change one setting; may be repeated.",
+    )
 
 
 VIEWS = click.option(
@@ -228,15 +239,21 @@ def _heard(context: click.Context, parameter: click.Parameter, asked: bool) -> N
 
 
 class Command(click.Command):
-    """A command with -v and -q, which the groups above it have too; of several the last counts."""
+    """A command with -v and -q, which the groups above it have too; of several the last counts. goes_on: whether the
+    same once more goes on where it was stopped."""
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments, goes_on: bool = False, **options):
         super().__init__(*arguments, **options)
+        self.goes_on = goes_on
         flag = partial(click.Option, is_flag=True, expose_value=False, callback=_heard)
         self.params += [
             flag(["-v", "--verbose"], help="Say more: details, paths and addresses."),
             flag(["-q", "--quiet"], help="Only warnings and errors; no progress."),
         ]
+
+    def invoke(self, context: click.Context):
+        context.meta[GOES_ON] = self.goes_on
+        return super().invoke(context)
 
 
 class Group(Command, click.Group):
@@ -248,11 +265,11 @@ class Group(Command, click.Group):
 class Commands(Group):
     """Turns our errors, a full disk, and Ctrl-C into a sentence and an exit status."""
 
-    def main(self, *arguments, **options):
+    def main(self, args=None, *more, **options):
         be(USUAL)
-        self.asked = list(arguments[0] if arguments and arguments[0] is not None else sys.argv[1:])
+        self.asked = list(sys.argv[1:] if args is None else args)
         try:
-            return super().main(*arguments, **options)
+            return super().main(args, *more, **options)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -270,7 +287,9 @@ class Commands(Group):
             warn(f"Error: {error}")
             context.exit(error.exit_code)
         except KeyboardInterrupt:
-            warn(f"Stopped. What was finished is kept. To go on from there: {shlex.join(['affuse', *self.asked])}")
+            again = shlex.join(["affuse", *self.asked])
+            more = f" What was finished is kept. To go on from there: {again}" if context.meta.get(GOES_ON) else ""
+            warn(f"Stopped.{more}")
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)  # what threads still compute would be waited for, and nobody wants it any more

@@ -10,17 +10,21 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from affuse.errors import AffuseError, UsageError
 
-ABANDONED = 24 * 3600  # seconds after which a file left by a process on another machine counts as dead
+ABANDONED = 24 * 3600  # seconds without a write after which a half-written file is nobody's, whoever wrote it
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))  # of a disk
+REFUSALS = ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EACCES", "EPERM", "EBADF", "EISDIR")  # to sync a folder
 WINDOWS = os.name == "nt"
 PIECE = 2**20  # bytes read at a time
-HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40] or "host"
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux's: containers may share a host name, machines no kernel
+MACHINE = hashlib.sha256((BOOT.read_text() if BOOT.exists() else socket.gethostname()).encode()).hexdigest()[:12]
+PARTIAL = re.compile(r"\..+\.(?P<machine>[0-9a-f]{12})\.[0-9a-f]{16}\.partial")
 
 
 class Sink(io.FileIO):
@@ -63,22 +67,15 @@ def publish(
     new one; a folder that is replaced is gone for a moment. The folder it is in is made like the one above, where there
     is none. Raises AffuseError, which ends with `advice`, if it cannot be written.
     """
-    partial = path.with_name(f".{path.name[-40:]}.{HOST}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name[-40:]}.{MACHINE}.{token_hex(8)}.partial")
     try:
         _make_alike(path.parent)
-        _discard(partial)
-        if folder:
-            partial.mkdir(mode=0o700)
-            fill(partial)
-            for file in partial.rglob("*"):
-                _sync(file)
-        else:
-            _fill(partial, fill)
-        check(partial)
-        partial.chmod(path.parent.stat().st_mode & (0o777 if folder else 0o666))
-        if folder and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        with (_folder if folder else _file)(partial, fill):
+            check(partial)
+            partial.chmod(path.parent.stat().st_mode & (0o777 if folder else 0o666))
+            if folder and path.is_dir():
+                shutil.rmtree(path)
+            os.replace(partial, path)
         _sync(path.parent)
     except OSError as error:
         raise AffuseError(" ".join([_explain(path, error), advice]).rstrip()) from error
@@ -96,25 +93,66 @@ def _make_alike(folder: Path) -> None:
             folder.chmod(folder.parent.stat().st_mode & 0o7777)
 
 
-def _fill(partial: Path, fill: Callable[[Sink], object]) -> None:
-    with Sink(partial) as sink:
+@contextmanager
+def _file(partial: Path, fill: Callable[[Sink], object]) -> Iterator[None]:
+    """Filled and synced, and locked until it has its name, so that no sweep takes it."""
+    with _begun(partial) as sink:
         try:
             fill(sink)
         finally:
             if sink.failure is not None:
                 raise sink.failure
         os.fsync(sink.fileno())
+        if WINDOWS:  # where no open file is renamed
+            sink.close()
+        yield
+
+
+def _begun(partial: Path) -> Sink:
+    """A new file, under lock."""
+    while True:
+        sink = Sink(partial)
+        if not _lock(sink, wait=True) or partial.exists():
+            return sink
+        sink.close()  # a sweep met it in the moment without
+
+
+@contextmanager
+def _folder(partial: Path, fill: Callable[[Path], object]) -> Iterator[None]:
+    partial.mkdir(mode=0o700)
+    fill(partial)
+    for file in partial.rglob("*"):
+        _sync(file)
+    yield
+
+
+def _lock(file: io.IOBase, wait: bool = False) -> bool:
+    """Whether the lock of a file could be had; it is this process's for as long as that lives and has the file open. On
+    Windows, and where a file system has no locks, it never can."""
+    if WINDOWS:
+        return False
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    return False
 
 
 def _sync(path: Path) -> None:
-    """Windows syncs no folders, and only files that are open for writing."""
+    """Windows syncs no folders, and only files that are open for writing; some network file systems refuse to sync a
+    folder, which is then as safe as they make it."""
     if WINDOWS and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not (errno.errorcode.get(error.errno or 0) in REFUSALS and path.is_dir()):
+            raise
 
 
 def _discard(path: Path) -> None:
@@ -141,21 +179,25 @@ def _explain(path: Path, error: OSError) -> str:
 def sweep(folder: Path) -> int:
     """Remove what dead processes left half-written in `folder`; how many that was.
 
-    A process of this machine is dead when its number is free; of another machine's only the file's age tells.
+    A file's process on this machine is dead when nobody holds the file's lock. That is no proof of one on another
+    machine, or of a folder: there only the age tells.
     """
-    import psutil
-
     swept = 0
     for partial in folder.glob(".*.partial"):
-        try:
-            *_, host, process, _ = partial.name.split(".")
-            dead = host == HOST and not psutil.pid_exists(int(process))
-            if dead or time.time() - partial.stat().st_mtime > ABANDONED:
+        with suppress(OSError):  # gone meanwhile, or not ours to remove
+            if (ours := PARTIAL.fullmatch(partial.name)) and _deserted(partial, ours["machine"] == MACHINE):
                 _discard(partial)
                 swept += 1
-        except (ValueError, OverflowError, OSError):  # not a name of ours, or gone meanwhile
-            continue
     return swept
+
+
+def _deserted(partial: Path, here: bool) -> bool:
+    if time.time() - partial.stat().st_mtime > ABANDONED:
+        return True
+    if not here:
+        return False
+    with partial.open("r+b") as file:
+        return _lock(file)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

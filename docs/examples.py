@@ -31,7 +31,8 @@ SHORT = {"seconds": 2.0, "fps": 4}
 A_FILE = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
 
-def pytest_configure(config) -> None:
+def shorten() -> None:
+    """What `affuse demo` makes is short from here on, and trained on for an epoch."""
     os.environ |= {"MPLBACKEND": "Agg", "XDG_CACHE_HOME": str(WORK / "cache"), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)  # at these sizes several only wait for each other
     os.environ.pop("AFFUSE_WEIGHTS", None)
@@ -40,6 +41,10 @@ def pytest_configure(config) -> None:
     recipe.SCHEDULE["epochs"] = 1
     recipe.MODELS = {name: recipe.MODELS[name] for name in ("visual", "concatenation", "rjcma")}
     ConstrainedLayoutEngine.execute = lambda engine, figure: None  # half of a small figure's time
+
+
+def pytest_configure(config) -> None:
+    shorten()
 
 
 def pytest_sessionstart(session) -> None:

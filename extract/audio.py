@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from torch import nn
 from torchvggish import mel_features
 from torchvggish import vggish_params as vggish
 from torchvggish.torchvggish import VGG, make_layers
@@ -18,6 +19,7 @@ from affuse.extract.lanes import Gathered
 from affuse.extract.sound import SAMPLE_RATE, Sound
 from affuse.extract.weights.checkpoints import load_transformer, load_weights
 from affuse.extract.weights.locate import SEED, Located
+from affuse.extract.winograd import Winograd, pays
 
 PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples
@@ -76,8 +78,9 @@ class SoundEncoder:
         network = VGG(make_layers(), False)
         if located.trained:
             load_weights(network, located)
-        self.network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
-        self.anchor, self.device, self.dtype = anchor, device, dtype
+        network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+        network.features = nn.Sequential(*(Winograd(layer) if pays(layer) else layer for layer in network.features))
+        self.network, self.anchor, self.device, self.dtype = network, anchor, device, dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.gathered = Gathered(self._fill, self.batch) if together else None
 

@@ -2,8 +2,7 @@
 
 Workers are processes of this machine, or those of a running scheduler. What all videos share is told each worker once,
 and tasks, a few of them at a time, carry paths; a worker loads the networks once, writes the shard itself and returns a
-receipt. A video whose worker died is tried once more when nothing else
-runs, and then recorded as failed.
+receipt. A video whose worker died is tried once more when nothing else runs, and then recorded as failed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -33,6 +31,7 @@ from tornado.ioloop import IOLoop
 
 from affuse.console import Announce
 from affuse.errors import AffuseError, UsageError
+from affuse.extract.arrivals import Arrivals, appears
 from affuse.extract.extractor import Extractor
 from affuse.extract.flight import LOST, PATIENCE, WATCH, Flight, Orders, told
 from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
@@ -211,20 +210,22 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
                 def submit(job: Job) -> Future:
                     return client.submit(task, job.absolute(), name, pure=False)
 
-                suspects, flight = [], Flight(client, jobs, submit)
+                suspects, arrivals, flight = [], Arrivals(store), Flight(client, jobs, submit)
                 try:
                     for future, job in flight:
                         try:
-                            yield _seen(future.result(), store)
+                            arrivals.take(future.result())
                         except KilledWorker:
                             suspects.append(job)
+                        yield from arrivals.due()
                 finally:
                     flight.release()
                 for job in suspects:
                     try:
-                        yield _seen(submit(job).result(), store)
+                        arrivals.take(submit(job).result())
                     except KilledWorker:
                         yield _give_up(job, extractor, store)
+                yield from arrivals.due(wait=True)
         except (ImportError, RuntimeError) as error:
             reason = error.__cause__ or error
             raise AffuseError(
@@ -252,7 +253,7 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
     Raises AffuseError where this worker's features would not be those of `provenance`, or would go to another disk.
     """
     host = gethostname()
-    if not (store / SHARDS).is_dir():
+    if not (store.parent.is_dir() and appears((store / SHARDS).is_dir)):  # it may have been made just now
         raise AffuseError(
             f"A worker on {host} does not see the store {store}: all machines must see it under the same path."
         )
@@ -275,19 +276,6 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
             os._exit(1)  # the next one has the GPU again
     if made.failure and not job.path.exists():
         return replace(made, failure=f"{made.failure} (Said by a worker on {host}.)")
-    return made
-
-
-def _seen(made: Receipt, store: FeatureStore) -> Receipt:
-    """The receipt of a video. Raises AffuseError where its shard does not turn up here."""
-    deadline = time.monotonic() + PATIENCE  # a network's file system may take a while
-    while made.statuses is not None and not store.of(made.id):
-        if time.monotonic() > deadline:
-            raise AffuseError(
-                f"{made.id} was extracted, but not into {store.path.absolute()} as this machine sees it: all machines "
-                "must see the store under the same path, on the same disk."
-            )
-        time.sleep(0.1)
     return made
 
 

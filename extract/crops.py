@@ -46,11 +46,6 @@ def cut_squares(pictures: Iterable[Picture], layers: Sequence[Layer], margin: fl
                 yield layer, index, crop(pixels, layer.box[index], margin)
 
 
-def upload(picture: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The picture on the device; to a GPU from pinned memory, so that the copy waits for nothing."""
-    return picture if device.type == "cpu" else picture.pin_memory().to(device, non_blocking=True)
-
-
 def resize(picture: torch.Tensor, size: int) -> torch.Tensor:
     """(H, W, 3) uint8 → (3, size, size) float32 in 0–255, bilinear with antialiasing.
 

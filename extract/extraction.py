@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from dask.system import CPU_COUNT
 
-from affuse.config import parse_assignments, read_yaml, resolve
+from affuse.config import merge, parse_assignments, read_yaml, resolve
 from affuse.console import Announce, Progress
 from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
@@ -28,7 +28,7 @@ from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
 from affuse.extract.weights.supply import check_profile
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance
-from affuse.features.store import FeatureStore
+from affuse.features.store import SHARDS, FeatureStore
 
 log = logging.getLogger("affuse")
 LOOKS = 100  # videos between two words on how many were looked for
@@ -50,8 +50,8 @@ def extract_settings(
     given = {"faces": "given"} if given_faces else {}
     given |= {"transcripts": "given"} if given_transcripts else {}
     given |= {"views": views} if views is not None else {}
-    detection = {"every": detect_every, "face": face}
-    given |= {"detection": {key: value for key, value in detection.items() if value is not None}}
+    given |= {"detection": {"every": detect_every}} if detect_every is not None else {}
+    given = merge(given, {"detection": {"face": face}} if face is not None else {})
     given |= options
     file = read_yaml(Path(config)) if config else {}
     settings = resolve(
@@ -220,14 +220,15 @@ def extract_jobs(
     a video that fails is in the summary.
     """
     weights = Path(weights_dir).absolute() if weights_dir else None
-    store = FeatureStore(out, create=True)
-    settings = decided(settings, extraction_device(compute.device), store)
+    begun = FeatureStore(out, create=True) if Path(out, SHARDS).is_dir() else None
+    settings = decided(settings, extraction_device(compute.device), begun)
     recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes, compute.time_limit)
     if settings.detection.face == "all" and "visual" in settings.modalities:
         jobs = everyone(jobs)
     extractor = recipe.extractor()
     provenance = extractor.provenance
     accept(provenance)
+    store = FeatureStore(out, create=True)
     if provenance.untrained:
         log.warning(
             "untrained, seeded backbones: %s; the store says so, and so will every command that reads it",

@@ -1,4 +1,4 @@
-"""Faces: found by MTCNN in every n-th frame.
+"""Faces: found in every n-th frame.
 
 Frames are scaled down to `Detection.short_side` before faces are looked for; boxes are then in pixels of the scaled
 frame. Between two looks boxes are carried on, with a second look where that would not do.
@@ -6,7 +6,6 @@ frame. Between two looks boxes are carried on, with a second look where that wou
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -75,13 +74,13 @@ class Sightings:
 
 
 class FaceDetector:
-    """MTCNN (Zhang et al. 2016) from facenet-pytorch; the weights come with the package."""
+    """MTCNN by its networks in facenet-pytorch; the weights come with the package."""
 
     def __init__(self, settings: Detection, device: torch.device):
-        from facenet_pytorch import MTCNN
+        from affuse.extract.mtcnn import ROOM, Detector  # with torchvision, slow to import
 
         self.settings = settings
-        self.mtcnn = MTCNN(keep_all=True, device=device).eval()
+        self.mtcnn = Detector(device, ROOM if device.type == "cuda" else None)
 
     def __call__(self, pixels: np.ndarray, time: np.ndarray) -> list[Detected]:
         """Faces of consecutive frames, pixels (n, H, W, 3) uint8 at time (n,) in seconds, in pixels of these frames.
@@ -108,23 +107,14 @@ class FaceDetector:
         patches = [patch(picture, found.boxes) for picture, found in zip(frames.pixels, faces, strict=True)]
         return Sightings(frames.time, frames.size, scaled, faces, patches)
 
-    @torch.inference_mode()
     def look(self, pixels: np.ndarray) -> list[Detected]:
         """Faces of each frame on its own."""
         short = min(pixels.shape[1:3])
         smallest = max(MIN_FACE_PIXELS, round(self.settings.min_face * short))
-        if short <= smallest:  # the detector's pyramid would be empty
+        if short <= smallest:  # nothing is smaller than the frame
             return [NOBODY] * len(pixels)
-        mtcnn = copy(self.mtcnn)  # shares the networks; other threads look for faces of other sizes
-        mtcnn.min_face_size = smallest
-        try:
-            boxes, confidence = mtcnn.detect(torch.from_numpy(np.ascontiguousarray(pixels)))
-        except IndexError:  # facenet-pytorch, where a stage is left without a box
-            return [NOBODY] if len(pixels) == 1 else [found for one in pixels for found in self.look(one[None])]
-        return [
-            NOBODY if box is None else Detected(np.array(box, np.float64), np.array(score, np.float64))
-            for box, score in zip(boxes, confidence, strict=True)
-        ]
+        found = self.mtcnn(torch.from_numpy(np.ascontiguousarray(pixels)), smallest)
+        return [Detected(boxes.astype(float), score.astype(float)) for boxes, score in found]
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:

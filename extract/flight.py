@@ -19,7 +19,7 @@ from affuse.extract.videos import Job
 from affuse.features.record import Provenance
 
 LOST = (CommClosedError, CancelledError)
-PATIENCE = 5  # s in which a scheduler must answer, and a shard written elsewhere be seen here
+PATIENCE = 5  # s in which a scheduler must answer
 AHEAD = 3  # tasks handed out for each thread of a worker
 LEAST = 64  # tasks handed out in any case, for workers that join before the next one ends
 WATCH = 2  # s between two looks at who works for it

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import click
 
-from affuse.console import completing
+from affuse.console import completing, set_option
 
 PROFILES = {
     "paper": {
@@ -22,6 +23,8 @@ PROFILES = {
         "text": "minilm-l6",
     },
 }
+
+EXTRACT_SET = set_option(lambda: import_module("affuse.extract.settings").ExtractSettings)
 
 
 def fetching(names: list[str], parts: dict[str, str]) -> str:

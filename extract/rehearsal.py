@@ -8,7 +8,7 @@ networks, and words are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +24,7 @@ from PIL import Image
 from affuse.errors import AffuseError, first_line
 from affuse.extract.extraction import extract_settings
 from affuse.extract.extractor import Extractor
-from affuse.extract.networks import build, extraction_device
+from affuse.extract.networks import build
 from affuse.extract.profiles import PROFILES
 from affuse.extract.sound import read_audio
 from affuse.extract.videos import Job
@@ -35,7 +35,7 @@ from affuse.features.record import VideoFeatures
 from affuse.features.store import FeatureStore
 
 STAGES = ("clip", "load", "decode", "faces", "visual", "audio", "speech", "text", "store")
-SPENT = {"decode": ("decode",), "faces": ("detect", "crop"), "visual": ("visual",), "audio": ("audio",)}
+MADE_BY = {"decode": "visual", "faces": "visual", "visual": "visual", "audio": "audio", "text": "text"}  # of a record
 SECONDS, FPS, SIZE, RATE = 2.0, 10, 192, 16_000  # of the clip; pixels to a side; Hz
 WORDS = "WEBVTT\n\n00:00.200 --> 00:01.800\nhow does it feel today\n"
 
@@ -84,19 +84,15 @@ class Rehearsal:
         return located
 
     @contextmanager
-    def timed(self, *names: str) -> Iterator[None]:
-        """The stages that are done here, and fail here with whatever is raised: a doctor names what is wrong."""
-        begin, state, why = time.perf_counter(), "ok", ""
-        for name in names:
-            self.stages[name].why = ""
+    def timed(self, name: str) -> Iterator[None]:
+        """The stage that is done here, and fails here with whatever is raised: a doctor names what is wrong."""
+        stage, begin = self.stages[name], time.perf_counter()
+        stage.state, stage.why = "ok", ""
         try:
             yield
         except Exception as error:
-            state, why = "failed", str(error) if isinstance(error, AffuseError) else _told(error)
-        for name in names:
-            stage = self.stages[name]
-            stage.state, stage.why = state, why or stage.why
-            stage.seconds = (time.perf_counter() - begin) / len(names)
+            stage.state, stage.why = "failed", str(error) if isinstance(error, AffuseError) else _told(error)
+        stage.seconds = time.perf_counter() - begin
 
     def extract(self, job: Job, located: dict[str, Located], folder: Path) -> None:
         """Pictures, sound and given words into the store; the words that are heard are not those of the clip."""
@@ -121,10 +117,9 @@ class Rehearsal:
     def account(self, video: VideoFeatures, located: dict[str, Located]) -> None:
         """How the stages of the extraction went, of the record's statuses and times."""
         spent = video.seconds or {}
-        for name, parts in {**SPENT, "text": ("text",)}.items():
-            stage, part = self.stages[name], "visual" if name in ("decode", "faces") else name
-            made = getattr(video, part)
-            stage.seconds = sum(spent.get(own, 0.0) for own in parts)
+        for name, part in MADE_BY.items():
+            stage, made = self.stages[name], getattr(video, part)
+            stage.seconds = sum(spent.get(own, 0.0) for own in (("detect", "crop") if name == "faces" else (name,)))
             if part not in located:
                 continue
             if made.status == Status.OK:
@@ -136,26 +131,20 @@ class Rehearsal:
                 stage.state, stage.why = "failed", made.reason
 
     def listen(self, clip: Path, located: dict[str, Located]) -> None:
-        """Whisper hears the tone, in which there are no words."""
-        if "speech" not in located:
-            return
-        settings = extract_settings(self.profile)
-        transcriber: Callable | None = None
-        with self.timed("speech"):
-            transcriber = build("speech", located["speech"], settings, self.device, torch.float32)
-            samples = read_audio(clip, [])
-        if transcriber:
+        """Whisper is loaded, and hears the tone, in which there are no words."""
+        if "speech" in located:
             with self.timed("speech"):
-                transcriber(samples)
+                settings = extract_settings(self.profile)
+                transcriber = build("speech", located["speech"], settings, self.device, torch.float32)
+                transcriber(read_audio(clip, []))
 
 
-def rehearse(profile: str, weights_dir: Path | None = None, device: str = "auto") -> dict:
+def rehearse(profile: str, weights_dir: Path | None, device: torch.device) -> dict:
     """{"profile", "device", "stages": {name: {"state", "seconds", "why"}}} of a clip's way through a profile.
 
-    Raises UsageError for a device or folder that is not there; all else that goes wrong is a stage's."""
-    where = extraction_device(device)
-    stages = Rehearsal(profile, weights_dir, where).run()
-    return {"profile": profile, "device": str(where), "stages": {name: vars(stage) for name, stage in stages.items()}}
+    Raises UsageError for a folder that is not there; all else that goes wrong is a stage's."""
+    stages = Rehearsal(profile, weights_dir, device).run()
+    return {"profile": profile, "device": str(device), "stages": {name: vars(stage) for name, stage in stages.items()}}
 
 
 def describe_rehearsal(facts: dict) -> list[str]:

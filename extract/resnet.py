@@ -14,6 +14,10 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from affuse.extract.winograd import Winograd, pays
+
+LAST = 512  # channels of the 3×3 convolutions of the last stage
+
 
 class ResNet50(ResNet):
     """ResNet-50 (He et al. 2016) up to the pooled layer: (B, 3, 224, 224) → (B, 2048).
@@ -122,9 +126,16 @@ class FusedConv:
 
 
 class FusedBottleneck:
+    """Its 3×3 convolution is Winograd's where that pays; not in the last stage, whose weights would grow by 28 MB a
+    block for maps of 7×7."""
+
     def __init__(self, block: nn.Module):
         self.narrow = FusedConv(block.conv1, block.bn1)
-        self.middle = FusedConv(block.conv2, block.bn2)
+        if pays(block.conv2) and block.conv2.in_channels < LAST:
+            folded = fuse_conv_bn_eval(block.conv2, block.bn2)
+            self.middle = nn.Sequential(Winograd(folded), nn.ReLU(inplace=True))
+        else:
+            self.middle = FusedConv(block.conv2, block.bn2)
         self.wide = FusedConv(block.conv3, block.bn3)
         self.shortcut = FusedConv(*block.downsample, relu=False) if block.downsample else lambda x: x
 
@@ -150,7 +161,8 @@ class FusedResNet50:
 
 def for_cpu(network: ResNet50) -> Callable[[Tensor], Tensor]:
     """What `network` in eval mode computes, its norms folded into its convolutions: in oneDNN's fused operators, which
-    are private to torch's compiler, where this build has them and they serve here, else in plain ones."""
+    are private to torch's compiler, where this build has them and they serve here, and Winograd's convolutions, else in
+    plain ones."""
     try:
         fused = FusedResNet50(network)
         fused(torch.zeros(1, 3, 64, 64, dtype=network.conv1.weight.dtype))

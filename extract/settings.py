@@ -37,7 +37,9 @@ class ExtractSettings(Settings):
     """Settings of an extraction."""
 
     backbones: Backbones
-    modalities: tuple[Literal["visual", "audio", "text"], ...] = Field(MODALITIES, min_length=1)
+    modalities: tuple[Literal["visual", "audio", "text"], ...] = Field(
+        MODALITIES, min_length=1, examples=[["visual", "audio"]]
+    )
     """What is taken from the videos."""
     detection: Detection = Detection()
     faces: Literal["detected", "given"] = "detected"

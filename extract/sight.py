@@ -14,7 +14,8 @@ from itertools import islice
 import numpy as np
 import torch
 
-from affuse.extract.crops import Face, cut_squares, read_crop, resize, upload
+from affuse.extract.crops import Face, cut_squares, read_crop, resize
+from affuse.extract.gpu import upload
 from affuse.extract.lanes import Lanes
 from affuse.extract.media import read_frames, read_pictures
 from affuse.extract.networks import Networks

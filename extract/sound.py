@@ -96,30 +96,33 @@ class Blocks:
         kind = frame.format.name, frame.layout.name, frame.sample_rate
         apart = self.due is None or abs(time - self.due) > SLACK
         self.due = time if apart else self.due
-        try:
-            if apart or kind != self._kind:
-                self._resample(None)
-                self._resampler, self._kind = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), kind
-            if apart:
-                self._place = round(time * SAMPLE_RATE)
-            self._resample(frame)
+        if apart or kind != self._kind:
+            self._resample(None)
+            self._resampler, self._kind = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), kind
+        if apart:
+            self._place = round(time * SAMPLE_RATE)
+        if self._resample(frame):
             self.due += frame.samples / frame.sample_rate
-        except (av.error.FFmpegError, ValueError) as error:
-            self._resampler = self._kind = None
-            if self.damage is not None:
-                self.damage.append(reason(error))
 
     def finish(self) -> None:
         """There are no more."""
         self._resample(None)
 
-    def _resample(self, frame: av.AudioFrame | None) -> None:
-        for piece in self._resampler.resample(frame) if self._resampler else []:
-            samples = piece.to_ndarray()[0]
+    def _resample(self, frame: av.AudioFrame | None) -> bool:
+        """Whether a block could be resampled, or, of None, what was left of those before."""
+        try:
+            pieces = [piece.to_ndarray()[0] for piece in (self._resampler.resample(frame) if self._resampler else [])]
+        except (av.error.FFmpegError, ValueError) as error:
+            self._resampler = self._kind = None
+            if self.damage is not None:
+                self.damage.append(reason(error))
+            return False
+        for samples in pieces:
             good = np.abs(samples) <= LOUDEST
             self.broken += np.count_nonzero(~good)
             self.put(self._place, np.where(good, samples, np.float32(0)))
             self._place += len(samples)
+        return True
 
 
 def read_audio(path: Path, damage: list[str] | None = None) -> Sound:

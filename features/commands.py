@@ -90,7 +90,7 @@ def repair(store, as_json) -> None:
     answer(facts, as_json, describe_repair(facts))
 
 
-@features.command("import")
+@features.command("import", goes_on=True)
 @click.argument("store", type=FOLDER)
 @click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
 @click.option("--folder", "folders", multiple=True, metavar="MODALITY=NAME", help="A folder of another name.")
@@ -122,7 +122,7 @@ def import_(store, source, folders, rates, clocks, ignore, feature, resample, as
     sys.exit(bool(result["failed"]))
 
 
-@features.command()
+@features.command(goes_on=True)
 @click.argument("store", type=FOLDER)
 @click.option("--fps", type=float, required=True, help="Frames per second of the new store.")
 @click.option("--out", type=FOLDER, required=True, help="The new store; what it has and is unchanged is kept.")

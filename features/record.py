@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EDGES = ("left", "top", "right", "bottom")  # of a face's box
+SHOWN = 12  # of a digest, how many characters a message has
 FORMAT_VERSION = 1  # of the record and of the shard that keeps it; older code refuses newer shards
 
 
@@ -218,7 +219,8 @@ def how_they_differ(old: Provenance, new: Provenance) -> list[str]:
             continue
         for key in ("trained", "width", "precision", "sha256"):
             if one[key] != other[key]:
-                lines.append(f"{part} backbone {one['name']}: {key} {one[key]} → {other[key]}")
+                was, now = (str(facts[key])[:SHOWN] for facts in (one, other))
+                lines.append(f"{part} backbone {one['name']}: {key} {was} → {now}")
     told = {f"settings.backbones.{part}" for part in old.backbones.keys() & new.backbones.keys()}
     one, other = _dotted({"settings": old.settings}), _dotted({"settings": new.settings})
     for key in sorted({*one, *other} - told):

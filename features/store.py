@@ -327,6 +327,20 @@ class FeatureStore:
             if old == video_id or name.as_posix() != old:
                 self.shard(old).unlink(missing_ok=True)
 
+    def look(self, video_id: str) -> bool:
+        """Whether a record of the video, or of its first person, is there now, whatever a network file system remembers
+        of its folder: that is listed, and the file opened."""
+        places = [self.shards / shard_path(name) for name in (video_id, person_id(video_id, 1))]
+        for listed in (False, True):
+            for path in places:
+                with suppress(OSError):
+                    if listed:
+                        os.listdir(self.shards)
+                        os.listdir(path.parent)
+                    path.open("rb").close()
+                    return True
+        return False
+
     def sweep(self) -> int:
         """Remove what killed processes left half-written; how many files that was."""
         return sum(map(sweep, (*(self.shards / folder for folder in FOLDERS), self._index.folder)))

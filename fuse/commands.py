@@ -50,7 +50,7 @@ def fuse() -> None:
     """
 
 
-@fuse.command()
+@fuse.command(goes_on=True)
 @STORE
 @LABELS
 @click.option("--out", type=FOLDER, required=True, help="Run folder; an unfinished run in it is gone on with.")
@@ -136,7 +136,7 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
     answer(result, as_json, score_table(result))
 
 
-@fuse.command("crossval")
+@fuse.command("crossval", goes_on=True)
 @STORE
 @LABELS
 @click.option("--out", type=FOLDER, required=True, help="Folder of one run per fold; finished ones are kept.")
@@ -209,7 +209,7 @@ def fuse_explain(run, store, out, device, as_json) -> None:
     finish_prediction(explain(run, store, out, device=device), as_json)
 
 
-@fuse.command("compare")
+@fuse.command("compare", goes_on=True)
 @click.option(
     "--models",
     required=True,
@@ -240,7 +240,7 @@ def fuse_compare(models, seeds, store, labels, out, reference, preset, device, a
     answer(result.facts, as_json, result.text)
 
 
-@fuse.command("ablate")
+@fuse.command("ablate", goes_on=True)
 @click.option(
     "--model",
     default="rjcma",

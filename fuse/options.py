@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FOLDER, JSON, SET, STORE, completing, one_of, together
+from affuse.console import CONFIG, DEVICE, FOLDER, JSON, STORE, completing, one_of, set_option, together
 from affuse.errors import UsageError
 
 MOST_SEEDS = 1000  # in a span
@@ -54,6 +54,7 @@ TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of r
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
 EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
-training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
+TRAIN_SET = set_option(lambda: import_module("affuse.fuse.training.settings").TrainSettings)
+training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, TRAIN_SET)  # how to train, and how to answer
 trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
 showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)

@@ -17,7 +17,7 @@ from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import AnyPath, Job, find_jobs
 from affuse.features.record import Provenance
 from affuse.features.store import SHARDS, FeatureStore
-from affuse.files import as_path, file_name
+from affuse.files import as_path
 from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.scoring.predict import Prediction, Predictions, check_names, check_spans
@@ -144,9 +144,14 @@ def train(
     return load_run(out)
 
 
-def film_of(out: Path, video_id: str) -> Path:
-    """Where the annotated video of a prediction is put."""
-    return out / f"{file_name(video_id)}-annotated.mp4"
+def apart(outputs: Outputs, jobs: list[Job]) -> list[Job]:
+    """The videos, but for annotated ones that an earlier call has left in the folder. Raises UsageError where others
+    lie in it: what is made of them would be mixed with what is theirs."""
+    films = {outputs.file(job.id, "video").resolve() for job in jobs if outputs.begun}
+    given = [job for job in jobs if job.path.resolve() not in films]
+    if mixed := next((job.path for job in given if job.path.resolve().parent == outputs.folder.resolve()), None):
+        raise UsageError(f"{mixed} lies in the folder for predictions of it. Choose another folder for --out.")
+    return given
 
 
 def predict_videos(
@@ -174,25 +179,24 @@ def predict_videos(
             f"--run {loaded.path} --features {store} --out {out}`."
         )
     jobs = find_jobs(places)
-    Outputs(out, loaded, smooth=smooth, every=every)  # refused before anything is extracted
+    outputs = Outputs(out, loaded, smooth=smooth, every=every)  # refused before anything is extracted
+    jobs = apart(outputs, jobs)
     check_names(job.id for job in jobs)
     if vtt and not loaded.provenance.width("text"):
         raise UsageError(f"The run {loaded.path} takes no words, so there are none for --vtt. Leave it out.")
-    films = {job.id: film_of(out, job.id).resolve() for job in jobs if video}
-    if taken := next((job.path for job in jobs if job.path.resolve() in films.values()), None):
-        raise UsageError(f"{taken} would be replaced by an annotated video. Choose another folder for --out.")
     store, there, failed = loaded.extract(jobs, out / "features", compute, **how)
 
     def beside(made: Prediction) -> dict:
         files = {}
         try:
             if vtt:
-                track = out / f"{file_name(made.id)}.vtt"
+                track = outputs.file(made.id, "vtt")
                 write_track(track, store.read(made.id, ["text"]).text, made)
                 files["vtt"] = str(track)
             if video:
-                draw_film(film_of(out, made.id), there[made.id], store.read(made.id, ["visual", "text"]), made)
-                files["video"] = str(film_of(out, made.id))
+                film = outputs.file(made.id, "video")
+                draw_film(film, there[made.id], store.read(made.id, ["visual", "text"]), made)
+                files["video"] = str(film)
         except AffuseError as error:
             log.warning("beside the table of %s something is missing: %s", made.id, error)
         return files

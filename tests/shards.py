@@ -43,7 +43,7 @@ def edit(path: Path, node: str = "/", **attributes: object) -> None:
 
 def chunks(path: Path, name: str) -> list[tuple[int, int]]:
     """First byte and length of each chunk of a dataset."""
-    with h5py.File(path) as file:
+    with h5py.File(path, "r", locking=False) as file:
         identifier = file[name].id
         infos = [identifier.get_chunk_info(i) for i in range(identifier.get_num_chunks())]
         return [(info.byte_offset, info.size) for info in infos]

@@ -70,11 +70,12 @@ def test_the_command(tmp_path):
     assert facts["shape"] == {"widths": WIDTHS, "window": 20, "batch": 2}
     for name, side in facts["sides"].items():
         assert len(side["all"]) == 2
-        done = facts["operations"]["step"] / facts["operations"]["matrix_rate"].get(
-            name, facts["operations"]["matrix_rate"]["float32"]
-        )
+        rates = facts["operations"]["matrix_rate"]
+        done = side["operations"] / rates.get(name, rates["float32"])
         assert side["matrix_share"] == pytest.approx(done / side["seconds_per_step"])
     assert facts["sides"]["eager"]["ratio"] == 1
+    by_side = [facts["sides"][name]["operations"] for name in ("float32", "bfloat16", "eager")]
+    assert 0 < by_side[0] < by_side[1] < by_side[2]  # few multiplications; all; and an FC that is thrown away
     assert "| the release's modules |" in run.stdout
     wrong = CliRunner().invoke(cli.main, ["bench", "fuse", "--widths", "12,6"])
     assert (wrong.exit_code, "three whole numbers" in wrong.stderr) == (2, True)

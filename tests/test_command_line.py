@@ -1,7 +1,7 @@
 """The command line: what a shell completes, what the help says, one of a thing and several of it."""
 
 import pytest
-from click import Group
+from click import Context, Group
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
@@ -39,10 +39,54 @@ def completed(*words: str) -> list[str]:
         (("features", "export", "--format", "a"), ["abaw3"]),
         (("fuse", "evaluate", "--partition", "t"), ["train", "test"]),
         (("extract", "--views", "centre,fl"), ["centre,flip"]),
+        (("extract", "--set", "detection.m"), ["detection.min_face=", "detection.margin="]),
+        (("watch", "--set", "lang"), ["language="]),
+        (("bench", "extract", "--set", "backbones.t"), ["backbones.text="]),
+        (("fuse", "train", "--set", "learning"), ["learning_rate="]),
+        (("recipe", "run", "--set", "modality_d"), ["modality_dropout="]),
     ],
 )
 def test_a_shell_completes_names(words, names):
     assert sorted(completed(*words)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (("doctor", "--quick"), ""),
+        (("bench", "fuse"), ""),
+        (("watch", "--run", "run"), ""),
+        (("report", "run"), ""),
+        (
+            ("predict", "--run", "run", "a b.mp4", "--out", "out"),
+            "affuse predict --run run 'a b.mp4' --out out",
+        ),
+        (
+            ("fuse", "train", "--features", "s", "--labels", "l", "--out", "r"),
+            "affuse fuse train --features s",
+        ),
+        (("recipe", "run", "recola", "R", "--out", "r"), "affuse recipe run recola R --out r"),
+    ],
+)
+def test_who_is_stopped_hears_how_to_go_on_where_that_can_be(words, again, monkeypatch):
+    """The signal comes as the command begins."""
+
+    def left(status):
+        raise SystemExit(status)
+
+    def stopped(context, *given, **options):
+        if isinstance(context.command, Group):
+            return invoke(context, *given, **options)
+        raise KeyboardInterrupt
+
+    invoke = Context.invoke
+    monkeypatch.setattr("affuse.console.os._exit", left)
+    monkeypatch.setattr(Context, "invoke", stopped)
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 130
+    said, _, how = result.stderr.partition(" What was finished is kept. To go on from there: ")
+    assert said.strip() == "Stopped."
+    assert how.startswith(again) if again else not how
 
 
 def test_the_help_says_the_exit_statuses():

@@ -133,3 +133,10 @@ def test_docstrings_are_read_as_they_are_written():
     assert ":one: the first\n    of them\n:two, three: others\n" in text
     assert "\n\n.. code-block:: text\n\n    code = 1\n\n" in text
     assert "\nRaises.\n\n>>> table\n  a  b\nc  1  2\n" in text
+
+
+def test_the_notebook_is_the_page():
+    """`python docs/notebook.py` writes it anew."""
+    nbformat = pytest.importorskip("nbformat")
+    notebook = runpy.run_path(str(ROOT / "docs" / "notebook.py"))
+    assert nbformat.read(notebook["NOTEBOOK"], 4) == notebook["made"]()

@@ -18,6 +18,8 @@ from affuse.features.seal import Problem
 from affuse.features.store import FeatureStore, Verification
 from shelf import BODY, DIGEST, changing, serving, settle
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def server():
@@ -173,8 +175,15 @@ def test_a_clip_goes_all_the_way_and_each_stage_has_its_time(offline):
     assert result.exit_code == 1  # two backbones of it are missing
 
 
+@pytest.mark.parametrize("options", [(), ("--quick",)])
+def test_a_device_that_is_not_there_is_said(options):
+    result = CliRunner().invoke(main, ["doctor", "--device", "cuda:99", *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Device 'cuda:99' cannot be used" in result.stderr
+
+
 def test_words_whose_weights_are_missing_are_left_out_and_named(offline):
-    lines = rehearsal.describe_rehearsal(rehearsal.rehearse("paper"))
+    lines = rehearsal.describe_rehearsal(rehearsal.rehearse("paper", None, CPU))
     assert lines[0] == "a clip of 2 s through profile paper, on cpu"
     told = {line.split()[0]: line for line in lines[1:]}
     assert told["speech"].split(maxsplit=3)[1:] == [
@@ -206,7 +215,7 @@ def test_what_does_not_serve_fails_its_stage_and_the_command(home, offline):
 def test_a_store_that_is_read_otherwise_fails(monkeypatch, offline, home):
     damage = Verification(1, 1, [Problem("clip", "", "", "its digest differs")])
     monkeypatch.setattr(FeatureStore, "verify", lambda store: damage)
-    store = rehearsal.rehearse("paper")["stages"]["store"]
+    store = rehearsal.rehearse("paper", None, CPU)["stages"]["store"]
     assert (store["state"], store["why"]) == (
         "failed",
         "What was written was read otherwise: its digest differs.",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,8 @@ def test_other_weights_than_the_runs_are_refused_before_anything_is_extracted(pl
     )  # fmt: skip
     assert "audio backbone vggish: trained False → True" in result.stderr
     assert "to extract" not in result.stderr
+    assert not re.search("[0-9a-f]{13}", result.stderr)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_on_features_that_videos_do_not_give_is_refused(place, tmp_path):

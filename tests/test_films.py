@@ -214,7 +214,7 @@ def test_predict_makes_both_on_request(clip, tmp_path, monkeypatch, caplog):
     assert made["failed"] == {"gone": "cannot be opened"}
     for name in ("clip.mp4", "clip-annotated.mp4"):
         (tmp_path / name).write_bytes(media.read_bytes())
-    with pytest.raises(UsageError, match=r"clip-annotated\.mp4 would be replaced"):
+    with pytest.raises(UsageError, match=r"clip\.mp4 lies in the folder for predictions"):
         prediction.predict_videos(
             tmp_path / "run", [tmp_path / "clip.mp4", tmp_path / "clip-annotated.mp4"], tmp_path, video=True
         )

@@ -1,25 +1,22 @@
-"""A video cannot hurt a run: one that hangs, one that shrinks meanwhile, frames that the detector cannot bear."""
+"""A video cannot hurt a run: one that hangs, one that shrinks meanwhile."""
 
 import os
 import subprocess
 import sys
 import threading
 
-import numpy as np
 import pytest
-import torch
 
 from affuse.errors import UsageError
 from affuse.extract import speech
 from affuse.extract.deadline import OverdueError, within
 from affuse.extract.extraction import Compute
-from affuse.extract.faces import Detection, FaceDetector
 from affuse.extract.resume import remaining
 from affuse.extract.run import process
 from affuse.extract.videos import Job, find_jobs
 from affuse.features.store import FeatureStore
 from builders_extract import seeded_extractor
-from media import face_frames, talking_head
+from media import talking_head
 from processes import ROOT, arguments
 
 SILENT = {"words": [], "no_speech_prob": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0}
@@ -135,17 +132,3 @@ def test_a_file_that_shrinks_while_it_is_read_is_not_kept(tmp_path, monkeypatch,
         assert failure.endswith("a.mp4 shrank while it was read. Extract again when it is finished.")
     reasons, _ = remaining(find_jobs(tmp_path), store, made)
     assert reasons == {"a": "new" if change == "shrinks" else "source changed", "b": "new"}
-
-
-def test_a_frame_that_the_detector_cannot_bear_is_lost_alone(monkeypatch):
-    detector = FaceDetector(Detection(every=1), torch.device("cpu"))
-    frames, detect = face_frames(4), detector.mtcnn.detect
-    bad = frames[2]
-
-    def frail(given):
-        if any((frame.numpy() == bad).all() for frame in given):
-            raise IndexError("index 0 is out of bounds for dimension 0 with size 0")
-        return detect(given)
-
-    monkeypatch.setattr(detector.mtcnn, "detect", frail)
-    assert [len(found.boxes) for found in detector(frames, np.arange(4.0))] == [1, 1, 0, 1]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -74,18 +75,14 @@ def test_files_and_folders_are_replaced_as_windows_lets_them(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "b"}
 
 
-def test_what_the_dead_left_is_swept_without_a_signal(tmp_path, monkeypatch):
-    """On Windows signal 0 is Ctrl-C to the whole console."""
-
-    def refuse(process, signal):
-        raise AssertionError(f"signal {signal} to {process}")
-
-    monkeypatch.setattr("os.kill", refuse)
-    monkeypatch.setattr("psutil.pid_exists", lambda process: process == 2)
-    for process in (1, 2):
-        (tmp_path / f".x.{files.HOST}.{process}.partial").touch()
+@pytest.mark.usefixtures("windows")
+def test_without_locks_what_is_half_written_is_left_for_a_day(tmp_path):
+    for number, age in enumerate((0, files.ABANDONED + 60)):
+        left = tmp_path / f".x.{files.MACHINE}.{number:016x}.partial"
+        left.write_bytes(b"half")
+        os.utime(left, (time.time() - age,) * 2)
     assert files.sweep(tmp_path) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [f".x.{files.HOST}.2.partial"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".x.{files.MACHINE}.{0:016x}.partial"]
 
 
 def test_ids_and_links_have_slashes(tmp_path, monkeypatch):

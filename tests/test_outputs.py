@@ -9,9 +9,12 @@ import tiny
 from affuse import fuse
 from affuse.commands import main
 from affuse.errors import AffuseError, UsageError, by_reason, listed
+from affuse.extract.videos import find_jobs
+from affuse.files import file_name
 from affuse.fuse.scoring.predict import Prediction
-from affuse.fuse.training.outputs import MADE
-from affuse.pipelines.prediction import predict_videos
+from affuse.fuse.training.outputs import MADE, Outputs
+from affuse.pipelines.prediction import apart, predict_videos
+from affuse.pipelines.report.sources import read_failures
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,81 @@ def test_a_later_call_of_the_same_adds_to_the_summary(trained, tmp_path):
     next((tmp_path / "parts").rglob(f"{one.replace('/', '%2F')}.csv")).unlink()
     fuse.predict(folder / "run0", store, tmp_path / "parts", [two], figures=False)
     assert list(pd.read_csv(tmp_path / "parts" / "summary.csv")["video"]) == [two]
+
+
+def test_a_video_that_fails_later_leaves_nothing_that_passes_for_new(trained, tmp_path):
+    folder, store, _ = trained
+    one, two = store.ids[:2]
+    given = {"ids": [one, two], "failed": {"NA": "no face"}}
+    fuse.predict(folder / "run0", store, tmp_path, **given)
+    (tmp_path / f"{file_name(one)}-annotated.mp4").touch()
+    (tmp_path / "notes.csv").write_text("mine")
+    fuse.predict(folder / "run0", store, tmp_path, [two], failed={one: "cannot be opened"})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {MADE, "summary.csv", f"{file_name(two)}.csv", f"{file_name(two)}.png", "notes.csv"}
+    table = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert dict(zip(table["video"], table["failure"], strict=True)) == {
+        "NA": "no face", two: "", one: "cannot be opened",
+    }  # fmt: skip
+    fuse.predict(folder / "run0", store, tmp_path, [one], figures=False)  # it can be had again
+    assert read_failures(tmp_path) == {"NA": "no face"}
+    (tmp_path / "summary.csv").write_text("no table")
+    with pytest.raises(AffuseError, match=r"summary\.csv cannot be read"):
+        fuse.predict(folder / "run0", store, tmp_path, [one], figures=False)
+
+
+def test_an_explanation_that_fails_later_is_gone(trained, tmp_path, monkeypatch):
+    folder, store, _ = trained
+    video = store.ids[0]
+    fuse.explain(folder / "run0", store, tmp_path, [video])
+
+    def fail(*_, **__):
+        raise AffuseError("it is damaged")
+
+    monkeypatch.setattr("affuse.fuse.training.run.load_corpus", fail)
+    assert fuse.explain(folder / "run0", store, tmp_path, [video])["failed"] == {video: "it is damaged"}
+    assert {path.name for path in tmp_path.iterdir()} == {MADE}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "place", ["run0", "run1/new", "run1/predictions", "store/new/deep", "run0/predictions/new"]
+)
+def test_runs_and_stores_are_no_place_for_predictions(trained, place):
+    folder, *_ = trained
+    before = set(folder.rglob("*"))
+    refused = predict(trained, folder / place)
+    assert refused.exit_code == 2
+    kind = "store" if place.startswith("store") else "run"
+    assert f"a {kind}, to which predictions do not belong. Choose another folder" in refused.stderr
+    assert set(folder.rglob("*")) == before
+
+
+def test_a_run_has_a_place_for_predictions_of_its_own(trained):
+    folder, *_ = trained
+    assert predict(trained, folder / "run0" / "predictions").exit_code == 0
+
+
+def test_videos_do_not_lie_where_predictions_go(trained, tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(UsageError, match=r"clip\.mp4 lies in the folder for predictions"):
+        predict_videos(trained[0] / "run0", tmp_path / "clip.mp4", tmp_path)
+
+
+def test_films_of_an_earlier_call_are_no_videos_of_this_one(trained, tmp_path):
+    """As where all videos below the working folder are meant, and predictions lie there, too."""
+    folder, store, _ = trained
+    out = tmp_path / "out"
+    fuse.predict(folder / "run0", store, out, figures=False)
+    for path in (tmp_path / "clip.mp4", out / "clip-annotated.mp4"):
+        path.touch()
+    (clip, film), outputs = (
+        find_jobs(tmp_path),
+        Outputs(out, fuse.load_run(folder / "run0"), smooth=0.0, every=None),
+    )
+    assert apart(outputs, [clip, film]) == [clip]
+    with pytest.raises(UsageError, match=r"clip-annotated\.mp4 lies in"):
+        apart(outputs, [film])
 
 
 def test_a_damaged_account_is_said(trained, tmp_path):

@@ -321,3 +321,43 @@ def test_predictions_that_all_failed_are_a_page_too(scene, tmp_path):
     given = {"labels": scene / "labels", "features": scene / "predictions" / "features" / "0123456789ab"}
     facts = facts_in(affuse.report(tmp_path, tmp_path / "page.html", **given))
     assert (facts["clips"], facts["failed"]) == ([], {"gone": "no <video>"})
+
+
+def test_untrained_networks_are_told_on_the_page_and_beside_it(tmp_path, caplog, undrawn):
+    store, labels = tiny.make_data(tmp_path, 2, 1, made=tiny.provenance(trained=False))
+    run = tmp_path / "run"
+    fuse.train(store, labels, run, tiny.small(epochs=1))
+    fuse.predict(run, store, tmp_path / "predictions", figures=False)
+    names = ["visual (resnet50)", "audio (audio-net)", "text (text-net)", "speech (speech-net)"]
+    for source in ("run", "store", "predictions"):
+        caplog.clear()
+        page = affuse.report(tmp_path / source, tmp_path / "page.html")
+        assert sorted(facts_in(page)["untrained"]) == sorted(names), source
+        assert re.search(r"from untrained backbones: .*visual \(resnet50\)", caplog.text)
+    (tmp_path / "predictions" / "predicted.json").write_text("[]")
+    with pytest.raises(affuse.AffuseError, match=r"predicted\.json cannot be read"):
+        affuse.report(tmp_path / "predictions", tmp_path / "page.html")
+    caplog.clear()
+    prediction("clip").save(tmp_path / "saved", figures=False)
+    assert facts_in(affuse.report(tmp_path / "saved", tmp_path / "page.html"))["untrained"] == []
+    assert "untrained" not in caplog.text
+
+
+def test_a_demo_is_reported_with_all_that_lies_in_it(scene, tmp_path, monkeypatch):
+    demo = tmp_path / "demo"
+    for name, place in {
+        "store": "predictions/features/0123456789ab",
+        "data/labels": "labels",
+        "data/videos": "videos",
+    }.items():
+        (demo / name).parent.mkdir(parents=True, exist_ok=True)
+        (demo / name).symlink_to(scene / place)
+    prediction(TALK).save(demo / "predictions", figures=False)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["report", "demo"])
+    assert done.exit_code == 0, done.output
+    facts = facts_in(tmp_path / "report.html")
+    (talk,) = facts["clips"]
+    assert talk["words"]
+    assert talk["summary"]["CCC"] == pytest.approx(1, abs=1e-3)
+    assert [*facts["media"]] == [TALK]

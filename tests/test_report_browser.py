@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 import affuse
+import tiny
 from affuse.features import FeatureStore
-from pages import HOSTILE, TALK, make_scene, train_run
+from pages import HOSTILE, TALK, make_scene, prediction, record, train_run
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +265,29 @@ def test_runs_and_stores_open(browser, trained, scene, tmp_path):
     assert len(looking("return [...document.querySelectorAll('#ranking li')]")) == 2
     looking = Looking(browser, affuse.report(store.path, tmp_path / "store.html"))
     looking.until("return document.querySelectorAll('#coverage-plots .barlayer .trace').length > 0")
+
+
+def test_untrained_networks_are_told_first(browser, page, tmp_path):
+    assert Looking(browser, page)("return document.querySelector('#untrained').hidden")
+    store = FeatureStore(tmp_path / "store", create=True)
+    store.write(record("clip"), tiny.provenance(trained=False))
+    prediction("clip").save(tmp_path, figures=False)
+    seeded = affuse.report(tmp_path, tmp_path / "page.html", features=store.path)
+    assert Looking(browser, seeded).text("#untrained").startswith("Untrained backbones: audio (audio-net), ")
+
+
+@pytest.mark.parametrize(("seconds", "most"), [((4.0, 4.01), 2), ((1.0, 20.0), 1), ((3.0,) * 40, 40)])
+def test_videos_are_counted_in_whole_numbers(browser, tmp_path, seconds, most):
+    store = FeatureStore(tmp_path / "store", create=True)
+    for number, length in enumerate(seconds):
+        store.write(dataclasses.replace(record(f"v{number:02d}"), duration=length), tiny.provenance())
+    looking = Looking(browser, affuse.report(store.path, tmp_path / "store.html"))
+    looking.until(
+        "return document.querySelectorAll('#coverage-plots [data-name=durations] .ytick').length > 0"
+    )
+    plot = "document.querySelector('#coverage-plots [data-name=durations]')"
+    ticks = looking(f"return [...{plot}.querySelectorAll('.ytick text')].map((tick) => tick.textContent)")
+    assert all(re.fullmatch(r"\d+", tick) for tick in ticks), ticks
+    assert len({*ticks}) == len(ticks) >= 2
+    assert looking(f"return Math.max(...{plot}.data[0].y)") == most
+    assert looking(f"return {plot}.data[0].y.reduce((a, b) => a + b)") == len(seconds)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,22 @@ def test_choices_and_bounds_are_listed(which, name, allowed):
 )
 def test_settings_of_what_is_not_asked_for(arguments, message):
     assert message in settings(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "assignment", "said"),
+    [
+        (train_settings, "channels=16", "--set 'channels={audio: [32], visual: [64, 64]}'"),
+        (train_settings, "channels={visual: 16}", "--set 'channels={audio: [32], visual: [64, 64]}'"),
+        (train_settings, "dropout=0.5", "--set 'dropout={attention: 0.3}'"),
+        (train_settings, "modalities=visual", "--set 'modalities=[visual, audio]'"),
+        (partial(extract_settings, "paper"), "modalities=visual", "--set 'modalities=[visual, audio]'"),
+        (partial(extract_settings, "paper"), "detection=4", "It is set by detection.short_side, detection."),
+    ],
+)
+def test_what_is_no_plain_value_is_shown_by_an_example(make, assignment, said):
+    with pytest.raises(UsageError) as refused:
+        make(config=None, assignments=[assignment])
+    assert said in str(refused.value)
+    if "--set" in said:  # it can be given
+        make(config=None, assignments=[said.removeprefix("--set ").strip("'")])

@@ -7,10 +7,12 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -19,7 +21,7 @@ import pytest
 
 from affuse.features import AffuseError, FeatureStore
 from affuse.features.shard import read_shard
-from affuse.files import HOST, sweep
+from affuse.files import MACHINE, Sink, publish, sweep, write_bytes
 from builders import assert_same, random_video
 from shards import chunks, flip, put
 
@@ -97,11 +99,11 @@ def test_an_error_of_the_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, 
     assert_same(read_shard(path)[0], random_video(seed=1))
 
 
-def run_python(code: str, *arguments, prefix: tuple[str, ...] = (), wait: bool = True):
+def run_python(code: str, *arguments, prefix: tuple[str, ...] = (), wait: bool = True, **pipes):
     command = [*prefix, sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     if not wait:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **pipes)
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
@@ -220,25 +222,84 @@ def test_killed_writers_leave_whole_shards_or_none(tmp_path):
         )
 
 
+HELD = """
+    import sys
+    from pathlib import Path
+    from affuse import files
+
+    def fill(sink):
+        sink.write(b"half")
+        print("half", flush=True)
+        sys.stdin.read()
+
+    files.publish(Path(sys.argv[1]), fill)
+"""
+
+
 def test_sweeping_takes_only_what_the_dead_left(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     day = 25 * 3600
 
-    def leave(host: str, process: int, age: float = 0) -> Path:
-        path = tmp_path / f".a.h5.{host}.{process}.partial"
-        path.write_bytes(b"half")
+    def leave(machine: str = MACHINE, age: float = 0, data: bytes = b"half") -> Path:
+        path = tmp_path / f".a.h5.{machine}.{os.urandom(8).hex()}.partial"
+        path.write_bytes(data)
         os.utime(path, (time.time() - age,) * 2)
         return path
 
-    gone = [leave(HOST, dead.pid), leave("elsewhere", 1, day), leave(HOST, os.getppid(), day)]
-    kept = [
-        leave(HOST, os.getpid()),
-        leave("elsewhere", dead.pid),
-        tmp_path / ".hand.partial",
-        tmp_path / "a.h5",
-    ]
-    kept[2].write_bytes(b"not ours")
-    kept[3].write_bytes(b"whole")
+    elsewhere, odd = "0" * 12, tmp_path / ".hand.partial"
+    gone = [leave(), leave(data=b""), leave(elsewhere, day)]
+    kept = [leave(elsewhere), odd, tmp_path / "a.h5"]
+    odd.write_bytes(b"not ours")
+    kept[2].write_bytes(b"whole")
+    os.utime(odd, (0, 0))
     assert sweep(tmp_path) == len(gone)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_living_process_keeps_its_file_whatever_its_host_and_number(tmp_path):
+    """They are not what tells: containers have the same ones."""
+    process = run_python(HELD, tmp_path / "a", wait=False, stdin=subprocess.PIPE)
+    process.stdout.readline()
+    assert sweep(tmp_path) == 0
+    process.kill()
+    process.communicate()
+    assert [path.name[:4] for path in tmp_path.iterdir()] == [f".a.{MACHINE[0]}"]
+    assert sweep(tmp_path) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_of_one_number_do_not_write_into_one_file(tmp_path):
+    def fill(sink):
+        sink.write(b"one")
+        write_bytes(tmp_path / "a", b"other")
+
+    publish(tmp_path / "a", fill)
+    assert (tmp_path / "a").read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_a_sweep_in_the_moment_before_a_file_is_locked_costs_nothing(tmp_path, monkeypatch):
+    begin, swept = Sink.__init__, []
+
+    def sweep_then(sink, path):
+        begin(sink, path)
+        swept.append(sweep(tmp_path) if not swept else 0)
+
+    monkeypatch.setattr(Sink, "__init__", sweep_then)
+    write_bytes(tmp_path / "a", b"whole")
+    assert swept == [1, 0]
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "EACCES", "EOPNOTSUPP", "EIO"])
+def test_a_file_system_that_syncs_no_folders_is_no_error(tmp_path, monkeypatch, name):
+    sync, number = os.fsync, getattr(errno, name)
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(AffuseError, match="Input/output error") if name == "EIO" else nullcontext():
+        write_bytes(tmp_path / "a", b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"

@@ -48,10 +48,7 @@ def test_ctrl_c_at_any_import_is_no_traceback(store, way):
     for moment in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987):
         done = run(GATE + WAYS[way], moment, "features", "info", store, stdout=subprocess.PIPE)
         assert "Traceback" not in done.stderr, moment
-        assert done.stderr in (
-            "",
-            f"Stopped. What was finished is kept. To go on from there: affuse features info {store}\n",
-        )
+        assert done.stderr in ("", "Stopped.\n")
         codes.append(done.returncode)
         assert ("clip01" in done.stdout) == (done.returncode == 0)
     assert set(codes) <= {0, 130}

@@ -294,7 +294,7 @@ def test_shards_under_each_others_names_are_made_anew(store):
 
 
 def test_sweep_is_the_shards(store):
-    leftover = store.path / "shards" / ".a.h5.elsewhere.1.partial"
+    leftover = store.path / "shards" / f".a.h5.{0:012x}.{0:016x}.partial"
     leftover.write_bytes(b"")
     assert store.sweep() == 0
     assert store.verify().checked == 3

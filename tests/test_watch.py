@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -42,6 +43,7 @@ def watched(run, tmp_path_factory) -> tuple[Path, dict]:
         "--wait-sound", FOREVER, "--json",
     )  # fmt: skip
     assert "http://127.0.0.1:" in told.stderr
+    assert "shown, of these with face 100 %, sound 100 %; delay " in told.stderr
     assert "kept as 'clip'" in told.stderr
     return place, json.loads(told.stdout)
 
@@ -226,7 +228,7 @@ def test_other_features_than_the_runs_are_refused(run, watched, tmp_path):
     assert "audio_anchor: start → end" in said
     (tmp_path / "own_backbone.py").write_text((HERE / "own_backbone.py").read_text() + "\n# another\n")
     said = watch(run, place / "clip.mkv", "--weights-dir", tmp_path, code=1).stderr
-    assert "visual backbone own_backbone.py:Grid: sha256" in said
+    assert re.search(r"visual backbone own_backbone\.py:Grid: sha256 [0-9a-f]{12} → [0-9a-f]{12}\.", said)
 
 
 def test_a_run_on_features_that_videos_do_not_give_is_refused(tmp_path, undrawn):

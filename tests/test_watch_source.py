@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +14,14 @@ import pytest
 from affuse.errors import UsageError
 from affuse.extract.faces import Detected, Detection
 from affuse.extract.media import read_sound
-from affuse.extract.sound import SAMPLE_RATE, read_audio
+from affuse.extract.sound import SAMPLE_RATE, Blocks, read_audio
 from affuse.extract.transcripts import Word
 from affuse.pipelines.watch import source
 from affuse.pipelines.watch.follow import Follower
 from affuse.pipelines.watch.lanes import BEHIND, Hearing, Words
 from affuse.pipelines.watch.memory import Face, Memory
-from affuse.pipelines.watch.sound import Sound
-from affuse.pipelines.watch.source import Camera, Stream, find_source
+from affuse.pipelines.watch.sound import RecentSound
+from affuse.pipelines.watch.source import Camera, Player, Stream, find_source
 from media import face_frames, tone, write_media
 
 # ---- sources
@@ -82,7 +83,7 @@ def test_files_pipes_and_nothing_are_told_apart(tmp_path):
 def test_sound_is_heard_as_extraction_reads_it(tmp_path, changes):
     rate = changes.get("rate", SAMPLE_RATE)
     path = write_media(tmp_path / "a.mkv", face_frames(6), samples=tone(2.0, rate=rate), **changes)
-    sound = Sound()
+    sound = RecentSound()
     for time, frame in read_sound(path):
         sound.hear(time, frame)
     sound.finish()
@@ -100,9 +101,9 @@ def block(samples: np.ndarray) -> source.av.AudioFrame:
     return frame
 
 
-def heard(kept: float, *blocks: tuple[float, float, float]) -> Sound:
+def heard(kept: float, *blocks: tuple[float, float, float]) -> RecentSound:
     """Blocks of sound: when each begins, its seconds, and its level."""
-    sound = Sound(kept)
+    sound = RecentSound(kept)
     for begin, seconds, level in blocks:
         sound.hear(begin, block(np.full(round(seconds * SAMPLE_RATE), level)))
     sound.finish()
@@ -132,6 +133,39 @@ def test_only_the_last_seconds_of_sound_are_kept():
     assert not samples[:-SAMPLE_RATE].any()
 
 
+def test_sound_that_cannot_be_kept_is_an_error_and_that_cannot_be_resampled_is_silence():
+    def full(place, samples):
+        raise ValueError("no room")
+
+    with pytest.raises(ValueError, match="no room"):
+        Blocks(full)(0.0, block(np.ones(SAMPLE_RATE)))
+    said, heard = [], []
+    blocks = Blocks(lambda place, samples: heard.append((place, len(samples))), said)
+    for time, samples in ((0.0, SAMPLE_RATE), (1.0, 0), (1.0, SAMPLE_RATE)):
+        blocks(time, block(np.ones(samples)) if samples else source.av.AudioFrame())
+    assert [place for place, _ in heard] == [0, SAMPLE_RATE]
+    assert len(said) == 1
+
+
+def test_a_microphone_that_fails_ends_the_watch(monkeypatch):
+    """It is read beside the camera, by a thread that whoever watches has begun."""
+    begun = []
+    camera, microphone = Camera("v4l2", "/dev/video0", False, "default"), SimpleNamespace()
+    player = Player(
+        camera, lambda *_: None, RecentSound(), threading.Event(), lambda *given: begun.append(given)
+    )
+    monkeypatch.setattr(player, "_microphone", lambda: microphone)
+    monkeypatch.setattr(
+        player, "_camera", lambda: nullcontext(SimpleNamespace(streams=SimpleNamespace(audio=())))
+    )
+    monkeypatch.setattr(
+        source, "picture_stream", lambda container: SimpleNamespace(codec_context=SimpleNamespace())
+    )
+    monkeypatch.setattr(player, "_play", lambda container: None)
+    player.play()
+    assert begun == [(player._listen, microphone)]
+
+
 class Sums:
     """An encoder of sound that gives each moment the sum of its 0.96 s."""
 
@@ -140,13 +174,16 @@ class Sums:
         return np.array([[samples[i : i + 15_600].sum()] for i in first], np.float16)
 
 
-def hearing(sound: Sound, memory: Memory) -> Hearing:
+def hearing(sound: RecentSound, memory: Memory) -> Hearing:
     settings = SimpleNamespace(audio_anchor="start")
     return Hearing(SimpleNamespace(sound_encoder=Sums(), settings=settings), memory, sound)
 
 
 def test_sound_is_embedded_once_all_of_it_is_there():
-    memory, sound = Memory(("audio",), {"visual": 0, "audio": 1, "text": 0}, 10.0, 8, {"audio": 2.0}), Sound()
+    memory, sound = (
+        Memory(("audio",), {"visual": 0, "audio": 1, "text": 0}, 10.0, 8, {"audio": 2.0}),
+        RecentSound(),
+    )
     lane = hearing(sound, memory)
     for i in range(30):
         memory.saw(Face(i / 10, 0.0))
@@ -229,10 +266,10 @@ class Listener:
         return [Word(f"{samples[a:b].max():.2f}", a / SAMPLE_RATE, b / SAMPLE_RATE) for a, b in edges]
 
 
-def words(kept: bool = False) -> tuple[Words, Sound, list]:
+def words(kept: bool = False) -> tuple[Words, RecentSound, list]:
     memory, sound, told = (
         Memory(("text",), {"visual": 0, "audio": 0, "text": 1}, 10.0, 8, {"text": 2.0}),
-        Sound(),
+        RecentSound(),
         [],
     )
     networks = SimpleNamespace(
@@ -242,7 +279,7 @@ def words(kept: bool = False) -> tuple[Words, Sound, list]:
     return Words(networks, memory, sound, kept, told.append), sound, told
 
 
-def talk(sound: Sound, seconds: range) -> None:
+def talk(sound: RecentSound, seconds: range) -> None:
     for i in seconds:
         spoken = np.full(SAMPLE_RATE, (i + 1) / 100)
         spoken[SAMPLE_RATE * 2 // 5 :] = 0

@@ -13,7 +13,7 @@ from affuse.fuse import train
 from affuse.fuse.training.loading import load_run, together
 from affuse.pipelines.watch.memory import EARLY, Face, Memory, Said
 from affuse.pipelines.watch.reading import Delays, Reader, frames_of, value_of
-from affuse.pipelines.watch.watch import WAITS
+from affuse.pipelines.watch.watch import WAITS, described
 from tiny import FPS, WIDTHS, make_data, make_video, provenance, small
 
 MODALITIES = ("visual", "audio", "text")
@@ -172,7 +172,27 @@ def test_the_reader_tells_of_each_moment_once_and_ends_with_the_source(runs):
     memory.finish()
     reader.work(threading.Event())
     assert [value.time for value in told] == [pytest.approx(39 / FPS)]
-    assert reader.shown == 1
+    assert (reader.shown, reader.seen) == (
+        1,
+        {"face": 1, "sound": 1, "words": 0},
+    )  # the last word ends before it
+
+
+def test_the_summary_counts_in_words():
+    delay = {"median": 6.8, "p95": 7.1}
+    one = {
+        "frames": 1,
+        "dropped": 0,
+        "shown": 1,
+        "seen": {"face": 1.0, "words": 0.0},
+        "delay": delay,
+        "saved": None,
+    }
+    said = described(one)
+    assert said == "1 frame, 0 of them dropped; 1 value shown, of these with face 100 %, words 0 %; delay 6.80 s, of " \
+        "95 % at most 7.10 s."  # fmt: skip
+    none = {**one, "shown": 0, "seen": {"face": None}, "delay": dict.fromkeys(delay), "saved": "clip"}
+    assert described(none) == "1 frame, 0 of them dropped; 0 values shown; kept as 'clip'."
 
 
 def test_delays_are_counted_not_kept():

@@ -123,9 +123,9 @@ class Windows:
         return len(self.first)
 
     def gather(self, which: Tensor, view: Tensor | None = None) -> Batch:
-        """The batch of windows number `which` (B,), the faces of each in its view number `view` (B,): 0 for the
-        centre, as for all by default, k for the k-th of the corpus's further views. Padding repeats some frame's
-        values under a False mask."""
+        """The batch of windows number `which` (B,), the faces of each in its view number `view` (B,), on the CPU, where
+        nobody waits for the answer to which windows show which: 0 for the centre, as for all by default, k for the
+        k-th of the corpus's further views. Padding repeats some frame's values under a False mask."""
         length = self.length or int(self.frames[which].max())
         corpus, step = self.corpus, torch.arange(length, device=self.first.device)
         inside = step < self.frames[which, None]
@@ -162,6 +162,6 @@ class Windows:
         generator = torch.Generator().manual_seed(seed)
         ordering = generator if order_seed is None else torch.Generator().manual_seed(order_seed)
         order = torch.randperm(len(self), generator=ordering).to(self.first.device)
-        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator).to(self.first.device)
+        views = torch.randint(1 + len(self.corpus.views), (len(self),), generator=generator)
         for which, view in zip(order.split(batch), views.split(batch), strict=True):
             yield self.gather(which, view)

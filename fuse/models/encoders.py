@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from affuse.fuse.models.convolution import TAPS, causal_convolution
 from affuse.fuse.models.layers import Dropout, MaskedBatchNorm1d, xavier, zero_invalid
 
-KERNEL = 5  # frames, of the TCN
 SLOPE = 0.01  # of LeakyReLU
 LAYERS = 2  # of the BiLSTM
 
@@ -32,15 +32,14 @@ class CausalConv1d(nn.Module):
         super().__init__()
         # torch's default initialisation of v; weight_norm then sets g = ‖v‖. (The releases call Xavier on the
         # already normed weight, which changes nothing.)
-        self.conv = weight_norm(nn.Conv1d(width, out, KERNEL, dilation=dilation))
-        self.reach = (KERNEL - 1) * dilation
+        self.conv = weight_norm(nn.Conv1d(width, out, TAPS, dilation=dilation))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (self.reach, 0)))
+        return causal_convolution(x, self.conv.weight, self.conv.bias, *self.conv.dilation)
 
 
 class TemporalBlock(nn.Module):
-    """(batch, width, time) → (batch, out, time): twice [conv → LeakyReLU → Dropout], + input, LeakyReLU."""
+    """(batch, time, width) → (batch, time, out): twice [conv → LeakyReLU → Dropout], + input, LeakyReLU."""
 
     def __init__(self, width: int, out: int, dilation: int, dropout: float):
         super().__init__()
@@ -54,9 +53,7 @@ class TemporalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.dropout(F.leaky_relu(self.first(x), SLOPE, inplace=True))
         y = self.dropout(F.leaky_relu(self.second(y), SLOPE, inplace=True))
-        if self.skip is not None:
-            x = self.skip.weight @ x + self.skip.bias[:, None]  # channels first
-        return F.leaky_relu(y + x, SLOPE, inplace=True)
+        return F.leaky_relu(y + (x if self.skip is None else self.skip(x)), SLOPE, inplace=True)
 
 
 class TCN(nn.Module):
@@ -74,7 +71,7 @@ class TCN(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         x = zero_invalid(x, valid)
-        return zero_invalid(self.norm(self.blocks(x.mT).mT, valid), valid)
+        return zero_invalid(self.norm(self.blocks(x), valid), valid)
 
 
 class BiLSTM(nn.Module):

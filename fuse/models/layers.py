@@ -77,7 +77,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if valid is None or not self.training:
-            return super().forward(x.mT).mT
+            return super().forward(x.flatten(0, 1)).view_as(x)
         y = x if x.dtype == torch.float64 else x.float()  # statistics in bfloat16 would be worthless
         count = valid.sum()
         n = count.clamp(min=1)

@@ -47,14 +47,14 @@ class ModelSettings(Settings):
     """What is predicted: both, valence, arousal, or a list of names that the labels have."""
     attention: str = Field("channel", json_schema_extra={"enum": [*ATTENTIONS]})
     """Of the joint attention, whether its matrix C is channel × channel, or frame × frame."""
-    channels: dict[str, list[int]] | None = None
+    channels: dict[str, list[int]] | None = Field(None, examples=[{"visual": [64, 64], "audio": [32]}])
     """Widths of the encoder's layers, per modality; null leaves them to `size` and the model."""
     encoder: str = Field("spec", json_schema_extra={"enum": ["spec", *ENCODERS]})
     """What mixes frames before the attention: spec, the model's own; linear, which sees no other frame; none, features
     as they are."""
     gates: str = Field("spec", json_schema_extra={"enum": ["spec", *GATES, "none"]})
     """What chooses among the results of the recursions: spec, the model's own. Only what recurses can have any."""
-    dropout: dict[str, float] = Field(default_factory=dict)
+    dropout: dict[str, float] = Field(default_factory=dict, examples=[{"attention": 0.3}])
     """Probabilities of dropout by part, encoder, attention, fusion or head; the model's own where none is given."""
     tied: bool = False
     """Every recursion uses the same weights."""

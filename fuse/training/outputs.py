@@ -7,31 +7,38 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from affuse.config import nearest
-from affuse.errors import AffuseError, UsageError
-from affuse.features.store import FeatureStore
+from affuse.errors import AffuseError, UsageError, first_line
+from affuse.features.store import SHARDS, FeatureStore
 from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.track import Track
 from affuse.fuse.scoring.predict import SUMMARY, write_summary
+from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
 
 MADE = "predicted.json"  # says by what the tables beside it were made
+ENDINGS = {"csv": ".csv", "figure": ".png", "vtt": ".vtt", "video": "-annotated.mp4"}  # of a video's files
 
 
 class Outputs:
     """What a run writes to a folder. Another call of the same adds to it, and the summary is of all; a folder of
-    another run or other options is refused with a UsageError, and nothing in it is touched."""
+    another run or other options, or within a run or a store, is refused with a UsageError, and nothing in it is
+    touched."""
 
     def __init__(self, folder: Path | str, run: Run, **options: object):
         self.folder = as_path("a folder to write to", folder)
-        self.made = {"run": str(run.path), "weights": weights_digest(run), **options}
+        check_apart(self.folder, run)
+        self.made = {"run": str(run.path), "weights": weights_digest(run), "untrained": run.provenance.untrained}
+        self.made |= options
         path = self.folder / MADE
+        self.begun = path.exists()
         try:
-            before = json.loads(path.read_bytes()) if path.exists() else self.made
+            before = json.loads(path.read_bytes()) if self.begun else self.made
         except (OSError, ValueError) as error:
             raise AffuseError(f"{path} cannot be read: {error}. Choose another folder for --out.") from None
         differing = [n for n in {**before, **self.made} if n != "run" and before.get(n) != self.made.get(n)]
@@ -46,18 +53,59 @@ class Outputs:
         if not (self.folder / MADE).exists():
             write_text(self.folder / MADE, json.dumps(self.made, indent=2) + "\n")
 
+    def forget(self, failed: Iterable[str]) -> None:
+        """Remove what an earlier call has left of videos that have failed now, and which would pass for new."""
+        for video in failed if self.begun else ():
+            for kind in ENDINGS:
+                self.file(video, kind).unlink(missing_ok=True)
+
     def summarise(self, table: pd.DataFrame) -> str:
-        """Write the summary, those of earlier calls in it whose tables are still there; gives the file."""
+        """Write the summary, in it also what failed in earlier calls, and those of their videos whose tables are still
+        there; gives the file."""
         self.claim()
-        path = self.folder / SUMMARY
-        if path.exists():
-            before = pd.read_csv(path, index_col="video", dtype={"video": str, "frames": "Int64"})
-            kept = [video for video in before.index if video not in table.index and self._there(video)]
-            table = pd.concat([before.loc[kept], table]) if kept else table
+        if self.begun:
+            old = self._earlier()
+            holds = [video not in table.index and self._holds(video, why) for video, why in old["failure"].items()]
+            old = old.loc[np.array(holds, bool)]
+            table = pd.concat([old, table]) if len(old) else table
         return write_summary(self.folder, table)
 
-    def _there(self, video: str) -> bool:
-        return (self.folder / f"{file_name(video)}.csv").exists()
+    def _earlier(self) -> pd.DataFrame:
+        """The summary of earlier calls. Raises AffuseError where it cannot be read."""
+        path, types = self.folder / SUMMARY, {"video": str, "frames": "Int64", "failure": str}
+        try:
+            return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""]).set_index("video")
+        except FileNotFoundError:
+            return pd.DataFrame({"video": [], "failure": []}).set_index("video")
+        except (OSError, LookupError, ValueError) as error:
+            raise AffuseError(f"{path} cannot be read: {first_line(error)}. Choose another folder for --out.") from None
+
+    def _holds(self, video: str, failure: object) -> bool:
+        """Whether an earlier call's row of a video still holds."""
+        return isinstance(failure, str) or self.file(video, "csv").exists()
+
+    def file(self, video: str, kind: str) -> Path:
+        """Where a file of a video is put, of a kind in ENDINGS."""
+        return self.folder / f"{file_name(video)}{ENDINGS[kind]}"
+
+
+def check_apart(folder: Path, run: Run) -> None:
+    """Raise UsageError for a folder in a store or a run, but for the place that `run` has for predictions."""
+    here = folder.resolve()
+    if here == RunFolder(run.path.resolve()).predictions:
+        return
+    for place in (here, *here.parents):
+        there = RunFolder(place)
+        if there.ensemble.exists() or (there.config.exists() and (there.model.exists() or there.checkpoint.exists())):
+            kind = "run"
+        elif any(place.glob(f"{SHARDS}/*.h5")):
+            kind = "store"
+        else:
+            continue
+        where = "is" if place == here else f"lies in {place},"
+        raise UsageError(
+            f"{folder} {where} a {kind}, to which predictions do not belong. Choose another folder for --out."
+        )
 
 
 def weights_digest(run: Run) -> str:

@@ -62,6 +62,7 @@ def predict(
 
     written, unread = run.each_video(store, ids, device, save, tracks) if ids or not failed else ({}, {})
     failed = {**(failed or {}), **unread}
+    outputs.forget(failed)
     return {"written": written, "failed": failed, "summary": outputs.summarise(summarised(facts, failed))}
 
 
@@ -84,4 +85,5 @@ def explain(
         return {"csv": str(csv), "figure": str(figure), "frames": len(table), **seen}
 
     written, failed = run.each_video(store, ids, device, save)
+    outputs.forget(failed)
     return {"written": written, "failed": failed}

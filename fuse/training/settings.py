@@ -132,7 +132,9 @@ class TrainSettings(ModelSettings):
     model: str = "rjcma"
     """The fusion model: one that `affuse fuse models` lists, or one of yours, file.py:name."""
     modalities: list[str] = Field(
-        default_factory=lambda: [*MODALITIES], json_schema_extra={"items": {"enum": [*MODALITIES]}}
+        default_factory=lambda: [*MODALITIES],
+        examples=[["visual", "audio"]],
+        json_schema_extra={"items": {"enum": [*MODALITIES]}},
     )
     """What the model sees."""
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, Group, answer, say, together
+from affuse.console import CONFIG, DEVICE, FILE, FOLDER, JSON, WEIGHTS, Group, answer, say, together
 from affuse.errors import UsageError
-from affuse.extract.profiles import profile_option
+from affuse.extract.profiles import EXTRACT_SET, profile_option
 
 UNTRAINED = click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the cores]")
@@ -18,7 +18,7 @@ REPEATS = click.option(
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns."
 )
 OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
-measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, SET)
+measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, EXTRACT_SET)
 
 
 @click.group(cls=Group)

@@ -115,14 +115,15 @@ def bench_fuse(
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False):
         sides = {name: make() for name, make in makers.items()}
         times: dict[str, list[float]] = {name: [] for name in sides}
-        with FlopCounterMode(display=False) as counter:
-            sides["float32"](next(windows.ordered(batch)))
+        rates: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
+        operations = {name: _operations(step, next(windows.ordered(batch))) for name, step in sides.items()}
         for turn in range(repeats):
             for name, step in sides.items():
                 times[name].append(_seconds(step, windows, batch, steps, place))
                 announce(f"{name}, {turn + 1} of {repeats}: {times[name][-1]:.3f} s a step")
-    rates = {name: matrix_rate(place, name) for name in ("float32", "bfloat16")}
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
+            for name, found in rates.items():
+                found.append(matrix_rate(place, name))
+    medians, rate = ({name: statistics.median(found) for name, found in each.items()} for each in (times, rates))
     return {
         "machine": environment(),
         "device": str(place),
@@ -131,18 +132,26 @@ def bench_fuse(
         "steps": steps,
         "shape": {"widths": widths, "window": window, "batch": batch},
         "auto": auto,
-        "operations": {"step": counter.get_total_flops(), "matrix_side": SIDE[place.type], "matrix_rate": rates},
+        "operations": {"matrix_side": SIDE[place.type], "matrix_rate": rate},
         "sides": {
             name: {
+                "operations": operations[name],
                 "seconds_per_step": medians[name],
                 "all": taken,
                 "ratio": statistics.median(a / b for a, b in zip(times["eager"], taken, strict=True)),
-                "matrix_share": counter.get_total_flops() / medians[name] / rates.get(name, rates["float32"]),
+                "matrix_share": operations[name] / medians[name] / rate.get(name, rate["float32"]),
             }
             for name, taken in times.items()
         },
         **({} if (held := peak()) is None else {"peak_gib": held / GIB}),
     }
+
+
+def _operations(step: Step, batch: Batch) -> int:
+    """Of one step, in its convolutions and products: a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        step(batch)
+    return counter.get_total_flops()
 
 
 def _seconds(step: Step, windows: Windows, batch: int, steps: int, device: torch.device) -> float:
@@ -169,13 +178,13 @@ def describe_fuse(facts: dict) -> str:
     """The measurement as a Markdown table."""
     there, able, shape = facts["machine"], facts["operations"], facts["shape"]
     rates = ", ".join(f"{rate / 1e12:.2f} TFLOP/s in {name}" for name, rate in able["matrix_rate"].items())
-    work = able["step"] / 1e9
     widths = "/".join(map(str, shape["widths"].values()))
     rows = [
         [
             "the release's modules" if name == "eager" else f"affuse, {name}" + " (auto)" * (name == facts["auto"]),
             f"{side['seconds_per_step']:.3f}",
             f"{side['ratio']:.2f}",
+            f"{side['operations'] / 1e9:.0f}",
             f"{side['matrix_share']:.0%}",
         ]
         for name, side in facts["sides"].items()
@@ -185,9 +194,9 @@ def describe_fuse(facts: dict) -> str:
             f"{there['cpu']}, {there['cores']} cores, {there['memory']}, GPU {there['gpu']}; Python "
             f"{there['python'].split()[0]}, torch {there['torch']}; on {facts['device']}, {facts['threads']} threads, "
             f"{facts['steps']} steps, medians of {facts['repeats']}.",
-            f"RJCMA, {shape['batch']} × {shape['window']} frames, {widths} wide: {work:.0f} GFLOP a step; "
+            f"RJCMA, {shape['batch']} × {shape['window']} frames, {widths} wide; "
             f"matrices of side {able['matrix_side']} are multiplied at {rates}.",
             "",
-            markdown(["side", "s a step", "times as fast", "share of the matrix rate"], rows),
+            markdown(["side", "s a step", "times as fast", "GFLOP a step", "share of the matrix rate"], rows),
         ]
     )

@@ -7,6 +7,7 @@ Everything is kept in one folder and made only once: run again after a stop, or 
 
 from __future__ import annotations
 
+import shlex
 import string
 import time
 from pathlib import Path
@@ -145,6 +146,6 @@ def report(facts: dict, comparison: Comparison, provenance: Provenance, out: Pat
         "Synthetic data: this shows that the machinery works, not how well it reads people.",
         "Seconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in facts["seconds"].items()) + ".",
         f"Predictions and figures of the held-out speakers: {out / 'predictions'}; one of them: {out / 'picture.png'}; "
-        f"runs: {out / 'comparison'}.",
+        f"runs: {out / 'comparison'}. A page to look at: affuse report {shlex.quote(str(out))}",
     ]
     return "\n".join(lines)

@@ -12,7 +12,6 @@ from affuse.console import (
     FILE,
     FOLDER,
     JSON,
-    SET,
     VIEWS,
     WEIGHTS,
     Group,
@@ -25,7 +24,7 @@ from affuse.console import (
 )
 from affuse.errors import UsageError
 from affuse.extract.profiles import profile_option
-from affuse.fuse.options import COMPLETED, ENSEMBLE, PRESET
+from affuse.fuse.options import COMPLETED, ENSEMBLE, PRESET, TRAIN_SET
 
 NAME = click.argument(
     "name", shell_complete=completing(lambda: import_module("affuse.pipelines.recipes.known").RECIPES)
@@ -92,7 +91,7 @@ def check(name, root, test_list, as_json) -> None:
     sys.exit(not whole)
 
 
-@recipe.command()
+@recipe.command(goes_on=True)
 @NAME
 @ROOT
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, labels and runs; made, or gone on with.")
@@ -125,7 +124,7 @@ def check(name, root, test_list, as_json) -> None:
 @compute_options
 @JSON
 @CONFIG
-@SET
+@TRAIN_SET
 def run(name, root, out, models, preset, split, gold, ensemble, features, profile, allow_untrained, views, face,
         allow_missing, test_list, sample, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
     """All the way with the data set NAME below ROOT.

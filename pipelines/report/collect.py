@@ -22,7 +22,7 @@ from affuse.fuse.scoring.predict import SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
 from affuse.pipelines.report.series import boxes, gaps, moments_each, plain, rounded, thin
-from affuse.pipelines.report.sources import Source, frames_of, outline, read_labels
+from affuse.pipelines.report.sources import Reported, frames_of, outline, read_labels
 from affuse.pipelines.report.truth import laid_on, paired
 from affuse.version import VERSION
 
@@ -56,7 +56,7 @@ class Clip:
 @dataclass(frozen=True)
 class Facts:
     """All that a page says. about: [what, how] of a run or a store; histories: learning curves by seed; scores as
-    `judge` gives them, or a run's own CCC alone; failed {video: why}."""
+    `judge` gives them, or a run's own CCC alone; failed {video: why}; untrained, as `Reported` has it."""
 
     kind: str
     name: str
@@ -67,12 +67,13 @@ class Facts:
     about: list[list[str]]
     histories: dict[str, dict[str, list]]
     scores: dict
+    untrained: list[str]
 
     def as_dict(self) -> dict:
         return asdict(self)
 
 
-def collect(source: Source, labels: Path | str | None = None) -> Facts:
+def collect(source: Reported, labels: Path | str | None = None) -> Facts:
     """The facts of a source, with the truth beside them where there are labels. Raises AffuseError for labels or
     features that do not fit the videos."""
     rate = None if source.run is None else source.run.settings.label_rate
@@ -108,11 +109,12 @@ def collect(source: Source, labels: Path | str | None = None) -> Facts:
         _about(source),
         _histories(source),
         scores,
+        source.untrained,
     )
 
 
 def _clip(
-    source: Source, video: str, track: Track | None, targets: list[str], most: int
+    source: Reported, video: str, track: Track | None, targets: list[str], most: int
 ) -> tuple[Clip, tuple[np.ndarray, np.ndarray] | None]:
     """One video, of its prediction, its record, or both; and its truth and prediction, where there are both. Raises
     AffuseError where they are of different videos."""
@@ -215,7 +217,7 @@ def _own_scores(run: Run | None) -> dict:
 # ---- what a run or a store is
 
 
-def _about(source: Source) -> list[list[str]]:
+def _about(source: Reported) -> list[list[str]]:
     if source.run is not None:
         return _about_run(source.run)
     if source.kind == "store":
@@ -228,29 +230,26 @@ def _about_run(run: Run) -> list[list[str]]:
     seeds = ", ".join(str(each.settings.seed) for each in together)
     parameters = sum(p.numel() for p in run.model.parameters())
     clock = f"{run.fps:g} frames per second" if run.fps else "every video's own frames"
-    facts = [
+    return [
         ["model", f"{settings.model}, {', '.join(run.model.modalities)}"],
         ["preset", str(settings.preset)],
         ["seed" if len(together) == 1 else "seeds", seeds],
         ["parameters", f"{parameters:,}"],
         ["reads features at", clock],
     ]
-    untrained = run.provenance.untrained
-    return [*facts, *([["untrained backbones", ", ".join(untrained)]] if untrained else [])]
 
 
-def _about_store(source: Source) -> list[list[str]]:
+def _about_store(source: Reported) -> list[list[str]]:
     (store,) = source.stores
     try:
         provenance = store.provenance
     except AffuseError as error:
         return [["settings", str(error)]]
     parts = [[part, f"{b.name}, {b.width} wide" if b.width else b.name] for part, b in provenance.backbones.items()]
-    untrained = [["untrained backbones", ", ".join(provenance.untrained)]] if provenance.untrained else []
-    return [["settings", provenance.settings_hash[:12]], *parts, *untrained]
+    return [["settings", provenance.settings_hash[:12]], *parts]
 
 
-def _histories(source: Source) -> dict[str, dict[str, list]]:
+def _histories(source: Reported) -> dict[str, dict[str, list]]:
     """{seed: {column of metrics.csv: values}} of a run's learning curves, where it has any."""
     if source.run is None:
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -15,7 +16,9 @@ from string import Template
 from affuse.files import as_path, make_folder, write_bytes
 from affuse.pipelines.report.collect import Facts, collect
 from affuse.pipelines.report.media import check_way, embedded, find_media, link
-from affuse.pipelines.report.sources import read_source
+from affuse.pipelines.report.sources import parts_of_demo, read_source
+
+log = logging.getLogger("affuse")
 
 SCRIPTS = ("base.js", "plots.js", "moment.js", "table.js", "runs.js", "whole.js")  # one after the other, as one
 HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}  # in JSON, so that no tag or comment begins
@@ -23,14 +26,15 @@ HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}  # in JSON, so that no ta
 
 def report(
     source: Path | str,
-    out: Path | str,
+    out: Path | str = "report.html",
     *,
     features: Path | str | None = None,
     labels: Path | str | None = None,
     video_dir: Path | str | None = None,
     media: str = "link",
 ) -> Path:
-    """Write one page on a folder of predictions, a run or a feature store to the file `out`; gives its path.
+    """Write one page on a folder of predictions, a run or a feature store to the file `out`; gives its path. Of a demo
+    it is its predictions with all that stands beside them.
 
     features: a store, for words, face boxes and gaps where the source has none of its own. labels: a folder of labels,
     for the truth beside predictions, and scores. video_dir: where the videos lie; they are linked, relative to the
@@ -39,7 +43,12 @@ def report(
     """
     out = as_path("a file for the page", out)
     check_way(media)
+    if demo := parts_of_demo(source):
+        source, features = demo["predictions"], features or demo["store"]
+        labels, video_dir = labels or demo["labels"], video_dir or demo["videos"]
     facts = collect(read_source(source, features), labels)
+    if facts.untrained:
+        log.warning("the features come from untrained backbones: %s", ", ".join(facts.untrained))
     found = {} if media == "none" else find_media(video_dir, {clip.id: clip.file for clip in facts.clips})
     make_folder(out.parent)
     write_bytes(out, page(facts, *held(found, out, media)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ from affuse.fuse.data.track import Track
 from affuse.fuse.scoring.predict import SEEN_AS, SUMMARY, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.outputs import MADE
 from affuse.fuse.training.run import Run
 
 log = logging.getLogger("affuse")
 
 FEATURES = "features"  # below a folder of predictions: the stores that `affuse predict` keeps
+DEMO = {"predictions": "predictions", "store": "store", "labels": "data/labels", "videos": "data/videos"}  # below it
 DEVIATION = "_deviation"
 SLACK = 1e-3  # seconds; by so much a CSV's times may differ from a record's
 OUTLINE = (
@@ -39,9 +43,9 @@ OUTLINE = (
 
 
 @dataclass(frozen=True)
-class Source:
-    """What was given: its kind, "predictions", "run" or "store", and what lies in it; failed {video: why} of those that
-    could not be predicted."""
+class Reported:
+    """What a page is made of: its kind, "predictions", "run" or "store", and what lies in it; failed {video: why} of
+    those that could not be predicted; untrained, the backbones with seeded weights behind it, as "part (name)"."""
 
     kind: str
     path: Path
@@ -49,6 +53,7 @@ class Source:
     stores: tuple[FeatureStore, ...] = ()
     run: Run | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    untrained: list[str] = field(default_factory=list)
 
     @property
     def closed(self) -> bool:
@@ -67,7 +72,7 @@ class Source:
         )
 
 
-def read_source(source: Path | str, features: Path | str | None = None) -> Source:
+def read_source(source: Path | str, features: Path | str | None = None) -> Reported:
     """The source in a folder, with the store `features` in the place of any store of its own.
 
     Raises UsageError for a folder that is none of the three, or features of other videos; AffuseError for predictions
@@ -79,7 +84,8 @@ def read_source(source: Path | str, features: Path | str | None = None) -> Sourc
     if (path / SHARDS).is_dir():
         if features is not None:
             raise UsageError(f"{path} is a feature store itself. Leave --features out.")
-        return Source("store", path, stores=(FeatureStore(path),))
+        stores = (FeatureStore(path),)
+        return Reported("store", path, stores=stores, untrained=untrained_of(stores))
     folder = RunFolder(path)
     if not folder.ensemble.exists() and any(path.glob("seed*/config.yaml")):
         raise AffuseError(f"The run in {path} is not finished. Go on with the same train command and --out.")
@@ -97,7 +103,34 @@ def read_source(source: Path | str, features: Path | str | None = None) -> Sourc
             "and no shards in it. Give the --out of `affuse predict`, `affuse fuse train` or `affuse extract`."
         )
     stores = (_store(features, predictions),) if features is not None else _kept_stores(path)
-    return Source("predictions" if run is None else "run", path, predictions, stores, run, failed)
+    kind, untrained = ("predictions", read_untrained(path)) if run is None else ("run", run.provenance.untrained)
+    untrained = [*dict.fromkeys([*untrained, *untrained_of(stores)])]
+    return Reported(kind, path, predictions, stores, run, failed, untrained)
+
+
+def untrained_of(stores: Iterable[FeatureStore]) -> list[str]:
+    """The backbones with seeded weights of stores, as far as they can be read."""
+    found: dict[str, None] = {}
+    for store in stores:
+        with suppress(AffuseError):
+            found |= dict.fromkeys(store.provenance.untrained)
+    return [*found]
+
+
+def read_untrained(folder: Path) -> list[str]:
+    """The backbones with seeded weights of the run that has predicted in a folder, by its account there. Raises
+    AffuseError where it cannot be read."""
+    path = folder / MADE
+    try:
+        return [str(name) for name in json.loads(path.read_bytes())["untrained"]] if path.exists() else []
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise AffuseError(f"{path} cannot be read: {first_line(error)}. Predict again, or remove it.") from None
+
+
+def parts_of_demo(source: Path | str) -> dict[str, Path]:
+    """The parts, as DEMO names them, of the folder that `affuse demo` has left; none of any other folder."""
+    found = {name: Path(source, place) for name, place in DEMO.items()} if isinstance(source, (str, Path)) else {}
+    return found if all(map(Path.is_dir, found.values())) else {}
 
 
 def _store(features: Path | str, wanted: Iterable[str]) -> FeatureStore:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from affuse.console import DEVICE, FILE, FOLDER, JSON, SET, WEIGHTS, Command, answer, say
+from affuse.console import DEVICE, FILE, FOLDER, JSON, WEIGHTS, Command, answer, say
+from affuse.extract.profiles import EXTRACT_SET
 from affuse.fuse.commands import RUNS
 
 
@@ -13,7 +14,7 @@ from affuse.fuse.commands import RUNS
 @click.option("--source", metavar="CAMERA|FILE|PIPE", help="A number, a path, or -.  [default: the first camera]")
 @WEIGHTS
 @DEVICE
-@SET
+@EXTRACT_SET
 @click.option("--save", type=FOLDER, metavar="STORE", help="Keep what is seen as a record of this feature store.")
 @click.option("--out", type=FILE, help="Also write the values to this CSV, as they are made.")
 @click.option("--wait-sound", default=2.0, show_default=True, metavar="SECONDS", help="At most, for a value's sound.")

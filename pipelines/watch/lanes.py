@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from affuse.extract.audio import ANCHORS, MARGIN, PATCH
-from affuse.extract.crops import crop, resize, upload
+from affuse.extract.crops import crop, resize
+from affuse.extract.gpu import upload
 from affuse.extract.media import LONGEST, Picture
 from affuse.extract.networks import Networks
 from affuse.extract.sound import SAMPLE_RATE
@@ -24,7 +25,7 @@ from affuse.extract.speech import pieces, sounding
 from affuse.extract.transcripts import Word
 from affuse.pipelines.watch.follow import Follower
 from affuse.pipelines.watch.memory import Face, Memory, Said
-from affuse.pipelines.watch.sound import Sound
+from affuse.pipelines.watch.sound import RecentSound
 
 WAITING = 4  # pictures that may wait for the lane of faces
 AT_ONCE = 8  # moments whose sound is embedded at once
@@ -108,7 +109,7 @@ class Hearing:
     passed: how many times were passed over because the lane was behind.
     """
 
-    def __init__(self, networks: Networks, memory: Memory, sound: Sound):
+    def __init__(self, networks: Networks, memory: Memory, sound: RecentSound):
         self.encoder, self.memory, self.sound = networks.sound_encoder, memory, sound
         self.anchor = ANCHORS[networks.settings.audio_anchor]
         self.reach = self.anchor + PATCH / SAMPLE_RATE  # s from a picture to the end of its sound
@@ -151,7 +152,9 @@ class Words:
     seconds, the window's and some more; now: those that may still change. passed: seconds of sound passed over.
     """
 
-    def __init__(self, networks: Networks, memory: Memory, sound: Sound, kept: bool, tell: Callable[[list], None]):
+    def __init__(
+        self, networks: Networks, memory: Memory, sound: RecentSound, kept: bool, tell: Callable[[list], None]
+    ):
         self.transcriber, self.encoder = networks.transcriber, networks.word_encoder
         self.memory, self.sound, self.kept, self.tell = memory, sound, kept, tell
         self.settled: list[Word] = []

@@ -82,11 +82,15 @@ class Delays:
 
 
 class Reader:
-    """The lane that makes values of a memory, always of the latest moment; `told` hears of each."""
+    """The lane that makes values of a memory, always of the latest moment; `told` hears of each.
+
+    shown: how many were made; seen: of these, with a face, sound, words.
+    """
 
     def __init__(self, run: Run, memory: Memory, told: Callable[[Value], None]):
         self.run, self.memory, self.told = run, memory, told
         self.delays, self.shown, self.number = Delays(), 0, -1
+        self.seen = dict.fromkeys((SEEN_AS[m] for m in memory.modalities), 0)
 
     def work(self, stopped: threading.Event) -> None:
         begin("values")
@@ -103,5 +107,7 @@ class Reader:
             if (window := memory.window(number)) is not None:
                 value = value_of(self.run, window)
                 self.shown += 1
+                for name, there in value.present.items():
+                    self.seen[name] += there
                 self.delays.add(value.delay)
                 self.told(value)

@@ -12,7 +12,7 @@ from affuse.extract.sound import SAMPLE_RATE, Blocks
 KEPT = 60.0  # s
 
 
-class Sound:
+class RecentSound:
     """A ring of samples; number 0 is second 0 of the source. What its clock leaves out is silence, what overlaps is
     heard once. Any thread may ask; `changed` is notified when there is more."""
 

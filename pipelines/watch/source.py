@@ -27,7 +27,7 @@ from affuse.extract.media import (
     pixel_aspect,
     reason,
 )
-from affuse.pipelines.watch.sound import Sound
+from affuse.pipelines.watch.sound import RecentSound
 
 log = logging.getLogger("affuse")
 
@@ -117,17 +117,19 @@ def _listed(medium: str) -> list[str]:
 
 
 @dataclass
-class Source:
+class Player:
     """A source that plays into two ears: `see` gets every picture and the second, of time.monotonic, at which it was
     taken; `sound` gets the sound. Files and pipes are held to their own speed.
 
-    ready is set once it is open, and hears is known: whether there is sound. damage: what could not be decoded, last.
+    start begins what is to go on beside it, by what is done and what that is given. ready is set once it is open, and
+    hears is known: whether there is sound. damage: what could not be decoded, last.
     """
 
     found: Camera | Stream
     see: Callable[[Picture, float], None]
-    sound: Sound
+    sound: RecentSound
     stopped: Event
+    start: Callable[..., Thread]
     ready: Event = field(default_factory=Event)
     hears: bool = False
     damage: list[str] = field(default_factory=list)
@@ -147,7 +149,7 @@ class Source:
             self.hears = bool(container.streams.audio) or microphone is not None
             self.ready.set()
             if microphone is not None:
-                Thread(target=self._listen, args=(microphone,), daemon=True).start()
+                self.start(self._listen, microphone)
             self._play(container)
 
     @contextmanager

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from affuse.console import Announce
-from affuse.errors import AffuseError, UsageError
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.media import Picture
 from affuse.extract.networks import Networks
 from affuse.extract.run import save_memory
@@ -39,9 +39,8 @@ from affuse.pipelines.watch.lanes import Faces, Hearing, Words
 from affuse.pipelines.watch.memory import Face, Memory, Said
 from affuse.pipelines.watch.reading import Reader, Value, frames_of
 from affuse.pipelines.watch.server import Events, Server
-from affuse.pipelines.watch.sound import Sound
-from affuse.pipelines.watch.source import Camera, Stream, find_source
-from affuse.pipelines.watch.source import Source as Playing
+from affuse.pipelines.watch.sound import RecentSound
+from affuse.pipelines.watch.source import Camera, Player, Stream, find_source
 
 log = logging.getLogger("affuse")
 
@@ -72,11 +71,11 @@ class Watch:
         self.run, self.networks, self.found = run, networks, found
         self.memory = Memory(networks.settings.modalities, widths, run.fps, frames_of(run), waits, kept)
         self.stopped, self.failure = threading.Event(), None
-        self.sound = Sound()
+        self.sound = RecentSound()
         self.events = Events(self._facts())
         self.listeners: list[Callable[[Value], None]] = [self._show_value]
         self.faces = Faces(networks, self.memory, self._show_picture)
-        self.source = Playing(found, self.faces.give, self.sound, self.stopped)
+        self.source = Player(found, self.faces.give, self.sound, self.stopped, self._start)
         self.reader = Reader(run, self.memory, lambda value: [told(value) for told in self.listeners])
         self.hearing = self.words = None
         self._shown = 0.0
@@ -171,13 +170,15 @@ class Watch:
             self.events.tell("state", self.summary())
 
     def summary(self) -> dict:
-        """frames: pictures of the source, dropped: those that were not looked at, shown: values; delay: seconds from a
-        picture to its value, "median" and "p95"; and by what other bounds something was left out."""
-        delays = self.reader.delays
+        """frames: pictures of the source, dropped: those that were not looked at, shown: values; seen: the shares of
+        these with face, sound, words, of what the run takes; delay: seconds from a picture to its value, "median" and
+        "p95"; and by what other bounds something was left out."""
+        delays, shown = self.reader.delays, self.reader.shown
         return {
             "frames": self.faces.seen,
             "dropped": self.faces.dropped,
-            "shown": self.reader.shown,
+            "shown": shown,
+            "seen": {name: round(count / shown, 4) if shown else None for name, count in self.reader.seen.items()},
             "delay": {"median": delays.quantile(0.5), "p95": delays.quantile(0.95)},
             "sound_passed": self.hearing.passed if self.hearing else 0,
             "words_passed": round(self.words.passed, 1) if self.words else 0.0,
@@ -243,5 +244,7 @@ def described(result: dict) -> str:
     delay = result["delay"]
     late = "" if delay["median"] is None else f"; delay {delay['median']:.2f} s, of 95 % at most {delay['p95']:.2f} s"
     saved = f"; kept as {result['saved']!r}" if result["saved"] else ""
-    counts = f"{result['frames']} frames, {result['shown']} values shown, {result['dropped']} frames dropped"
-    return f"{counts}{late}{saved}."
+    frames, values = counted(result["frames"], "frame"), counted(result["shown"], "value")
+    seen = ", ".join(f"{name} {100 * share:.0f} %" for name, share in result["seen"].items() if share is not None)
+    there = f", of these with {seen}" if seen else ""
+    return f"{frames}, {result['dropped']} of them dropped; {values} shown{there}{late}{saved}."

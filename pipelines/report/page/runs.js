@@ -171,12 +171,30 @@ function coverageTraces() {
   });
 }
 
+/** The next of 1, 2, 5, 10, 20 … times `least`. */
+function roundUp(number, least = 1e-3) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(number, least)));
+  return [1, 2, 5, 10].map((by) => by * power).find((step) => step >= Math.max(number, least) * (1 - 1e-9));
+}
+
+/** How many videos are how long: bins of a round size, where each begins, and its count. */
+function lengths(clips) {
+  const seconds = clips.map((clip) => clip.seconds),
+    [least, most] = [Math.min(...seconds), Math.max(...seconds)],
+    size = roundUp((most - least) / Math.min(Math.ceil(Math.sqrt(clips.length)), 20) || 1, 0.1),
+    first = Math.floor(least / size),
+    counts = Array(Math.floor(most / size) - first + 1).fill(0);
+  for (const second of seconds) counts[Math.floor(second / size) - first] += 1;
+  return { edges: counts.map((_, i) => (first + i) * size), size, counts };
+}
+
 function drawCoverage() {
   const place = at("coverage-plots"),
     clips = facts.clips,
     few = clips.length <= MANY;
   at("coverage").hidden = facts.kind !== "store" || !clips.length;
   if (at("coverage").hidden) return;
+  const { edges, size, counts } = lengths(clips);
   const short = (id) => literal(id.length > 16 ? "…" + id.slice(-15) : id);
   const share = { range: [0, 102], title: { text: "% of frames" } };
   widePlot(
@@ -210,17 +228,20 @@ function drawCoverage() {
     "durations",
     [
       {
-        type: "histogram",
-        x: clips.map((clip) => clip.seconds),
+        type: "bar",
+        x: edges.map((edge) => edge + size / 2),
+        y: counts,
+        width: 0.95 * size,
+        text: edges.map((edge) => `${Number(edge.toFixed(3))} to ${Number((edge + size).toFixed(3))} s`),
+        textposition: "none",
         marker: { color: tone("valence") },
-        hovertemplate: "%{x} s: %{y}<extra></extra>",
+        hovertemplate: "%{text}: %{y}<extra></extra>",
       },
     ],
     {
       ...titled("durations"),
       xaxis: { title: { text: "seconds" } },
-      yaxis: { title: { text: "videos", standoff: 4 } },
-      bargap: 0.05,
+      yaxis: { title: { text: "videos", standoff: 4 }, dtick: roundUp(Math.max(...counts) / 5, 1) },
       margin: { l: LEFT, r: RIGHT, t: 30, b: BOTTOM },
     },
     "How many videos are how long",

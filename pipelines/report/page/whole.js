@@ -61,6 +61,10 @@ function start() {
   };
   at("name").textContent = facts.name;
   at("made").textContent = `${kinds[facts.kind]}: ${count(facts.clips.length, "video")}. ${facts.made}.`;
+  at("untrained").hidden = !facts.untrained.length;
+  at("untrained").textContent =
+    `Untrained backbones: ${facts.untrained.join(", ")}. ` +
+    "Nothing here says anything about real people: it shows that the machinery works.";
   listed("about", facts.about);
   listed("failures", Object.entries(facts.failed));
   buildTable();
