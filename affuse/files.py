@@ -64,11 +64,12 @@ def publish(
     """Make or replace `path` with what `fill` writes, once `check` has found nothing wrong with it on disk.
 
     fill is given a Sink, or, for a folder, an empty one to put files in. At every instant `path` is the old file or the
-    new one; a folder that is replaced is gone for a moment. Raises AffuseError, which ends with `advice`, if it cannot
-    be written.
+    new one; a folder that is replaced is gone for a moment. The folder it is in is made like the one above, where there
+    is none. Raises AffuseError, which ends with `advice`, if it cannot be written.
     """
     partial = path.with_name(f".{path.name[-40:]}.{MACHINE}.{token_hex(8)}.partial")
     try:
+        _make_alike(path.parent)
         with (_folder if folder else _file)(partial, fill):
             check(partial)
             partial.chmod(path.parent.stat().st_mode & (0o777 if folder else 0o666))
@@ -82,6 +83,14 @@ def publish(
         # What kept it from being written may keep it from being removed; sweep() gets it later.
         with suppress(OSError):
             _discard(partial)
+
+
+def _make_alike(folder: Path) -> None:
+    """Make a folder with the permissions of the one that it is in, unless it is there."""
+    with suppress(FileExistsError):
+        if not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(folder.parent.stat().st_mode & 0o7777)
 
 
 @contextmanager

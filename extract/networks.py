@@ -50,8 +50,8 @@ def decided(settings: ExtractSettings, device: torch.device, store: FeatureStore
 
 
 def kept_precision(store: FeatureStore) -> Precision | None:
-    """That of the first video in the store that says one; None where none does."""
-    found = (header.provenance.settings.get("precision") for header in store.headers())
+    """That of most videos in the store, of those that say one; None where none does."""
+    found = (made.settings.get("precision") for made in store.provenances())
     return next((precision for precision in found if precision in get_args(Precision)), None)
 
 

@@ -1,4 +1,4 @@
-"""What is left to extract: one look at each video's record, of which only seal and header are read."""
+"""What is left to extract, by the store's index: no record is opened unless all are to be verified."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def remaining(
     others those that failed, with why. `on_look` hears how many were looked for.
     """
     reasons, failed = {}, {}
+    len(store)  # one look at what is there now, which all the jobs are asked of
     for number, job in enumerate(jobs, start=1):
         failure = None
         try:
@@ -40,7 +41,7 @@ def remaining(
 def _look(job: Job, store: FeatureStore, settings_hash: str, verify: bool) -> tuple[str | None, str | None]:
     """Why a video must be extracted (again), see `FeatureStore.examine`, of all its people, where each has a record;
     and, where it need not be, why it failed, if it did."""
-    source = settings_hash, job.size, job.mtime_ns, job.digest, verify
+    source = settings_hash, job.size, job.mtime_ns, job.digest, verify, False
     reason, first = store.examine(job.record, *source)
     people = range(2, first.people + 1) if first and job.everyone else ()
     for number in people:

@@ -47,8 +47,9 @@ def info(store, as_json) -> None:
 @click.argument("store", type=FOLDER)
 @click.option("--sample", default="100%", show_default=True, metavar="PERCENT", help="Read a share of the videos.")
 @click.option("--seed", default=0, show_default=True, help="Which ones a share has.")
+@click.option("--reindex", is_flag=True, help="Make the store's index anew first.")
 @JSON
-def verify(store, sample, seed, as_json) -> None:
+def verify(store, sample, seed, reindex, as_json) -> None:
     """Read every byte of a store and compare it with its digests.
 
     On all cores. Exit 1 where something is damaged.
@@ -62,7 +63,10 @@ def verify(store, sample, seed, as_json) -> None:
     from affuse.features.store import FeatureStore
     from affuse.features.verification import share_of
 
-    facts = asdict(FeatureStore(store).verify(share_of(sample), seed, CPU_COUNT, show_progress))
+    opened = FeatureStore(store)
+    if reindex:
+        opened.reindex()
+    facts = asdict(opened.verify(share_of(sample), seed, CPU_COUNT, show_progress))
     answer(facts, as_json, describe_verification(facts, seed))
     sys.exit(bool(facts["problems"]))
 

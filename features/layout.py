@@ -40,6 +40,17 @@ def shard_name(video_id: str) -> str:
     return f"{slug}-{hashlib.sha256(video_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.h5"
 
 
+def shard_path(video_id: str) -> str:
+    """Where a video's shard lies in a store: its name, in a folder named by the first two of those digits."""
+    name = shard_name(video_id)
+    return f"{folder_of(name)}/{name}"
+
+
+def folder_of(name: str) -> str:
+    """The folder that a shard of this name belongs in."""
+    return name[-11:-9]
+
+
 def names(modality: str) -> list[str]:
     """The arrays of a modality, in the order of its record."""
     return [f.name for f in fields(RECORDS[modality]) if f.name in DTYPES]

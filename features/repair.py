@@ -30,9 +30,9 @@ def quarantine(store: FeatureStore) -> list[Quarantined]:
     Raises UsageError, before anything is moved, where a shard is of a newer format, AffuseError where a file cannot
     be moved.
     """
-    suspects = sorted({problem.file for problem in store.verify().problems})
+    suspects = {problem.file for problem in store.verify().problems}
     moved = []
-    for path in (store.shards / name for name in suspects):
+    for path in (file for file in store.files() if file.name in suspects):
         # What was remade or moved meanwhile is left alone.
         if os.path.lexists(path) and (problems := verify_shard(path)):
             moved.append(Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems))

@@ -5,9 +5,11 @@ byte of a shard that HDF5 does not itself guard by a checksum, which is all but 
 proven here before HDF5 sees the file.
 
     affuse features
-    {"data": [[first byte, end], …], "format": 1, "id": "clip01", "settings_hash": …, "size": …, "start": …,
+    {"data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "size": …, "start": …,
      "structure": sha256}   (one line)
     sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
+
+`entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone.
 
 These lines keep their form in every future format, so that any version can tell what it has before it.
 """
@@ -18,26 +20,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from affuse.errors import AffuseError, UsageError
-from affuse.features.layout import shard_name
+from affuse.features.entry import Entry
+from affuse.features.layout import shard_name, shard_path
 from affuse.features.record import FORMAT_VERSION, canonical
 
 MAGIC = b"affuse features\n"
 LONGEST = 2**24  # bytes of a seal
 BLOCK = 2**20  # bytes read at once
-
-
-@dataclass(frozen=True)
-class Seal:
-    """What a seal says of its shard."""
-
-    id: str
-    settings_hash: str
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,13 @@ def noting(problems: list[Problem]) -> Iterator[None]:
         problems.append(error.problem)
 
 
-def room(video_id: str, chunks: int) -> int:
+def room(entry: Entry, chunks: int) -> int:
     """Bytes to leave before the HDF5 part: a power of two, as HDF5 wants, that holds any seal of `chunks`."""
-    needed = 1024 + len(canonical(video_id)) + 32 * chunks
+    needed = 512 + len(canonical(entry.row)) + 32 * chunks
     return 1 << (needed - 1).bit_length()
 
 
-def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[int, int]]) -> None:
+def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[tuple[int, int]]) -> None:
     """Seal a finished file whose HDF5 part begins at byte `start`, with its chunks (first byte, end)."""
     data: list[list[int]] = []
     for first, end in sorted(chunks):
@@ -89,34 +84,44 @@ def write_seal(file: BinaryIO, seal: Seal, start: int, chunks: Iterable[tuple[in
         else:
             data.append([first, end])
     size = file.seek(0, 2)
-    facts = {"data": data, "format": FORMAT_VERSION, "size": size, "start": start}
+    facts = {"data": data, "entry": entry.row, "format": FORMAT_VERSION, "size": size, "start": start}
     facts["structure"] = _structure(file, start, size, data)
-    lines = MAGIC + canonical({**asdict(seal), **facts}).encode() + b"\n"
+    lines = MAGIC + canonical(facts).encode() + b"\n"
     lines += hashlib.sha256(lines).hexdigest().encode() + b"\n"
     assert len(lines) <= start
     file.seek(0)
     file.write(lines)
 
 
-def check_seal(path: Path) -> Seal:
-    """The seal of a shard whose structure is as it was written and whose name is its video's, or hidden as yet.
+def check_seal(path: Path) -> Entry:
+    """The record in short, of a shard whose structure is as it was written and that lies where its video's does, or is
+    hidden as yet.
 
     Raises UsageError for a newer format, DamagedError for any other file.
     """
+    return _read(path, True)
+
+
+def read_entry(path: Path) -> Entry:
+    """The same by the seal and the size alone: a few milliseconds sooner, and blind to damage further on."""
+    return _read(path, False)
+
+
+def _read(path: Path, whole: bool) -> Entry:
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
             raise DamagedError(path, "it cannot be read (Not a file)")
         with path.open("rb") as file:
-            seal = _check(path, file)
+            entry = _check(path, file, whole)
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
-    right = shard_name(seal.id)
-    if path.name != right and not path.name.startswith("."):
-        raise DamagedError(path, f"it is named as no shard of this video is, which would be {right}", seal.id)
-    return seal
+    right = shard_path(entry.id)
+    if not path.name.startswith(".") and f"{path.parent.name}/{path.name}" != right:
+        raise DamagedError(path, f"it lies where no shard of this video does, which would be {right}", entry.id)
+    return entry
 
 
-def _check(path: Path, file: BinaryIO) -> Seal:
+def _check(path: Path, file: BinaryIO, whole: bool) -> Entry:
     magic, text, digest = file.readline(len(MAGIC)), file.readline(LONGEST), file.readline(65)
     video_id = _claimed(path, text)
     if hashlib.sha256(magic + text).hexdigest().encode() + b"\n" != digest:
@@ -133,14 +138,15 @@ def _check(path: Path, file: BinaryIO) -> Seal:
         size, start, data = file.seek(0, 2), seal["start"], seal["data"]
         if size != seal["size"]:
             raise DamagedError(path, f"it has {size} bytes where {seal['size']} were written", video_id)
-        lines, said = len(magic + text + digest), Seal(seal["id"], seal["settings_hash"])
+        entry, lines = Entry.checked(seal["entry"]), len(magic + text + digest)
         edges = [lines, start, *chain.from_iterable(data), size]
-        if edges != sorted(edges) or start > 2 * LONGEST or not all(isinstance(value, str) for value in astuple(said)):
+        if edges != sorted(edges) or start > 2 * LONGEST:
             raise ValueError("its seal cannot be")
-        file.seek(lines)
-        if file.read(start - lines).strip(b"\0") or _structure(file, start, size, data) != seal["structure"]:
-            raise DamagedError(path, "its structure is not the one that was written", video_id)
-        return said
+        if whole:
+            file.seek(lines)
+            if file.read(start - lines).strip(b"\0") or _structure(file, start, size, data) != seal["structure"]:
+                raise DamagedError(path, "its structure is not the one that was written", video_id)
+        return entry
     except (KeyError, RecursionError, TypeError, ValueError) as error:  # sealed, but not by us
         raise DamagedError(path, f"it is not a shard of affuse ({error!r})", video_id) from None
 
@@ -148,9 +154,9 @@ def _check(path: Path, file: BinaryIO) -> Seal:
 def _claimed(path: Path, text: bytes) -> str:
     """The id in a seal that may be damaged, if it is believable: the file would be named after it."""
     try:
-        video_id = json.loads(text)["id"]
+        video_id = json.loads(text)["entry"][0]
         return video_id if isinstance(video_id, str) and shard_name(video_id) == path.name else ""
-    except (KeyError, RecursionError, TypeError, ValueError):
+    except (LookupError, RecursionError, TypeError, ValueError):
         return ""
 
 

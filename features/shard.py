@@ -20,7 +20,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 
 from affuse.errors import AffuseError, RecordError, first_line
+from affuse.features.entry import Entry, Part
 from affuse.features.layout import (
     RECORDS,
     VIEWS,
@@ -43,8 +44,8 @@ from affuse.features.layout import (
     well_laid,
 )
 from affuse.features.parts import MODALITIES, Status, checked_modalities
-from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, check_types, failure_of
-from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting, room, write_seal
+from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, check_types
+from affuse.features.seal import DamagedError, Problem, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
 
 OTHER_ATTRIBUTES = "its attributes are not those that were written"
@@ -53,38 +54,12 @@ DIGESTS = ("local", "features_digest", "digest")  # not part of what the feature
 
 
 @dataclass(frozen=True)
-class Part:
-    """A modality in a header: why it has features or has none, and how many rows of what width."""
+class Header(Entry):
+    """All that a shard holds but its arrays. `features_digest` is the same for equal features."""
 
-    status: Status
-    reason: str
-    rows: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """All that a shard holds but its arrays. `features_digest` is the same for equal features; `views` names the
-    further views of the faces."""
-
-    id: str
-    source: Source
-    fps: float
-    duration: float
-    frames: int
-    people: int
-    visual: Part
-    audio: Part
-    text: Part
-    views: tuple[str, ...]
     seconds: dict[str, float]
     provenance: Provenance
     features_digest: str
-
-    @property
-    def failure(self) -> str | None:
-        """See `VideoFeatures.failure`."""
-        return failure_of((getattr(self, m).status, getattr(self, m).reason) for m in MODALITIES)
 
 
 def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> None:
@@ -96,7 +71,8 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
     arrays = arrays_of(video)
     if not math.isfinite(video.fps + video.duration):
         raise RecordError(f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long.")
-    start = room(video.id, sum(map(chunk_count, arrays.values())))
+    entry = Entry.of(video, provenance)
+    start = room(entry, sum(map(chunk_count, arrays.values())))
 
     def fill(sink: Sink) -> None:
         # The default libver: files written with "latest" never open again after a kill.
@@ -106,7 +82,7 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
             chunks: list[tuple[int, int]] = []
             for name in arrays:
                 file[name].id.chunk_iter(lambda c: chunks.append((c.byte_offset, c.byte_offset + c.size)))
-        write_seal(sink, Seal(video.id, provenance.settings_hash), start, chunks)
+        write_seal(sink, entry, start, chunks)
 
     publish(path, fill, _verify_or_raise)
 
@@ -165,8 +141,8 @@ def read_shard(
     Raises UsageError for a newer format, DamagedError where what is read is not what was written.
     """
     wanted = checked_modalities(modalities)
-    with _open(path) as file:
-        header = _header(file)
+    with _open(path) as (file, entry):
+        header = _header(file, entry)
         parts = {}
         for modality, record in RECORDS.items():
             arrays: dict = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
@@ -191,7 +167,7 @@ def read_rows(path: Path, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) 
 
     A chunk is in memory besides. Raises like `read_shard`.
     """
-    with _open(path) as file:
+    with _open(path) as (file, _):
         for name, rows, out in wanted:
             with _blaming(file, name) as dataset:
                 step = dataset.chunks[0]
@@ -205,7 +181,7 @@ def read_rows(path: Path, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) 
 
 def read_frame_times(path: Path) -> np.ndarray:
     """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames."""
-    with _open(path) as file:
+    with _open(path) as (file, _):
         for name in ("visual/time", "audio/time"):
             with _blaming(file, name) as dataset:
                 if len(dataset):
@@ -218,21 +194,15 @@ def read_header(path: Path) -> Header:
     return read_overview(path)[0]
 
 
-def read_seal(path: Path) -> Seal:
-    """The seal, where the attributes say the same. Raises like `read_shard`."""
-    with _open(path):
-        return check_seal(path)
-
-
 def read_overview(path: Path, *datasets: str) -> tuple[Header, list[np.ndarray]]:
     """The header and these datasets, such as "visual/valid". Raises like `read_shard`."""
-    with _open(path) as file:
-        return _header(file), [_read(file, name, True) for name in datasets]
+    with _open(path) as (file, entry):
+        return _header(file, entry), [_read(file, name, True) for name in datasets]
 
 
 def describe_shard(path: Path) -> dict[str, dict]:
     """Everything that equal shards share, arrays by their sha256: {path: {attribute: value}}."""
-    with _open(path) as file:
+    with _open(path) as (file, _):
         return _describe(file)
 
 
@@ -242,8 +212,8 @@ def verify_shard(path: Path) -> list[Problem]:
     Raises UsageError for a newer format.
     """
     problems: list[Problem] = []
-    with noting(problems), _open(path) as file:
-        header = _header(file)
+    with noting(problems), _open(path) as (file, entry):
+        header = _header(file, entry)
         local, features_digest, digest = (json.loads(file.attrs[name]) for name in DIGESTS)
         if _digest(_describe(file)) != features_digest or _digest([features_digest, local]) != digest:
             problems.append(_damage(file, "", OTHER_ATTRIBUTES).problem)
@@ -268,19 +238,19 @@ def _verify_dataset(file: h5py.File, name: str) -> None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    seal = check_seal(path)
+def _open(path: Path) -> Iterator[tuple[h5py.File, Entry]]:
+    entry = check_seal(path)
     try:
         # Published shards never change, so there is nothing to lock, which some network file systems cannot.
         with h5py.File(path, "r", locking=False) as file:
             video_id, made = (json.loads(file.attrs[name]) for name in ("id", "provenance"))
-            if seal != Seal(video_id, made["settings_hash"]):
-                raise DamagedError(path, OTHER_ATTRIBUTES, seal.id)
-            yield file
+            if (entry.id, entry.settings_hash) != (video_id, made["settings_hash"]):
+                raise DamagedError(path, OTHER_ATTRIBUTES, entry.id)
+            yield file, entry
     except (AffuseError, MemoryError):
         raise
     except Exception as error:  # a sealed file that is none of ours makes h5py raise errors of every kind
-        raise DamagedError(path, f"it cannot be read ({first_line(error)})", seal.id) from error
+        raise DamagedError(path, f"it cannot be read ({first_line(error)})", entry.id) from error
 
 
 @contextmanager
@@ -297,7 +267,7 @@ def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
         raise _damage(file, name, f"it cannot be read ({first_line(error)})") from error
 
 
-def _header(file: h5py.File) -> Header:
+def _header(file: h5py.File, entry: Entry) -> Header:
     value = {k: json.loads(v) if isinstance(v, str) else v.item() for k, v in file.attrs.items()}
     parts: dict = {}
     for modality in MODALITIES:
@@ -307,12 +277,16 @@ def _header(file: h5py.File) -> Header:
     header = Header(
         **{fact: value[fact] for fact in ("id", "fps", "duration", "frames", "people", "features_digest")},
         source=Source(name, size, digest, value["local"]["mtime_ns"]),
+        settings_hash=entry.settings_hash,
         views=tuple(value["views"]) if isinstance(value["views"], list) else value["views"],
+        faces=entry.faces,
         seconds=value["local"]["seconds"],
         provenance=Provenance.from_dict(value["provenance"]),
         **parts,
     )
     check_types(header, Header)
+    if any(getattr(header, own.name) != getattr(entry, own.name) for own in fields(Entry)):
+        raise _damage(file, "", OTHER_ATTRIBUTES)
     return header
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import html
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import chain, count, islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -18,18 +16,19 @@ import numpy as np
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, RecordError, UsageError
+from affuse.features.entry import Entry
 from affuse.features.facts import info_of, line_of, table_of
-from affuse.features.layout import shard_name
+from affuse.features.index import FOLDERS, SHARDS, Index, shards_in
+from affuse.features.layout import shard_path
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ, person_id
-from affuse.features.seal import DamagedError, Problem, Seal, check_seal, noting
+from affuse.features.seal import DamagedError, Problem, check_seal, read_entry
 from affuse.features.shard import (
     Header,
     read_frame_times,
     read_header,
     read_overview,
     read_rows,
-    read_seal,
     read_shard,
     verify_shard,
     write_shard,
@@ -40,19 +39,7 @@ from affuse.files import make_folder, sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-SHARDS = "shards"
 SHOWN = 10  # videos in a notebook's view of the store
-SETTLED = 2.0  # seconds after which a folder's mtime tells of every later change, on any file system
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What the folder held at its mtime `changed`: seals by video id, and what is wrong with other files."""
-
-    changed: int
-    settled: bool
-    seals: dict[str, Seal]
-    damaged: list[Problem]
 
 
 class FeatureStore:
@@ -78,10 +65,10 @@ class FeatureStore:
             raise UsageError(f"A feature store is opened by the path of its folder, not by {path!r}.")
         self.path = Path(path)
         self.shards = self.path / SHARDS
-        self._scanned: Scan | None = None
+        self._index = Index(self.path)
         if create:
             make_folder(self.shards)
-        elif not self._files():
+        elif not is_store(self.path):
             if not self.path.is_dir() or not any(self.path.iterdir()):
                 what = "has no features in it" if self.path.is_dir() else "is not a folder"
                 advice = f"Features are made of videos with: affuse extract --video-dir VIDEOS --out {self.path}"
@@ -95,16 +82,16 @@ class FeatureStore:
     @property
     def ids(self) -> list[str]:
         """The ids of the videos in the store, sorted; those whose files are damaged may be missing."""
-        return sorted(self._scan().seals)
+        return sorted(chain.from_iterable(scan.lines for scan in self._index.scans()))
 
     def __len__(self) -> int:
-        return len(self._scan().seals)
+        return sum(len(scan.lines) for scan in self._index.scans())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._scan().seals
+        return isinstance(video_id, str) and self._index.get(video_id) is not None
 
     def __getitem__(self, video_id: str) -> VideoFeatures:
         return self.read(video_id)
@@ -113,17 +100,26 @@ class FeatureStore:
         return line_of(self)
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self))}</p>{table_of(self, self.ids[:SHOWN]).to_html(na_rep='')}"
+        return f"<p>{html.escape(repr(self))}</p>{table_of(islice(self.entries(), SHOWN)).to_html(na_rep='')}"
 
     def table(self) -> pd.DataFrame:
         """One row per video, by id: seconds, fps, frames; faces, the share of frames with one; words, how many;
-        visual, audio, text, their statuses; failure, why nothing is there, or "". Reads no embeddings."""
-        return table_of(self, self.ids)
+        visual, audio, text, their statuses; failure, why nothing is there, or ""."""
+        return table_of(self.entries())
+
+    def entries(self) -> Iterator[Entry]:
+        """Every video in short, sorted by id, as they are now; no record is opened."""
+        return filter(None, (self._index.get(video_id, fresh=False) for video_id in self.ids))
+
+    @property
+    def seconds(self) -> float:
+        """How long all the videos are."""
+        return sum(seconds for scan in self._index.scans() for _, seconds in scan.made.values())
 
     @property
     def failed(self) -> dict[str, str]:
-        """The videos of which nothing could be decoded, and why. Raises like `read`."""
-        return {video_id: why for video_id in self if (why := self.header(video_id).failure)}
+        """The videos of which nothing could be decoded, and why."""
+        return {entry.id: why for entry in self.entries() if (why := entry.failure)}
 
     def read(self, video_id: str, modalities: Iterable[str] = MODALITIES, views: bool = False) -> VideoFeatures:
         """One video. Modalities not asked for come with no rows but their real status; the further views of its faces
@@ -144,22 +140,13 @@ class FeatureStore:
         """All that is known of a video but its arrays. Raises like `read`."""
         return read_header(self.shard(video_id))
 
-    def headers(self) -> Iterator[Header]:
-        """Those of the videos whose shards can be read, each opened only when it is asked for."""
-        for path in self._files():
-            header = None
-            with suppress(AffuseError):
-                header = read_header(path)
-            if header:
-                yield header
-
     def of(self, video_id: str) -> list[str]:
         """The ids of a video's records: its own, and those of its people, "clip01#1" …"""
         people = takewhile(self._kept, (person_id(video_id, number) for number in count(1)))
         return [*filter(self._kept, [video_id]), *people]
 
     def _kept(self, video_id: str) -> bool:
-        return (self.shards / shard_name(video_id)).exists()
+        return (self.shards / shard_path(video_id)).exists()
 
     def overview(self, video_id: str, *datasets: str) -> tuple[Header, list[np.ndarray]]:
         """The header and these arrays, such as "visual/valid". Raises like `read`."""
@@ -174,7 +161,7 @@ class FeatureStore:
         """The file that keeps a video. Raises UsageError for an unknown id, naming the nearest."""
         if not isinstance(video_id, str):
             raise UsageError(f"Videos are asked for by their ids, such as {self.ids[:1]}, not by {video_id!r}.")
-        path = self.shards / shard_name(video_id)
+        path = self.shards / shard_path(video_id)
         if not path.exists():
             match = difflib.get_close_matches(video_id, self.ids, n=1, cutoff=0.4)
             hint = f"; did you mean {match[0]!r}?" if match else "."
@@ -187,37 +174,45 @@ class FeatureStore:
     @property
     def provenance(self) -> Provenance:
         """How all the videos were made. Raises UsageError where they were made by different settings."""
-        seals = self._scan().seals
-        counts = Counter(seal.settings_hash for seal in seals.values())
-        if not counts:
-            damaged = self._scan().damaged
+        (example, many), *rest = self._examples() or [(None, 0)]
+        if example is None:
+            damaged = self.damaged
             why = f" {len(damaged)} are damaged; {damaged[0].file}: {damaged[0].reason}." if damaged else ""
             raise AffuseError(f"No video in {self.path} can be read.{why} Extract again: what is damaged is made anew.")
-        (most, many), *rest = counts.most_common()
-        provenance = self._example(most).provenance
         if rest:
             others = []
             for other, few in rest:
-                example = self._example(other)
-                differing = how_they_differ(provenance, example.provenance)
-                place = self.shard(example.id).relative_to(self.path)
-                others.append(f"{few} otherwise ({'; '.join(differing)}), for example {example.id} in {place}")
+                differing = how_they_differ(example.provenance, other.provenance)
+                place = self.shard(other.id).relative_to(self.path)
+                others.append(f"{few} otherwise ({'; '.join(differing)}), for example {other.id} in {place}")
             raise UsageError(
-                f"The {len(seals)} videos in {self.path} were made by different settings: {many} one way, "
+                f"The {len(self)} videos in {self.path} were made by different settings: {many} one way, "
                 f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
                 "others. Where their videos are gone, delete those files."
             )
-        return provenance
+        return example.provenance
 
-    def _example(self, settings_hash: str) -> Header:
-        """The header of a video made so, of the first that is not damaged. Raises DamagedError where all are."""
-        *others, last = (
-            video_id for video_id, seal in self._scan().seals.items() if seal.settings_hash == settings_hash
-        )
-        for video_id in others:
-            with suppress(DamagedError):
-                return self.header(video_id)
-        return self.header(last)
+    def _examples(self) -> list[tuple[Header, int]]:
+        """Of each way that videos were made, if any such can be read: the header of one, and how many there are; the
+        most first."""
+        counts: Counter[str] = Counter()
+        for scan in self._index.scans():
+            counts.update({settings_hash: videos for settings_hash, (videos, _) in scan.made.items()})
+        headers = ((self._example(settings_hash), videos) for settings_hash, videos in counts.most_common())
+        return [(header, videos) for header, videos in headers if header]
+
+    def _example(self, settings_hash: str) -> Header | None:
+        """The header of a video made so, of the first that can be read."""
+        for scan in self._index.scans():
+            for video_id in scan.lines if settings_hash in scan.made else ():
+                if scan[video_id].settings_hash == settings_hash:
+                    with suppress(DamagedError, UsageError):  # gone meanwhile
+                        return self.header(video_id)
+        return None
+
+    def provenances(self) -> list[Provenance]:
+        """How the videos were made, each way once, that of most videos first."""
+        return [header.provenance for header, _ in self._examples()]
 
     @property
     def widths(self) -> dict[str, int]:
@@ -235,7 +230,7 @@ class FeatureStore:
     @property
     def damaged(self) -> list[Problem]:
         """What is wrong with files whose videos are therefore not among `ids`."""
-        return self._scan().damaged
+        return list(chain.from_iterable(scan.damaged for scan in self._index.scans()))
 
     # ---- checking
 
@@ -251,7 +246,12 @@ class FeatureStore:
         With more processes than one, a script needs its `if __name__ == "__main__":`. Raises UsageError for a newer
         format, AffuseError where a process dies.
         """
-        return verify_files(self._files(), share, seed, processes, progress)
+        return verify_files(self.files(), share, seed, processes, progress)
+
+    def reindex(self) -> None:
+        """Make the index anew of what is there."""
+        self._index.forget()
+        len(self)
 
     def examine(
         self,
@@ -261,29 +261,37 @@ class FeatureStore:
         source_mtime_ns: int,
         digest: Callable[[], str],
         verify: bool = False,
-    ) -> tuple[str | None, Header | None]:
-        """Why a video must be extracted (again), None where what the store has of it serves, and then its header.
+        fresh: bool = True,
+    ) -> tuple[str | None, Entry | None]:
+        """Why a video must be extracted (again), None where what the store has of it serves, and then that in short.
 
-        The seal proves all but the arrays, which are read only with `verify`; whoever reads them checks them. The
-        source counts as unchanged by its size and mtime, or else by its sha256, which `digest` returns.
-        Raises UsageError where the shard is of a newer format, so that nothing newer is ever overwritten.
+        What is there is told by the index, as it was when last looked at unless `fresh`; the record is read only with
+        `verify`: else whoever reads it checks it. The source counts as unchanged by its size and mtime, or else by its
+        sha256, which `digest` returns. Raises UsageError where the shard is of a newer format, so that nothing newer is
+        ever overwritten.
         """
-        path = self.shards / shard_name(video_id)
-        if not os.path.lexists(path):
-            return "new", None
-        try:
-            header = read_header(path)
-        except DamagedError as error:
-            return f"damaged: {error.problem.reason}", None
-        self._refuse_collision(header.id, video_id)
-        if header.provenance.settings_hash != settings_hash:
+        entry = self._index.get(video_id, fresh)
+        if entry is None:
+            return self._why_unknown(video_id), None
+        if entry.settings_hash != settings_hash:
             return "settings changed", None
-        source = header.source
+        source = entry.source
         if source.size != source_size or (source.mtime_ns != source_mtime_ns and source.sha256 != digest()):
             return "source changed", None
-        for problem in verify_shard(path) if verify else ():
+        for problem in verify_shard(self.shard(video_id)) if verify else ():
             return f"damaged: {problem.dataset or 'file'}: {problem.reason}", None
-        return None, header
+        return None, entry
+
+    def _why_unknown(self, video_id: str) -> str:
+        """ "new", or what is wrong with the file in a video's place."""
+        path = self.shards / shard_path(video_id)
+        if not os.path.lexists(path):
+            return "new"
+        try:
+            self._refuse_collision(check_seal(path).id, video_id)
+        except DamagedError as error:
+            return f"damaged: {error.problem.reason}"
+        return "new"  # and there by now
 
     # ---- writing
 
@@ -292,14 +300,13 @@ class FeatureStore:
 
         Raises AffuseError where it cannot be written, such as on a full disk; the store stays as it was.
         """
-        path = self.shards / shard_name(video.id)
+        path = self.shards / shard_path(video.id)
         if path.is_dir():
             raise RecordError(f"{path} is a folder, in the place of the features of {video.id!r}. Move it elsewhere.")
         if path.exists():
             with suppress(DamagedError):  # it is about to be replaced
-                self._refuse_collision(check_seal(path).id, video.id)
+                self._refuse_collision(read_entry(path).id, video.id)
         write_shard(path, video, provenance)
-        self._scanned = None
 
     def replace(self, video_id: str, records: list[VideoFeatures], provenance: Provenance) -> None:
         """Put all the records of one video in the store, its own or those of its people, and take out what else there
@@ -319,16 +326,16 @@ class FeatureStore:
             name = PurePosixPath(self.header(old).source.name).with_suffix("")
             if old == video_id or name.as_posix() != old:
                 self.shard(old).unlink(missing_ok=True)
-                self._scanned = None
 
     def look(self, video_id: str) -> bool:
         """Whether a record of the video, or of its first person, is there now, whatever a network file system remembers
         of its folder: that is listed, and the file opened."""
-        places = [self.shards / shard_name(name) for name in (video_id, person_id(video_id, 1))]
+        places = [self.shards / shard_path(name) for name in (video_id, person_id(video_id, 1))]
         for listed in (False, True):
             for path in places:
                 with suppress(OSError):
                     if listed:
+                        os.listdir(self.shards)
                         os.listdir(path.parent)
                     path.open("rb").close()
                     return True
@@ -336,28 +343,20 @@ class FeatureStore:
 
     def sweep(self) -> int:
         """Remove what killed processes left half-written; how many files that was."""
-        return sweep(self.shards)
+        return sum(map(sweep, (*(self.shards / folder for folder in FOLDERS), self._index.folder)))
 
     def _refuse_collision(self, there: str, video_id: str) -> None:
         if there != video_id:
             raise AffuseError(
-                f"Videos {there!r} and {video_id!r} would share the file {shard_name(video_id)} in "
+                f"Videos {there!r} and {video_id!r} would share the file {shard_path(video_id)} in "
                 f"{self.path}. Rename one of them."
             )
 
-    # ---- the folder
+    def files(self) -> list[Path]:
+        """Every file in the place of a shard."""
+        return list(chain.from_iterable(shards_in(self.shards / folder) for folder in FOLDERS))
 
-    def _files(self) -> list[Path]:
-        return sorted(path for path in self.shards.glob("*.h5") if not path.name.startswith("."))
 
-    def _scan(self) -> Scan:
-        """Every shard's seal, read again once a file has come or gone."""
-        changed = self.shards.stat().st_mtime_ns
-        if self._scanned is None or self._scanned.changed != changed or not self._scanned.settled:
-            scan = Scan(changed, time.time() - changed / 1e9 > SETTLED, {}, [])
-            for path in self._files():
-                with noting(scan.damaged):
-                    seal = read_seal(path)
-                    scan.seals[seal.id] = seal
-            self._scanned = scan
-        return self._scanned
+def is_store(path: Path) -> bool:
+    """Whether a folder has any features in it."""
+    return any(shards_in(path / SHARDS / folder) for folder in FOLDERS)

@@ -18,7 +18,7 @@ GATE, SHARDS = Path(os.environ["GATE"]), Path(os.environ["STORE"]) / "shards"
 def may(moment: str) -> bool:
     """Whether to go on past this moment."""
     videos, held = GATE.read_text().split()
-    return len(list(SHARDS.glob("[!.]*.h5"))) < int(videos) or (moment, held) == ("extracting", "writing")
+    return len(list(SHARDS.glob("*/[!.]*.h5"))) < int(videos) or (moment, held) == ("extracting", "writing")
 
 
 def again_and_again(extractor, job, extract=Extractor.__call__):

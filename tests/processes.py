@@ -36,7 +36,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = 300) 
 
 def shards(store: Path) -> set[Path]:
     """The finished ones."""
-    return set((store / "shards").glob("[!.]*.h5"))
+    return set((store / "shards").glob("*/[!.]*.h5"))
 
 
 class Gate:

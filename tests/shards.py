@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from affuse.features.layout import shard_name
-from affuse.features.seal import Seal, write_seal
+from affuse.features.entry import Entry
+from affuse.features.layout import shard_path
+from affuse.features.seal import write_seal
 from affuse.features.shard import write_shard
 from builders import provenance, random_video
 
@@ -18,9 +20,15 @@ VIEWS = ("flip", "top-left")
 
 def put(folder: Path, video=None, made=None) -> Path:
     video = video or random_video()
-    path = folder / shard_name(video.id)
+    path = folder / shard_path(video.id)
     write_shard(path, video, made or provenance())
     return path
+
+
+def settle(store: Path) -> None:
+    """Have a store's folders and files be as old as if nobody had written to them for long."""
+    for path in sorted((store / "shards").rglob("*"), reverse=True):
+        os.utime(path, (1e9, 1e9))
 
 
 def edit(path: Path, node: str = "/", **attributes: object) -> None:
@@ -30,7 +38,7 @@ def edit(path: Path, node: str = "/", **attributes: object) -> None:
         for name, value in attributes.items():
             file[node].attrs[name] = value if isinstance(value, float | np.ndarray) else json.dumps(value)
     with path.open("r+b") as file:
-        write_seal(file, Seal(seal["id"], seal["settings_hash"]), seal["start"], seal["data"])
+        write_seal(file, Entry.from_row(seal["entry"]), seal["start"], seal["data"])
 
 
 def chunks(path: Path, name: str) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from affuse.commands import main
 from affuse.errors import UsageError
 from affuse.extract.videos import everyone, find_jobs
-from affuse.features.layout import shard_name
+from affuse.features.layout import shard_path
 from affuse.features.record import Source
 from affuse.features.store import FeatureStore
 from builders import provenance, random_video
@@ -65,7 +65,7 @@ def test_a_record_of_everyone_is_made_once(videos, tmp_path):
 def test_a_person_who_is_missing_has_the_video_made_anew(videos, tmp_path, person):
     extract(videos, tmp_path, "--face", "all")
     before = {own: FeatureStore(tmp_path).header(own).features_digest for own in FeatureStore(tmp_path)}
-    (tmp_path / "shards" / shard_name(f"two#{person}")).unlink()
+    (tmp_path / "shards" / shard_path(f"two#{person}")).unlink()
     summary = extract(videos, tmp_path, "--face", "all")
     assert (summary["made"], summary["kept"]) == (["two"], ["one"])
     assert {
@@ -176,7 +176,7 @@ def test_a_record_that_another_run_takes_out_meanwhile_is_no_error(tmp_path, mon
 
     def found(self, video_id, of=FeatureStore.of):
         there = of(self, video_id)
-        (tmp_path / "shards" / shard_name("two")).unlink()
+        (tmp_path / "shards" / shard_path("two")).unlink()
         return there
 
     monkeypatch.setattr(FeatureStore, "of", found)

@@ -18,7 +18,7 @@ from affuse.errors import UsageError
 from affuse.extract.audio import SoundEncoder
 from affuse.extract.extraction import visible_gpus
 from affuse.extract.videos import find_jobs
-from affuse.features.layout import shard_name
+from affuse.features.layout import shard_path
 from affuse.features.store import FeatureStore
 from differences import differences
 from media import plain_frames, talking_head, write_media
@@ -94,7 +94,7 @@ def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
     extract(videos, store)
     assert affuse("features", "verify", store).exit_code == 0
     whole = shutil.copytree(store, tmp_path / "whole")
-    (shard,) = (store / "shards").glob("b-*.h5")
+    (shard,) = (store / "shards").glob("*/b-*.h5")
     data = bytearray(shard.read_bytes())
     import h5py
 
@@ -114,8 +114,9 @@ def test_a_flipped_bit_is_named_and_remade(videos, tmp_path):
 
 
 def test_what_is_no_file_in_a_shards_place_is_named_and_replaced_where_it_can_be(videos, tmp_path):
-    names = {name: tmp_path / "store" / "shards" / shard_name(name) for name in "abc"}
-    names["a"].parent.mkdir(parents=True)
+    names = {name: tmp_path / "store" / "shards" / shard_path(name) for name in "abc"}
+    for path in names.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(names["a"])
     names["b"].mkdir()
     names["c"].symlink_to(tmp_path / "nowhere")

@@ -41,7 +41,7 @@ def test_every_flipped_bit_is_seen_or_carries_nothing(tmp_path, capsys):
         result = affuse(*arguments(videos, tmp_path / store, "--views", "flip"))
         assert result.exit_code == 0, result.output
     whole, store = FeatureStore(tmp_path / "whole"), FeatureStore(tmp_path / "store")
-    shards = sorted((store.path / "shards").glob("*.h5"))
+    shards = sorted((store.path / "shards").glob("*/*.h5"))
     rng = random.Random(FLIPS)
     seen = 0
     for _ in range(FLIPS):

@@ -1,4 +1,4 @@
-"""What a run finds of its videos in the store: one look at each, at no more than its seal and header."""
+"""What a run finds of its videos in the store: by the index alone, unless it is to verify them."""
 
 import dataclasses
 
@@ -9,9 +9,10 @@ from affuse.extract.extraction import LOOKS, extract_jobs, extract_settings
 from affuse.extract.networks import kept_precision
 from affuse.extract.resume import remaining
 from affuse.extract.videos import everyone, find_jobs
-from affuse.features import FeatureStore, shard
+from affuse.features import FeatureStore, index, shard
 from affuse.features.record import VideoFeatures
 from builders import provenance, random_video
+from shards import settle
 from test_store import damage
 
 NAMES = ("a", "b", "c")
@@ -47,16 +48,19 @@ def run(jobs, store, **options):
     return *heard, summary
 
 
-def test_a_run_opens_each_record_once_and_reads_no_array(jobs, store, monkeypatch):
-    opened, check = [], shard.check_seal
-    monkeypatch.setattr(shard, "check_seal", lambda path: (opened.append(path), check(path))[1])
-    monkeypatch.setattr(shard, "_blaming", lambda *_: pytest.fail("an array was looked at"))
-    *looks, reasons, summary = run(jobs, store)
-    assert looks == [1, 2, 3]
-    assert not reasons
-    assert summary.kept == list(NAMES)
-    assert summary.failed == {"c": "it is no video"}
-    assert sorted(opened) == sorted(store.shard(name) for name in NAMES)
+def test_a_run_opens_what_is_new_to_the_index_and_reads_no_array(jobs, store, monkeypatch):
+    opened, read = [], index.read_entry
+    monkeypatch.setattr(index, "read_entry", lambda path: (opened.append(path), read(path))[1])
+    monkeypatch.setattr(shard, "_open", lambda *_: pytest.fail("HDF5 was looked at"))
+    settle(store.path)
+    for expected in (NAMES, ()):
+        *looks, reasons, summary = run(jobs, FeatureStore(store.path))
+        assert looks == [1, 2, 3]
+        assert not reasons
+        assert summary.kept == list(NAMES)
+        assert summary.failed == {"c": "it is no video"}
+        assert sorted(opened) == sorted(store.shard(name) for name in expected)
+        opened.clear()
 
 
 def test_damage_of_an_array_is_found_where_it_is_asked_for(jobs, store):
@@ -99,11 +103,11 @@ def test_how_many_were_looked_for_is_told_now_and_then(tmp_path, monkeypatch):
     assert said == [(f"looking at what is there: {n} of 201", None, False) for n in (LOOKS, 2 * LOOKS)]
 
 
-def test_the_precision_of_a_store_is_that_of_its_first_whole_record(tmp_path):
+def test_the_precision_of_a_store_is_that_of_the_records_that_say_one_and_are_whole(tmp_path):
     store = FeatureStore(tmp_path, create=True)
     assert kept_precision(store) is None
     for name in NAMES:
-        store.write(random_video(name), provenance(settings={"precision": "bfloat16"} if name != "b" else {}))
-    first, *_ = sorted(store.shards.iterdir())
-    first.write_bytes(b"cut")
+        store.write(random_video(name), provenance(settings={"precision": "bfloat16"} if name == "b" else {}))
+    store.write(random_video("d"), provenance(settings={"precision": "bfloat16"}))
+    store.shard("b").write_bytes(b"cut")
     assert kept_precision(store) == "bfloat16"

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_a_remade_video_replaces_its_shard(tmp_path):
     put(tmp_path, random_video(seed=1))
     path = put(tmp_path, random_video(seed=2))
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
     assert_same(read_shard(path)[0], random_video(seed=2))
 
 
@@ -49,14 +49,14 @@ def test_what_is_written_wrongly_is_not_published(tmp_path, monkeypatch):
 
     def damage(descriptor):
         sync(descriptor)
-        (partial,) = tmp_path.glob(".*.partial")
+        (partial,) = path.parent.glob(".*.partial")
         flip(partial, 8 * (chunks(partial, "audio/embedding")[0][0] + 1))
 
     monkeypatch.setattr("os.fsync", damage)
     with pytest.raises(AffuseError, match="audio/embedding"):
         put(tmp_path, random_video(seed=2))
     monkeypatch.undo()
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
     assert_same(read_shard(path)[0], random_video(seed=1))
 
 
@@ -95,7 +95,7 @@ def test_an_error_of_the_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(AffuseError, match=message):
         put(tmp_path, random_video(seed=2))
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
     assert_same(read_shard(path)[0], random_video(seed=1))
 
 
@@ -115,11 +115,12 @@ def test_writes_that_fail_midway_never_crash(tmp_path):
         from pathlib import Path
         from builders import provenance, random_video
         from affuse.features import AffuseError
-        from affuse.features.layout import shard_name
+        from affuse.features.layout import shard_path
         from affuse.features.shard import verify_shard, write_shard
 
         folder, video = Path(sys.argv[1]), random_video(frames=2000, widths={"visual": 512})
-        path = folder / shard_name(video.id)
+        path = folder / shard_path(video.id)
+        path.parent.mkdir()
         write_shard(path, video, provenance())
         size, (_, hard) = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
         failed = 0
@@ -133,7 +134,7 @@ def test_writes_that_fail_midway_never_crash(tmp_path):
                 raise SystemExit(f"{limit} of {size} bytes were enough")
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-            assert list(folder.iterdir()) == [path]
+            assert list(path.parent.iterdir()) == [path]
         assert verify_shard(path) == []
         print(failed)
         """,
@@ -172,7 +173,7 @@ def test_a_full_disk_keeps_what_was_done(tmp_path):
                 break
         assert 1 <= len(store) == i < 10
         assert store.verify().problems == []
-        assert len(list((store.path / "shards").iterdir())) == i
+        assert len(list((store.path / "shards").glob("*/*"))) == i
         for i, video_id in enumerate(store):
             assert_same(store[video_id], random_video(video_id, frames=400, widths={"visual": 512}, seed=i))
         """,
@@ -209,12 +210,12 @@ def test_killed_writers_leave_whole_shards_or_none(tmp_path):
         process.stdout.close()
         store = FeatureStore(path, create=True)
         assert store.verify().problems == []
-        caught += len(list((path / "shards").glob(".*.partial"))) > 0
+        caught += len(list((path / "shards").glob("*/.*.partial"))) > 0
     assert caught >= 6, "no kill fell into a write"
     done = run_python(writer, path, 8, -1)
     assert done.returncode == 0, done.stderr
     store = FeatureStore(path)
-    assert len(list((path / "shards").iterdir())) == len(store) == 4
+    assert len(list((path / "shards").glob("*/*"))) == len(store) == 4
     for i in range(4):
         assert_same(
             store[f"clip{i}"], random_video(f"clip{i}", frames=300, widths={"visual": 256}, seed=i + 4)
@@ -246,8 +247,9 @@ def test_sweeping_takes_only_what_the_dead_left(tmp_path):
 
     elsewhere, odd = "0" * 12, tmp_path / ".hand.partial"
     gone = [leave(), leave(data=b""), leave(elsewhere, day)]
-    kept = [leave(elsewhere), odd, put(tmp_path)]
+    kept = [leave(elsewhere), odd, tmp_path / "a.h5"]
     odd.write_bytes(b"not ours")
+    kept[2].write_bytes(b"whole")
     os.utime(odd, (0, 0))
     assert sweep(tmp_path) == len(gone)
     assert sorted(tmp_path.iterdir()) == sorted(kept)

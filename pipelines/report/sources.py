@@ -18,7 +18,7 @@ from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError, counted, first_line
 from affuse.features.parts import AudioFeatures, TextFeatures, VisualFeatures
 from affuse.features.record import VideoFeatures
-from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.store import SHARDS, FeatureStore, is_store
 from affuse.features.timeline import nearest_row
 from affuse.files import as_path, name_of_file
 from affuse.fuse.data.labels import read_track
@@ -141,8 +141,7 @@ def _store(features: Path | str, wanted: Iterable[str]) -> FeatureStore:
 
 def _kept_stores(path: Path) -> tuple[FeatureStore, ...]:
     """The stores below a folder of predictions, one for each kind of features."""
-    folders = {shard.parent.parent for shard in path.glob(f"{FEATURES}/*/{SHARDS}/[!.]*.h5")}
-    return tuple(map(FeatureStore, sorted(folders)))
+    return tuple(map(FeatureStore, filter(is_store, sorted(path.glob(f"{FEATURES}/*")))))
 
 
 def check_some(option: str, what: str, known: Iterable[str], wanted: Iterable[str]) -> None:

@@ -1,0 +1,81 @@
+"""What is told of a record without reading its arrays: it stands in the seal of its shard and in the store's index."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from affuse.features.parts import MODALITIES, Status
+from affuse.features.record import Provenance, Source, VideoFeatures, check_types, failure_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """A modality in an entry: why it has features or has none, and how many rows of what width."""
+
+    status: Status
+    reason: str
+    rows: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record in short. `views` names the further views of its faces; `faces` is the number of frames with one."""
+
+    id: str
+    settings_hash: str
+    source: Source
+    fps: float
+    duration: float
+    frames: int
+    people: int
+    visual: Part
+    audio: Part
+    text: Part
+    views: tuple[str, ...]
+    faces: int
+
+    @classmethod
+    def of(cls, video: VideoFeatures, provenance: Provenance) -> Entry:
+        """That of a record made so."""
+        parts = {}
+        for modality in MODALITIES:
+            part = getattr(video, modality)
+            parts[modality] = Part(Status(part.status), part.reason, *map(int, part.embedding.shape))
+        return cls(
+            video.id,
+            provenance.settings_hash,
+            Source(video.source.name, int(video.source.size), video.source.sha256, int(video.source.mtime_ns)),
+            float(video.fps),
+            float(video.duration),
+            int(video.frames),
+            int(video.people),
+            **parts,
+            views=tuple(video.visual.views),
+            faces=int(video.visual.valid.sum()),
+        )
+
+    @classmethod
+    def from_row(cls, row: list) -> Entry:
+        """What `row` made this of. Raises TypeError or ValueError for what is no such row."""
+        video_id, made, source, fps, duration, frames, people, *parts, views, faces = row
+        visual, audio, text = (Part(Status(status), *rest) for status, *rest in parts)
+        source = Source(*source)
+        return cls(video_id, made, source, fps, duration, frames, people, visual, audio, text, tuple(views), faces)
+
+    @classmethod
+    def checked(cls, row: list) -> Entry:
+        """The same of a row that anybody may have written."""
+        entry = cls.from_row(row)
+        check_types(entry, Entry)
+        return entry
+
+    @property
+    def row(self) -> tuple:
+        """All fields in their order, as plain JSON once it is written."""
+        return astuple(self)
+
+    @property
+    def failure(self) -> str | None:
+        """See `VideoFeatures.failure`."""
+        return failure_of((getattr(self, m).status, getattr(self, m).reason) for m in MODALITIES)
