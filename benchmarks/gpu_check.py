@@ -100,8 +100,9 @@ def run(video_dir: Path, device: str, out: Path, wheels: Path | None, more: list
             sys.exit(f"Not every test ran on {device}; see above.")
         name = torch.cuda.get_device_name(device) if device != "cpu" else "cpu rehearsed"
         facts = (out / f"extract-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json").resolve()
-        call("affuse", "bench", "extract", "--video-dir", video_dir.resolve(), "--device", device, "--allow-untrained",
-             "--set", "modalities=[visual,audio]", "--out", facts, *more)  # fmt: skip
+        call("affuse", "bench", "extract", "--profile", "offline", "--allow-untrained", "--device", device,
+             "--set", "modalities=[visual,audio]", "--video-dir", video_dir.resolve(), "--out", facts,
+             *more)  # fmt: skip
     print(facts)
 
 

@@ -16,8 +16,6 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from affuse.extract.winograd import Winograd, pays
 
-LAST = 512  # channels of the 3×3 convolutions of the last stage
-
 
 class ResNet50(ResNet):
     """ResNet-50 (He et al. 2016) up to the pooled layer: (B, 3, 224, 224) → (B, 2048).
@@ -126,12 +124,9 @@ class FusedConv:
 
 
 class FusedBottleneck:
-    """Its 3×3 convolution is Winograd's where that pays; not in the last stage, whose weights would grow by 28 MB a
-    block for maps of 7×7."""
-
     def __init__(self, block: nn.Module):
         self.narrow = FusedConv(block.conv1, block.bn1)
-        if pays(block.conv2) and block.conv2.in_channels < LAST:
+        if pays(block.conv2):
             folded = fuse_conv_bn_eval(block.conv2, block.bn2)
             self.middle = nn.Sequential(Winograd(folded), nn.ReLU(inplace=True))
         else:

@@ -68,6 +68,8 @@ def test_the_command_measures_and_writes_what_it_measured(videos, tmp_path):
         videos,
         "--device",
         "cpu",
+        "--profile",
+        "offline",
         "--allow-untrained",
         "--threads",
         1,

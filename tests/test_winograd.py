@@ -19,12 +19,13 @@ def test_it_convolves(size, bias):
 
 
 def test_it_is_taken_for_plain_ones_between_many_channels():
-    def layer(channels=WIDE, side=3, padding=1, **more):
+    def layer(channels=WIDE.start, side=3, padding=1, **more):
         return nn.Conv2d(channels, 8, side, padding=padding, **more)
 
     assert pays(layer())
     assert not pays(nn.ReLU())
-    assert not pays(layer(channels=WIDE - 1))
+    assert not pays(layer(channels=WIDE.start - 1))
+    assert not pays(layer(channels=WIDE.stop))
     assert not pays(layer().to(torch.bfloat16))
     assert not pays(layer().to("meta"))
     others = (

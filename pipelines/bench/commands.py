@@ -18,7 +18,7 @@ REPEATS = click.option(
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Medians of so many turns."
 )
 OUT = click.option("--out", type=FILE, help="Also write the facts there, as JSON.")
-measuring_options = together(profile_option("offline"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, EXTRACT_SET)
+measuring_options = together(profile_option("paper"), UNTRAINED, THREADS, OUT, WEIGHTS, JSON, CONFIG, EXTRACT_SET)
 
 
 @click.group(cls=Group)
@@ -27,7 +27,7 @@ def bench() -> None:
 
     \b
     affuse bench extract --video-dir videos --out speed.json
-    affuse bench memory --hours 1 --allow-untrained
+    affuse bench memory --hours 1 --profile offline --allow-untrained
     """
 
 
@@ -43,7 +43,7 @@ def extract(**options) -> None:
 
     \b
     affuse bench extract --video-dir videos --out speed.json
-    affuse bench extract --video-dir videos --profile paper --repeats 5 --threads 2
+    affuse bench extract --video-dir videos --profile offline --allow-untrained --repeats 5 --threads 2
     """
     from affuse.pipelines.bench.extract import bench_extract, describe_bench
 
@@ -60,7 +60,7 @@ def memory(**options) -> None:
     It is measured of a short one too, so as to say what of it comes from the length.
 
     \b
-    affuse bench memory --hours 1 --allow-untrained
+    affuse bench memory --hours 1 --profile offline --allow-untrained
     """
     from affuse.pipelines.bench.memory import describe_memory, measure_memory
 
