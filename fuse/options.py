@@ -54,6 +54,10 @@ TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of r
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
 EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1), metavar="N",
+    help="Runs at the same time, each in a process.  [default: one per core; on a GPU 1]",
+)  # fmt: skip
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, SET)  # how to train, and how to answer
-trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
+trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT, JOBS)
 showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)
