@@ -63,13 +63,13 @@ def parse_assignments(assignments: list[str] | tuple[str, ...]) -> dict:
             if not isinstance(node, dict):
                 raise UsageError(f"--set {assignment!r}: {parent!r} was already set to a plain value.")
         try:
-            node[key] = _number(yaml.safe_load(text))
+            node[key] = number(yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise UsageError(f"--set {assignment!r}: the value is not readable as YAML ({error}).") from None
     return tree
 
 
-def _number(value: object) -> object:
+def number(value: object) -> object:
     """YAML 1.1 reads 1e-4 as text; people mean a number."""
     if isinstance(value, str):
         with suppress(ValueError):

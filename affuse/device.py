@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from textwrap import shorten
 from typing import TYPE_CHECKING, Literal
 
@@ -67,6 +68,19 @@ def on(device: torch.device) -> AbstractContextManager:
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """A context in which torch computes with so many on the CPU."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def gpu_lost(error: BaseException) -> bool:

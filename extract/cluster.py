@@ -10,15 +10,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import resource_tracker
 from pathlib import Path
 from socket import gethostname
 
@@ -38,6 +35,7 @@ from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
+from affuse.processes import deaf_to_ctrl_c
 
 log = logging.getLogger("affuse")
 
@@ -93,7 +91,7 @@ def local_cluster(workers: int, gpus: list[str], at_once: int) -> Iterator[Clien
             specs[i] = {"cls": Nanny, "options": {**options, "env": environment | gpu}}
         with (
             _environment_kept(),  # starting workers leaves theirs in this process
-            _deaf_to_ctrl_c() as loop,
+            _deaf_loop() as loop,
             SpecCluster(specs, scheduler, loop=loop, **quiet) as cluster,
             Client(cluster) as client,
         ):
@@ -124,24 +122,10 @@ def _environment_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _masked() -> Iterator[None]:
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # of the process that clears up after this one
-    try:
-        resource_tracker.ensure_running()  # here: whatever starts it hears of Ctrl-C again
-    finally:
-        sys.warnoptions.pop()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[IOLoop]:
+def _deaf_loop() -> Iterator[IOLoop]:
     """An event loop whose thread, and every process it starts, hears nothing of Ctrl-C: only this process ends them.
     On Windows, which has no such masks, they hear of it."""
-    with _masked() if hasattr(signal, "pthread_sigmask") else nullcontext():
+    with deaf_to_ctrl_c():
         runner = LoopRunner()
         runner.start()
     try:

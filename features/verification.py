@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import random
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
 from pathlib import Path
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError, counted
 from affuse.features.seal import Problem
 from affuse.features.shard import verify_shard
+from affuse.processes import deaf_to_ctrl_c, end_with_parent
 
 BATCH = 16  # shards that a process is given at once
 FEW = 64  # shards that are sooner read than processes have started
@@ -76,9 +72,9 @@ def _verify(batch: list[Path]) -> list[Problem]:
 
 def _in_processes(batches: list[list[Path]], processes: int) -> Iterator[tuple[int, list[Problem]]]:
     """The number of each batch and its problems, as they are done."""
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent)
     try:
-        with _deaf_to_ctrl_c():
+        with deaf_to_ctrl_c():
             futures = {pool.submit(_verify, batch): number for number, batch in enumerate(batches)}
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -89,29 +85,3 @@ def _in_processes(batches: list[list[Path]], processes: int) -> Iterator[tuple[i
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started meanwhile hear nothing of Ctrl-C, where there are such masks: their parent ends
-    them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Have this process end where the one that started it does, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -15,6 +15,7 @@ _OFFERED = {
     "experiments.crossval": ("choose_folds", "crossval"),
     "experiments.compare": ("compare",),
     "experiments.ablate": ("ablate",),
+    "experiments.search": ("search",),
 }
 _HOMES = homes_of(__name__, _OFFERED)
 

@@ -6,36 +6,21 @@ import sys
 
 import click
 
-from affuse.console import (
-    DEVICE,
-    FILE,
-    FOLDER,
-    JSON,
-    STORE,
-    Group,
-    answer,
-    completing,
-    one_of,
-    say,
-    show_epoch,
-    shown,
-    tell_failures,
-)
+from affuse.console import DEVICE, FOLDER, JSON, STORE, Group, answer, one_of, show_epoch, shown, tell_failures
 from affuse.errors import UsageError, counted
+from affuse.fuse.experiments.commands import crossval_, fuse_ablate, fuse_compare, fuse_search
 from affuse.fuse.options import (
     COMPLETED,
-    ENSEMBLE,
     EVERY,
+    JOBS,
     LABELS,
     RATE,
     RUN,
     RUNS,
     SMOOTH,
-    known_models,
     parse_seeds,
     showing_options,
     training_options,
-    trials_options,
 )
 
 
@@ -60,8 +45,9 @@ def fuse() -> None:
 @click.option("--seed", type=int, help="Seed of weights, order and dropout.  [default: 0]")
 @click.option("--seeds", type=parse_seeds, metavar="TEXT", help="A run of several seeds, which predict together: 0..4.")
 @RATE
+@JOBS
 @training_options
-def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json, config, assignments) -> None:
+def train(store, labels, out, model, preset, seed, seeds, rate, jobs, device, as_json, config, assignments) -> None:
     """Train a model on a store's features and leave a run folder.
 
     \b
@@ -76,8 +62,10 @@ def train(store, labels, out, model, preset, seed, seeds, rate, device, as_json,
     )
     if seeds and seed is not None:
         raise UsageError("--seed and --seeds both say which seeds. Give one of them.")
+    if jobs and not seeds:
+        raise UsageError("--jobs says how many seeds are trained at the same time. Give --seeds, too.")
     if seeds:
-        result = train_seeds(store, labels, out, seeds, settings, show_epoch)
+        result = train_seeds(store, labels, out, seeds, settings, show_epoch, jobs)
         scores, alone = (", ".join(f"{t} {v:.4f}" for t, v in ccc.items()) for ccc in (result["ccc"], result["alone"]))
         many, run = counted(len(seeds), "seed"), result["run"]
         sentence = f"{many}: validation CCC {scores}; of each alone, on average, {alone}. Run: {run}"
@@ -136,41 +124,6 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
     answer(result, as_json, score_table(result))
 
 
-@fuse.command("crossval", goes_on=True)
-@STORE
-@LABELS
-@click.option("--out", type=FOLDER, required=True, help="Folder of one run per fold; finished ones are kept.")
-@click.option("--videos", type=FILE, required=True, help="CSV with a column video, and fold or subject.")
-@click.option("--by", help="Column that makes the folds.  [default: fold; with --k: subject]")
-@click.option("--k", type=int, help="Make so many folds, keeping each subject in one.")
-@ENSEMBLE
-@click.option("--score-test", is_flag=True, help="Score the ensemble on the test partition.")
-@click.option("--model", shell_complete=COMPLETED, help="Fusion model.  [default: rjcma]")
-@RATE
-@training_options
-def crossval_(store, labels, out, videos, by, k, ensemble, score_test, model, preset, rate, device, as_json,
-              config, assignments) -> None:  # fmt: skip
-    """Train a model per fold and score them all.
-
-    Each video is predicted by the model that has not seen it.
-
-    \b
-    affuse fuse crossval --features store --labels labels --videos folds.csv --out folds
-    affuse fuse crossval --features store --labels labels --videos subjects.csv --k 5 --out folds
-    """
-    from affuse.fuse import choose_folds, crossval, train_settings
-    from affuse.fuse.reports.tables import fold_table
-
-    settings = train_settings(config, assignments, model=model, preset=preset, label_rate=rate, device=device)
-    folds = choose_folds(labels, videos, by, k)
-    result = crossval(
-        store, labels, out, folds, settings, ensemble, score_test,
-        on_epoch=lambda fold, row: show_epoch(row),
-        on_fold=lambda fold, made: say(f"fold {fold}: {'trained' if made else 'already there'}"),
-    )  # fmt: skip
-    answer(result, as_json, fold_table(result))
-
-
 @fuse.command("predict")
 @RUNS
 @showing_options
@@ -209,64 +162,6 @@ def fuse_explain(run, store, out, device, as_json) -> None:
     finish_prediction(explain(run, store, out, device=device), as_json)
 
 
-@fuse.command("compare", goes_on=True)
-@click.option(
-    "--models",
-    required=True,
-    metavar="NAMES",
-    shell_complete=completing(lambda: ["all", *known_models()], several=True),
-    help="Separated by commas; each a model, or model:variant, or either with @modalities: "
-    "rjcma,rjcma:paper,unimodal@visual,grjca@visual+audio+text. all is the family and the baselines.",
-)
-@trials_options
-@click.option(
-    "--reference", shell_complete=COMPLETED, help="Model that the others are compared with.  [default: the best]"
-)
-@training_options
-def fuse_compare(models, seeds, store, labels, out, reference, preset, device, as_json, config, assignments) -> None:
-    """Train several models under one protocol, with several seeds.
-
-    A table, a figure, and the differences with intervals from a bootstrap over videos. Runs already made are not made
-    again.
-
-    \b
-    affuse fuse compare --models rjcma,concat --features store --labels labels --out comparison
-    affuse fuse compare --models all --seeds 0..2 --features store --labels labels --out comparison
-    """
-    from affuse.fuse import compare, train_settings
-
-    settings = train_settings(config, assignments, preset=preset, device=device)
-    result = compare(store, labels, out, models, seeds, settings, reference, announce=say, on_epoch=show_epoch)
-    answer(result.facts, as_json, result.text)
-
-
-@fuse.command("ablate", goes_on=True)
-@click.option(
-    "--model",
-    default="rjcma",
-    shell_complete=COMPLETED,
-    show_default=True,
-    help="Model, as in `affuse fuse compare --models`.",
-)
-@trials_options
-@training_options
-def fuse_ablate(model, seeds, store, labels, out, preset, device, as_json, config, assignments) -> None:
-    """Train without one part after another: what each is worth.
-
-    Recursions 0 to 4, temporal encoder, modalities, gates, tied weights: a table and a figure each. Runs already made
-    are not made again.
-
-    \b
-    affuse fuse ablate --features store --labels labels --out ablation
-    affuse fuse ablate --model grjca --seeds 0..2 --features store --labels labels --out ablation
-    """
-    from affuse.fuse import ablate, train_settings
-
-    settings = train_settings(config, assignments, preset=preset, device=device)
-    result = ablate(store, labels, out, model, seeds, settings, announce=say, on_epoch=show_epoch)
-    answer(result.facts, as_json, result.text)
-
-
 @fuse.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=COMPLETED)
 @JSON
@@ -284,6 +179,10 @@ def models(names, as_json) -> None:
 
     rows = describe(names)
     answer(rows, as_json, model_table(rows))
+
+
+for command in (crossval_, fuse_compare, fuse_ablate, fuse_search):
+    fuse.add_command(command)
 
 
 def finish_prediction(result: dict, as_json: bool) -> None:

@@ -55,6 +55,10 @@ VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for 
 SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
 EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
 TRAIN_SET = set_option(lambda: import_module("affuse.fuse.training.settings").TrainSettings)
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1), metavar="N",
+    help="Runs at the same time, each in a process.  [default: one per core; on a GPU 1]",
+)  # fmt: skip
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, TRAIN_SET)  # how to train, and how to answer
-trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT)
+trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT, JOBS)
 showing_options = together(STORE, VIDEOS_OUT, DEVICE, JSON)

@@ -123,10 +123,12 @@ def train(
     settings: TrainSettings | None = None,
     seeds: Iterable[int] = (),
     on_epoch: Callable[[dict], None] | None = None,
+    jobs: int | None = 1,
     **options: Any,
 ) -> Run:
     """Train a model on a store (or its path) and a folder of labels; the run is kept in `out`. With seeds it is one run
-    of as many models, which predict together and say how sure they are.
+    of as many models, which predict together and say how sure they are; jobs of them are trained at the same time, as
+    `affuse.compare` has it.
 
     settings, or any of TrainSettings by name: model="rjcma", preset="affuse", seed=0, epochs=20 … A run that was
     stopped goes on; one that is finished with these settings on these data is taken as it is. Raises UsageError for
@@ -136,7 +138,7 @@ def train(
         raise UsageError(f"Give settings, or options by name ({', '.join(options)}), not both.")
     store, chosen, seeds = as_store(features), as_settings(settings or options), list(seeds)
     if seeds:
-        train_seeds(store, labels, out, seeds, chosen, on_epoch)
+        train_seeds(store, labels, out, seeds, chosen, on_epoch, jobs)
         return load_run(out)
     data = fingerprint(store, labels, chosen.split)
     if not RunFolder(as_path("a folder for the run", out)).holds(chosen, data):

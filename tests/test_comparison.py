@@ -91,7 +91,7 @@ def test_more_that_cannot_be(tmp_path, data):
     with pytest.raises(UsageError, match="whole numbers"):
         parse_seeds("1,-2")
     (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(UsageError, match="not empty and holds no comparison"):
+    with pytest.raises(UsageError, match="not empty and holds no such runs"):
         fuse.compare(*data, tmp_path, "concat", settings=tiny.small())
     with pytest.raises(UsageError, match="cannot be made"):
         fuse.compare(*data, tmp_path / "holiday.jpg" / "out", "concat", settings=tiny.small())

@@ -63,7 +63,7 @@ def test_batches_hold_each_videos_own_frames_and_mask_the_rest(data):
 
 
 def test_normalisation_is_of_valid_training_frames_only(data, monkeypatch):
-    monkeypatch.setattr("affuse.fuse.data.windows.CHUNK", 32)
+    monkeypatch.setattr("affuse.fuse.data.corpus.CHUNK", 32)
     store, _ = data
     corpus = load_corpus(store, ["t0", "t1"], ["visual"], ["valence"])
     rows = np.concatenate([store[v].visual.embedding[store[v].visual.valid] for v in ("t0", "t1")]).astype(

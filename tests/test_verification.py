@@ -79,7 +79,7 @@ def test_a_process_that_dies_is_a_sentence(store, monkeypatch):
     monkeypatch.setattr(
         verification, "_verify", os.abort
     )  # which takes no batch, so it must not be called here
-    monkeypatch.setattr(verification, "_end_with_parent", os.abort)
+    monkeypatch.setattr(verification, "end_with_parent", os.abort)
     with pytest.raises(AffuseError, match="A process that read the store died"):
         store.verify(processes=2)
 

@@ -25,6 +25,7 @@ from affuse.extract.weights.locate import Located, check_package, files_match, f
 from affuse.extract.weights.supply import check_profile
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
 from affuse.plugins import installed
+from affuse.processes import cores
 
 NOTHING = dict.fromkeys(("name", "part", "licence", "state", "where", "verified", "sha256", "how"), "")
 
@@ -137,7 +138,6 @@ def environment() -> dict:
     """Python, torch, GPU, decoder, HDF5, then processor, memory, cores and libraries, as text by name; a library not
     installed is "missing"."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: _version(name) for name in ("affuse", "dask", *LIBRARIES)}
     return {
         "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})",
@@ -148,7 +148,7 @@ def environment() -> dict:
         "hdf5": f"{h5py.version.hdf5_version}, h5py {versions.pop('h5py')}",
         "cpu": _cpu(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "cores": f"{usable} of {os.cpu_count()}",
+        "cores": f"{cores()} of {os.cpu_count()}",
         **versions,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from affuse.fuse.data.track import Track
 
 log = logging.getLogger("affuse")
 
+CHUNK = 4096  # rows whose statistics are computed at once: 4096 × 2048 float32 are 32 MiB
+
 Features = FeatureStore | Path | str  # a store or its path
 
 
@@ -33,10 +36,12 @@ def as_store(features: Features) -> FeatureStore:
 @dataclass(frozen=True)
 class Embeddings:
     """Embeddings by frame, (F, width) float16, each in memory once, though a word goes on for many frames and several
-    corpora may draw on the same. values (N + 1, width), the first zeros; index (F,) int32, which is each frame's."""
+    corpora may draw on the same. values (N + 1, width), the first zeros; index (F,) int32, which is each frame's;
+    known, what `moments` has found of these values."""
 
     values: Tensor
     index: Tensor
+    known: dict[bytes, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -45,6 +50,22 @@ class Embeddings:
     def __getitem__(self, frames: Tensor | slice) -> Tensor:
         """Those of some frames (…, width)."""
         return F.embedding(self.index[frames], self.values)  # a third of the time that indexing takes
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance (width,) float64 of the frames that have one: chunks in float32, merged in float64. Found
+        once for all who draw the same frames from the same values."""
+        key = hashlib.sha256(self.index.cpu().numpy()).digest()
+        if key not in self.known:
+            parts = self.index[self.index > 0].split(CHUNK)
+            found = [torch.var_mean(F.embedding(part, self.values).float(), 0, correction=0) for part in parts]
+            part_var, part_mean = (torch.stack(each).double() for each in zip(*found, strict=True))
+            counts = torch.tensor([[len(part)] for part in parts], dtype=torch.float64, device=part_mean.device)
+            share = counts / counts.sum()
+            centre = (share * part_mean).sum(0)
+            variance = (share * (part_var + (part_mean - centre) ** 2)).sum(0)
+            self.known[key] = centre.cpu().numpy(), variance.cpu().numpy()
+        centre, variance = (torch.from_numpy(own).to(self.values.device) for own in self.known[key])
+        return centre, variance
 
     def only(self, frames: Tensor) -> Embeddings:
         """By these frames alone."""

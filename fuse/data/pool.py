@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from affuse.features.timeline import checked_width, frame_rate
 from affuse.fuse.data.clock import Frames
 from affuse.fuse.data.corpus import Corpus, Embeddings
 from affuse.fuse.data.outline import Outline, fill, modality_of, outline
-from affuse.fuse.data.room import allocate, fits
+from affuse.fuse.data.room import Place, allocate, fits
 from affuse.fuse.data.track import Track, lay
 
 READERS = 2  # threads: HDF5 reads and checks one chunk at a time, whoever asks; the other one proves a seal or copies
@@ -47,10 +47,12 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """values (N + 1, width) float16, the first zeros; before {video: how many of them come before its own}."""
+    """place holds values (N + 1, width) float16, the first zeros; before {video: how many of them come before its own};
+    known, what `Embeddings.moments` has found of them so far."""
 
-    values: Tensor
+    place: Place
     before: dict[str, int]
+    known: dict = field(default_factory=dict)
 
 
 class Labelled(NamedTuple):
@@ -67,11 +69,12 @@ class Pool:
     """The embeddings of a store's videos that have been read so far.
 
     together: videos that several corpora have parts of, as the folds of a cross-validation do: once one of them is
-    wanted, all are read.
+    wanted, all are read. shared: processes that are given the pool when they are started, on a CPU, have it without
+    reading it again.
     """
 
-    def __init__(self, store: FeatureStore, together: Iterable[str] = ()):
-        self.store, self.together = store, tuple(dict.fromkeys(together))
+    def __init__(self, store: FeatureStore, together: Iterable[str] = (), shared: bool = False):
+        self.store, self.together, self.shared = store, tuple(dict.fromkeys(together)), shared
         self._outlines: dict[tuple, Outline] = {}
         self._loaded: dict[Key, Loaded] = {}
 
@@ -161,10 +164,11 @@ class Pool:
         if not fits(shapes, device):  # what is not wanted now makes room
             self._loaded = {key: loaded for key, loaded in self._loaded.items() if key in keys}
         made, places = {}, {name: {} for name in outlines}
-        for key, values in zip(missing, allocate(shapes, device, counted(len(outlines), "video")), strict=True):
-            values[0], names = 0, [name for name, _ in key.videos]
-            before = np.cumsum([0, *rows[key]]).tolist()
-            made[key] = Loaded(values, dict(zip(names, before, strict=False)))
+        whole = allocate(shapes, device, counted(len(outlines), "video"), self.shared)
+        for key, place in zip(missing, whole, strict=True):
+            values, names = place.values, [name for name, _ in key.videos]
+            values[0], before = 0, np.cumsum([0, *rows[key]]).tolist()
+            made[key] = Loaded(place, dict(zip(names, before, strict=False)))
             for name, (first, stop) in zip(names, pairwise(before), strict=True):
                 if stop > first:
                     places[name][key.array] = values[1 + first : 1 + stop]
@@ -192,7 +196,8 @@ class Pool:
             for name, video in videos.items():
                 place = video.outline.place[modality_of(key.array)]
                 index.append(np.where(place > 0, place + np.int32(loaded.before[name]), np.int32(0)))
-            embeddings[key.array] = Embeddings(loaded.values, torch.from_numpy(np.concatenate(index)).to(device))
+            where = torch.from_numpy(np.concatenate(index)).to(device)
+            embeddings[key.array] = Embeddings(loaded.place.values, where, loaded.known)
         features = {modality_of(array): own for array, own in embeddings.items() if not array.startswith(VIEWS)}
         laid = videos.values()
         return Corpus(

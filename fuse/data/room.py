@@ -1,4 +1,5 @@
-"""Room for features: in memory where they fit, else in a file that is mapped into it, else a sentence on what to do."""
+"""Room for features: in memory where they fit, else in a file that is mapped into it, else a sentence on what to do.
+What is to be shared lies in such a file either way, which the processes that are started map too."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from itertools import pairwise
+from multiprocessing import reduction
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
 
 from affuse.errors import UsageError
 
@@ -43,14 +44,60 @@ def fits(shapes: Sequence[Shape], device: torch.device) -> bool:
     return bytes_of(shapes) <= SHARE * free_memory(device)
 
 
-def allocate(shapes: Sequence[Shape], device: torch.device, whose: str) -> list[Tensor]:
-    """Float16 tensors of these shapes, which hold anything. Where they do not fit into memory they lie in a file below
-    TMPDIR, which is gone when they are, and a warning says so.
+class Place:
+    """Room for a float16 tensor, (rows, width): `values`, which hold anything at first. Where it lies in a file, which
+    has no name, a process that is given it when it is started has the same there, not a copy."""
 
-    whose names them, as "3 videos". Raises UsageError where the disk has no room either, or a GPU's memory has none.
+    def __init__(self, shape: Shape, device: torch.device, file: IO[bytes] | None = None):
+        self.shape, self.device, self.file = shape, device, file
+        if file is None:
+            self.values = torch.empty(shape, dtype=torch.float16, device=device)
+        else:
+            self.values = torch.from_numpy(np.memmap(file, np.float16, "r+", shape=shape))
+
+    @classmethod
+    def on_disk(cls, shape: Shape, device: torch.device, folder: Path) -> Place:
+        """A new one whose room is all taken at once: a full disk would end the process later."""
+        file = tempfile.TemporaryFile(dir=folder, prefix="affuse-")  # noqa: SIM115 - it is open for as long as it is
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, bytes_of([shape]))
+        else:
+            file.truncate(bytes_of([shape]))
+        return cls(shape, device, file)
+
+    @classmethod
+    def in_memory(cls, shape: Shape, device: torch.device) -> Place:
+        """A new one in a file in memory, where the system has such files."""
+        if not hasattr(os, "memfd_create"):
+            return cls.on_disk(shape, device, Path(tempfile.gettempdir()))
+        file = os.fdopen(os.memfd_create("affuse"), "r+b")
+        file.truncate(bytes_of([shape]))
+        return cls(shape, device, file)
+
+    def __reduce__(self):
+        assert self.file
+        return _opened, (self.shape, self.device, reduction.DupFd(self.file.fileno()))
+
+
+def _opened(shape: Shape, device: torch.device, file) -> Place:
+    return Place(shape, device, os.fdopen(file.detach(), "r+b"))
+
+
+def can_share() -> bool:
+    """Whether a process can be given a file of this one."""
+    return hasattr(reduction, "DupFd")
+
+
+def allocate(shapes: Sequence[Shape], device: torch.device, whose: str, shared: bool = False) -> list[Place]:
+    """Places of these shapes. Where they do not fit into memory they lie in files below TMPDIR, which are gone when
+    they are, and a warning says so.
+
+    whose names them, as "3 videos". shared: in files even where they fit, on a CPU. Raises UsageError where the disk
+    has no room either, or a GPU's memory has none.
     """
     if fits(shapes, device):
-        return [torch.empty(shape, dtype=torch.float16, device=device) for shape in shapes]
+        make = Place.in_memory if shared and device.type == "cpu" else Place
+        return [make(shape, device) for shape in shapes]
     size, free = bytes_of(shapes), free_memory(device)
     said = f"The features of {whose} take {size / GIB:.1f} GiB, and {free / GIB:.1f} GiB of memory are free"
     less = "read fewer frames a second (--set fps=5), or fewer modalities (--set modalities=[visual,audio])"
@@ -65,20 +112,7 @@ def allocate(shapes: Sequence[Shape], device: torch.device, whose: str) -> list[
         "%s: they are kept in a file in %s (TMPDIR) until this ends, and what does not stay in the system's cache is "
         "read from there in every epoch", said, folder,
     )  # fmt: skip
-    return _mapped(shapes, folder)
-
-
-def _mapped(shapes: Sequence[Shape], folder: Path) -> list[Tensor]:
-    """Tensors in a file without a name, all of whose room is taken at once: a full disk would end the process later."""
-    with tempfile.TemporaryFile(dir=folder, prefix="affuse-") as file:
-        size = bytes_of(shapes)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-        whole = torch.from_numpy(np.memmap(file, np.float16, "r+", shape=(size // 2,)))
-    ends = np.cumsum([0, *(rows * width for rows, width in shapes)])
-    return [whole[a:b].view(shape) for (a, b), shape in zip(pairwise(ends.tolist()), shapes, strict=True)]
+    return [Place.on_disk(shape, device, folder) for shape in shapes]
 
 
 def _in_memory(folder: Path) -> bool:

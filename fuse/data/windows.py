@@ -16,7 +16,6 @@ from torch import Tensor
 from affuse.errors import AffuseError
 from affuse.fuse.data.corpus import Corpus
 
-CHUNK = 4096  # rows whose statistics are computed at once: 4096 × 2048 float32 are 32 MiB
 STD_FLOOR = 0.05  # of the modality's overall spread: a channel that hardly moved in training is not blown up
 
 
@@ -58,7 +57,7 @@ class Normalisation:
 
     @classmethod
     def fit(cls, corpus: Corpus, how: str = "channels") -> Normalisation:
-        """Statistics of the training frames where each modality is present: chunks in float32, merged in float64.
+        """Statistics of the training frames where each modality is present.
 
         how  channels: mean and standard deviation of every channel; text: one mean and one deviation of all numbers of
              the text embeddings, nothing of the others; none: nothing
@@ -67,8 +66,7 @@ class Normalisation:
         """
         mean, std = {}, {}
         for m, features in corpus.features.items():
-            rows = corpus.present[m].nonzero().squeeze(1)
-            if not len(rows):
+            if not corpus.present[m].any():
                 raise AffuseError(
                     f"No training video has {m} features, so nothing can be learned from them. "
                     f"Leave {m} out of the setting `modalities`."
@@ -77,13 +75,7 @@ class Normalisation:
                 mean[m] = torch.zeros(features.width, device=corpus.device)
                 std[m] = torch.ones_like(mean[m])
                 continue
-            parts = rows.split(CHUNK)
-            moments = [torch.var_mean(features[part].float(), 0, correction=0) for part in parts]
-            part_var, part_mean = (torch.stack(each).double() for each in zip(*moments, strict=True))
-            counts = torch.tensor([[len(part)] for part in parts], dtype=torch.float64, device=rows.device)
-            share = counts / len(rows)
-            centre = (share * part_mean).sum(0)
-            variance = (share * (part_var + (part_mean - centre) ** 2)).sum(0)
+            centre, variance = features.moments()
             if how == "text":
                 variance = (variance + (centre - centre.mean()) ** 2).mean().expand_as(centre)
                 centre = centre.mean().expand_as(centre)

@@ -133,12 +133,13 @@ def ablate(
     settings: TrainSettings | None = None,
     announce: Callable[[str], None] = lambda text: None,
     on_epoch: Callable[[dict], None] | None = None,
+    jobs: int | None = 1,
 ) -> Ablations:
     """Train the model with one part changed at a time, and say what each part is worth.
 
-    model is a name as `trials` has them; settings are shared. Writes <ablation>.csv, .md and .png for every
-    ablation, ablations.json and runs/ into `out`, which may hold a comparison over the same data: runs of the same
-    name are shared. Called again it trains only what is missing. Raises as `compare` does.
+    model is a name as `trials` has them; settings are shared, jobs is that of `compare`. Writes <ablation>.csv, .md and
+    .png for every ablation, ablations.json and runs/ into `out`, which may hold a comparison over the same data: runs
+    of the same name are shared. Called again it trains only what is missing. Raises as `compare` does.
     """
     store, out = as_store(store), as_path("a folder for the ablations", out)
     (base,) = make_entries({model: parse_name(model)}, as_settings(settings), store.widths)
@@ -149,7 +150,7 @@ def ablate(
     asked = [a for a in ablations if not a.why_not]
     wanted = {f"{model}, {a.name} {level}": changes for a in asked for level, changes in a.levels.items()}
     entries = make_entries({model: {}, **wanted}, base.settings, store.widths)
-    trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch)
+    trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch, jobs)
     facts = {**surroundings(trials, [base], model), "skipped": skipped}
     found, texts = {}, []
     for ablation in asked:

@@ -57,6 +57,7 @@ def compare(
     reference: str | None = None,
     announce: Callable[[str], None] = lambda text: None,
     on_epoch: Callable[[dict], None] | None = None,
+    jobs: int | None = 1,
 ) -> Comparison:
     """Train every model with every seed, and set them beside one another in `out`.
 
@@ -65,6 +66,9 @@ def compare(
     settings   the protocol that all share; see `make_entries` for their modalities
     reference  the model that the others are compared with; None is the one with the best mean CCC
     announce   is told what begins and what is done; on_epoch gets the rows of `fuse.train`
+    jobs       how many are trained at the same time, in processes of their own, on a CPU, one thread each; None: as
+               many as there are cores. A script that asks for more than one is to begin with `if __name__ ==
+               "__main__":`, and a model `register`ed in it is not known there: name its file
 
     Writes table.csv, table.md, scores.csv, differences.csv, results.json, comparison.png and runs/. Called again
     it trains only what is missing. Raises UsageError before any training for models that cannot be, and as
@@ -75,7 +79,7 @@ def compare(
     names = [entry.name for entry in entries]
     if reference is not None and reference not in names:
         raise UsageError(f"Reference {reference!r} is not among the models{nearest(reference, names)}")
-    trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch)
+    trials = run_trials(store, labels, out, entries, list(seeds), announce, on_epoch, jobs)
     table = trials.summary()
     named, reference = reference is not None, reference or str(table["mean"].idxmax())
     against = trials.differences(reference, [name for name in names if name != reference])

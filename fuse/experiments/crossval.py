@@ -25,9 +25,9 @@ from affuse.fuse.scoring.metrics import PERMUTATIONS, ccc
 from affuse.fuse.scoring.predict import by_video
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.parallel import Trained, Training, train_each
 from affuse.fuse.training.run import Run, labelled_corpora
 from affuse.fuse.training.settings import TrainSettings, as_settings
-from affuse.fuse.training.train import train
 
 log = logging.getLogger("affuse")
 
@@ -95,17 +95,19 @@ def crossval(
     settings: TrainSettings | None = None,
     ensemble: str = "mean",
     score_test: bool = False,
-    on_epoch: Callable[[str, dict], None] = lambda fold, row: None,
+    on_epoch: Callable[[dict], None] | None = None,
     on_fold: Callable[[str, bool], None] = lambda fold, made: None,
+    jobs: int | None = 1,
 ) -> dict:
-    """Train and score every fold in `out`; finished folds are not made again, an unfinished one is gone on with. A fold
-    whose features or labels have changed is trained anew, and a warning says what has.
+    """Train and score every fold in `out`, so many at the same time as `compare` has it with jobs; finished folds are
+    not made again, an unfinished one is gone on with. A fold whose features or labels have changed is trained anew, and
+    a warning says what has.
 
     All folds read features at one rate, which the setting fps gives for their videos together. With the setting
     choose=inner a fold's epoch is chosen on the videos of the next fold, which then do not train, and its own videos
     are scored only; else on the videos it is scored on, which flatters.
 
-    on_epoch hears (fold, row of metrics), on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
+    on_epoch gets the rows of `fuse.train`, on_fold (fold, whether it was trained now). Gives what `evaluate` gives of
     all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
     "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that name a split.
     """
@@ -123,9 +125,9 @@ def crossval(
     held = sorted((video, fold.name) for fold in folds for video in fold.validation)
     write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
     videos = [video for fold in folds for video in fold.validation if video in store]
-    pool = Pool(store, videos)  # a fold trains on what others validate on
+    pool = Pool(store, videos, shared=jobs != 1)  # a fold trains on what others validate on
     settings = settings.model_copy(update={"fps": choose_rate(store, videos, settings.fps) or "own"})
-    runs: list[Run] = []
+    trainings = []
     for fold, following in zip(folds, [*folds[1:], *folds[:1]], strict=True):
         own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
         if settings.choose == "inner":
@@ -134,12 +136,18 @@ def crossval(
         if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
             log.warning("fold %s is trained anew: %s", fold.name, changed)
             folder.discard()
-        finished = folder.holds(own, data)
-        if not finished:
-            train(store, labels, folder.path, own, lambda row, name=fold.name: on_epoch(name, row), pool)
-        on_fold(fold.name, not finished)
-        runs.append(load_run(folder.path).on(settings.device))
-    result = _out_of_fold(runs, folds, pool, labels, out)
+        if not folder.holds(own, data):
+            folder.check(own, data)
+        trainings.append(Training(f"fold {fold.name}", folder, own))
+    made: dict[int, Trained] = {}
+
+    def end(number: int, trained: Trained) -> None:
+        made[number] = trained
+        on_fold(folds[number].name, trained.now)
+
+    train_each(pool, labels, trainings, jobs, on_epoch=on_epoch, on_end=end)
+    runs = [load_run(run.folder.path).on(settings.device) for run in trainings]
+    result = _out_of_fold(runs, folds, [made[number] for number in range(len(runs))], pool, labels, out)
     result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
     if score_test:
         targets, test = runs[0].model.targets, {"test": False}
@@ -149,11 +157,11 @@ def crossval(
     return result
 
 
-def _out_of_fold(runs, folds, pool: Pool, labels: Path | str, out: Path) -> dict:
+def _out_of_fold(runs, folds, made: Sequence[Trained], pool: Pool, labels: Path | str, out: Path) -> dict:
     found, each, left_out = {}, {}, {}
-    for run, fold in zip(runs, folds, strict=True):
-        scored = "held_out" if run.settings.choose == "inner" else "validation"
-        corpus, estimate = run.predict_partition(pool.store, labels, scored, str(run.device), pool=pool)
+    for run, fold, (corpus, estimate, _) in zip(runs, folds, made, strict=True):
+        if run.settings.choose == "inner":
+            corpus, estimate = run.predict_partition(pool.store, labels, "held_out", str(run.device), pool=pool)
         own = pairs(corpus, estimate.values)
         found |= own
         left_out |= corpus.left_out

@@ -11,7 +11,6 @@ run is taken as it is, an unfinished one goes on from its checkpoint.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,25 +21,20 @@ import pandas as pd
 import torch
 
 from affuse.config import nearest, resolve
-from affuse.console import Once
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.files import make_folder
-from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.fingerprint import Fingerprint, changes, fingerprint, keep
 from affuse.fuse.data.pool import Pool
 from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS, find
 from affuse.fuse.models.spec import VARIANTS, ModelSettings
-from affuse.fuse.scoring.estimate import Estimate
 from affuse.fuse.scoring.evaluate import pairs, score_pairs
 from affuse.fuse.scoring.metrics import Difference, Pairs, moments, paired_bootstrap
 from affuse.fuse.training.checkpoint import FREE_TO_CHANGE, RunFolder, taken
 from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.parallel import Trained, Training, train_each
 from affuse.fuse.training.settings import TrainSettings, preset_of
-from affuse.fuse.training.train import train
-
-log = logging.getLogger("affuse")
 
 DATA = "data.json"  # what all runs are made from
 ALL = "all"
@@ -208,43 +202,40 @@ def run_trials(
     seeds: list[int],
     announce: Callable[[str], None],
     on_epoch: Callable[[dict], None] | None = None,
+    jobs: int | None = 1,
 ) -> Trials:
-    """Train what is not trained yet into `<out>/runs/<model>-seed<k>`, and score everything.
+    """Train what is not trained yet into `<out>/runs/<model>-seed<k>`, so many at the same time, and score everything.
 
     Entries that are the same model share their runs. Raises before any training: UsageError for a run folder that is
-    taken by another run, AffuseError where the folder's runs were made from other data. What a training raises is
-    raised with the model's name in front.
+    taken by another run, AffuseError where the folder's runs were made from other data. What trainings raise is raised
+    when all have ended, with the models' names in front.
     """
     owners: dict[str, Entry] = {}
     for entry in entries:
         owners.setdefault(entry.identity, entry)
-    plan = [(e, seed, RunFolder(out / "runs" / f"{e.folder}-seed{seed}")) for e in owners.values() for seed in seeds]
-    shared = entries[0].settings
-    data = fingerprint(store, labels, shared.split)
-    _check_folder(out, data)
-    for entry, seed, folder in plan:
-        if not folder.holds(entry.seeded(seed), data):
-            folder.check(entry.seeded(seed), data)
+    plan = [(entry, seed) for entry in owners.values() for seed in seeds]
+    trainings = [
+        Training(f"{e.name}, seed {seed}", RunFolder(out / "runs" / f"{e.folder}-seed{seed}"), e.seeded(seed))
+        for e, seed in plan
+    ]
+    data = fingerprint(store, labels, entries[0].settings.split)
+    check_folder(out, data)
+    for run in trainings:
+        if not run.folder.holds(run.settings, data):
+            run.folder.check(run.settings, data)
     rows, sums = {}, {}
-    pool = Pool(store)
-    once = Once()  # what concerns the data is said by the first training, not by all of them
-    log.addFilter(once)
-    try:
-        for number, (entry, seed, folder) in enumerate(plan, 1):
-            which = f"[{number}/{len(plan)}] {entry.name}, seed {seed}"
-            try:
-                if made := not folder.finished:
-                    announce(f"{which}: training")
-                    found = _trained(pool, labels, folder, entry.seeded(seed), on_epoch)
-                else:
-                    found = _predicted(pool, labels, folder, entry.settings.device)
-                key = (entry.identity, seed)
-                rows[key], sums[key] = _score(folder, found)
-            except AffuseError as error:
-                raise type(error)(f"{entry.name}, seed {seed}: {error}") from None
-            announce(f"{which}: validation CCC {rows[key]['mean']:.3f}{'' if made else ' (trained before)'}")
-    finally:
-        log.removeFilter(once)
+
+    def say(number: int, what: str) -> None:
+        announce(f"[{number + 1}/{len(plan)}] {trainings[number].name}: {what}")
+
+    def score_run(number: int, trained: Trained) -> None:
+        entry, seed = plan[number]
+        key = entry.identity, seed
+        rows[key], sums[key] = _score(trainings[number].folder, pairs(trained.corpus, trained.estimate.values))
+        say(number, f"validation CCC {rows[key]['mean']:.3f}{'' if trained.now else ' (trained before)'}")
+
+    pool = Pool(store, shared=jobs != 1)
+    train_each(pool, labels, trainings, jobs, lambda number: say(number, "training"), on_epoch, score_run)
     scores = [{"model": e.name, "seed": seed, **rows[e.identity, seed]} for e in entries for seed in seeds]
     return Trials(
         list(entries[0].targets),
@@ -255,24 +246,6 @@ def run_trials(
             for e in entries
         },
     )
-
-
-def _trained(pool: Pool, labels: Path | str, folder: RunFolder, settings: TrainSettings, on_epoch) -> Pairs:
-    """Truth and prediction of the validation videos, of a run that is trained now."""
-    ended: list[Pairs] = []
-
-    def hear(corpus: Corpus, estimate: Estimate) -> None:
-        ended.append(pairs(corpus, estimate.values))
-
-    train(pool.store, labels, folder.path, settings, on_epoch, pool, hear)
-    return ended[0]
-
-
-def _predicted(pool: Pool, labels: Path | str, folder: RunFolder, device: str) -> Pairs:
-    """The same of a finished run."""
-    run = load_run(folder.path)
-    corpus, estimate = run.predict_partition(pool.store, labels, "validation", device, pool=pool)
-    return pairs(corpus, estimate.values)
 
 
 def _score(folder: RunFolder, found: Pairs) -> tuple[dict, dict]:
@@ -292,7 +265,7 @@ def _score(folder: RunFolder, found: Pairs) -> tuple[dict, dict]:
     return row, sums
 
 
-def _check_folder(out: Path, data: Fingerprint) -> None:
+def check_folder(out: Path, data: Fingerprint) -> None:
     """Make the folder, or see that what is in it comes from these features and labels."""
     file = out / DATA
     if file.exists():
@@ -303,6 +276,6 @@ def _check_folder(out: Path, data: Fingerprint) -> None:
             )
         return
     if taken(out):
-        raise UsageError(f"{out} is not empty and holds no comparison. Choose another folder for --out.")
+        raise UsageError(f"{out} is not empty and holds no such runs. Choose another folder for --out.")
     make_folder(out)
     keep(file, data)

@@ -50,6 +50,7 @@ FORMAT = 1  # of everything written by `write_tensors`
 
 # Settings that a resumed run may have otherwise, since no weight depends on them.
 FREE_TO_CHANGE = {"device", "tensorboard", "checkpoint_seconds"}
+DECIDED = ("precision", "threads")  # when a run begins, where they are "auto"
 
 
 class RunFolder:
@@ -102,10 +103,15 @@ class RunFolder:
             )
 
     def decided(self, settings: TrainSettings, device: torch.device) -> TrainSettings:
-        """The settings with their precision: "auto" is that of the run once it is begun, before that what suits the
-        device."""
-        begun = read_yaml(self.config)["precision"] if settings.precision == "auto" and self.config.exists() else None
-        return settings.model_copy(update={"precision": begun or pick_precision(settings.precision, device)})
+        """The settings with their precision and threads: "auto" is that of the run once it is begun, before that what
+        suits the device, and what torch takes now."""
+        begun = read_yaml(self.config) if self.config.exists() else {}
+        asked = {key: getattr(settings, key) for key in DECIDED}
+        chosen = {key: begun.get(key, value) if value == "auto" else value for key, value in asked.items()}
+        chosen["precision"] = pick_precision(chosen["precision"], device)
+        if chosen["threads"] == "auto":
+            chosen["threads"] = torch.get_num_threads()
+        return settings.model_copy(update=chosen)
 
     def holds(self, settings: TrainSettings, data: Fingerprint) -> bool:
         """Whether a finished run with these settings on these data is here. Raises UsageError for a finished one with
@@ -147,7 +153,7 @@ class RunFolder:
     def differences(self, settings: TrainSettings) -> list[str]:
         """How the settings in the folder differ from these, those of `FREE_TO_CHANGE` aside."""
         there, here = read_yaml(self.config), settings.model_dump()
-        free = FREE_TO_CHANGE | ({"precision"} if settings.precision == "auto" else set())
+        free = FREE_TO_CHANGE | {key for key in DECIDED if here[key] == "auto"}
         return [
             f"{name} is not what it was"
             for name, content in code(settings.model)

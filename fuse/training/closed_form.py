@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affuse.fuse.data.windows import CHUNK, Windows
+from affuse.fuse.data.corpus import CHUNK
+from affuse.fuse.data.windows import Windows
 from affuse.fuse.models.layers import zero_invalid
 from affuse.fuse.models.model import FusionModel
 from affuse.fuse.scoring.estimate import predict_frames

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,12 @@ from affuse.fuse.data.fingerprint import fingerprint
 from affuse.fuse.data.pool import Pool
 from affuse.fuse.models.registry import find
 from affuse.fuse.reports.tables import write_json
+from affuse.fuse.scoring.estimate import Estimate
 from affuse.fuse.scoring.evaluate import score, unexplained
 from affuse.fuse.training.checkpoint import RunFolder, blaming, taken
 from affuse.fuse.training.loading import load_run
+from affuse.fuse.training.parallel import Trained, Training, train_each
 from affuse.fuse.training.settings import TrainSettings, as_settings
-from affuse.fuse.training.train import train
 
 
 def train_seeds(
@@ -33,9 +33,10 @@ def train_seeds(
     seeds: Sequence[int],
     settings: TrainSettings | None = None,
     on_epoch: Callable[[dict], None] | None = None,
+    jobs: int | None = 1,
 ) -> dict:
-    """Train a run for each seed in `<out>/seed<k>`, and leave in `out` what makes one run of them. Seeds that are there
-    already stay, and are not trained again.
+    """Train a run for each seed in `<out>/seed<k>`, so many at the same time, and leave in `out` what makes one run of
+    them. Seeds that are there already stay, and are not trained again.
 
     Gives {"run", "seeds", "ccc": {target: …, "mean": …}, "alone": the mean of each seed's own}. Raises as `train` does,
     before any training, where a seed is there with other settings, and UsageError for fewer than two seeds.
@@ -56,16 +57,15 @@ def train_seeds(
         raise UsageError("A run of several seeds needs two at least, for example [0, 1, 2].")
     each = [resolve(TrainSettings, settings.model_dump(), {"seed": seed}) for seed in seeds]
     data = fingerprint(store, labels, settings.split)
-    missing = [own for own in each if not folder.member(own.seed).holds(own, data)]
-    for own in missing:
-        folder.member(own.seed).check(own, data)
+    trainings = [Training(f"seed {own.seed}", folder.member(own.seed), own) for own in each]
+    for run in trainings:
+        if not run.folder.holds(run.settings, data):
+            run.folder.check(run.settings, data)
     make_folder(folder.path)
-    pool = Pool(store)
-    for own in missing:
-        train(store, labels, folder.member(own.seed).path, own, on_epoch, pool)
-    first, *others = runs = [load_run(folder.member(own.seed).path) for own in each]
-    together = replace(first, others=tuple(others), noise=np.zeros(len(first.model.targets)))
-    corpus, estimate = together.predict_partition(store, labels, "validation", settings.device, pool=pool)
+    made: dict[int, Trained] = {}
+    train_each(Pool(store, shared=jobs != 1), labels, trainings, jobs, on_epoch=on_epoch, on_end=made.__setitem__)
+    runs = [load_run(run.folder.path) for run in trainings]
+    corpus, estimate = made[0].corpus, Estimate.together([made[number].estimate for number in range(len(runs))])
     noise = unexplained(corpus, estimate)
     folder.show(corpus, estimate.widened(noise), settings.model)
     ccc = score(corpus, estimate.values)["ccc"]
@@ -73,8 +73,8 @@ def train_seeds(
         "ccc": ccc,
         "alone": {target: float(np.mean([run.best["ccc"][target] for run in runs])) for target in ccc},
     }
-    made = {own.seed: sha256_of(folder.member(own.seed).model) for own in each}
-    write_json(folder.ensemble, {"seeds": made, "noise": noise.tolist(), **result})
+    digests = {own.seed: sha256_of(folder.member(own.seed).model) for own in each}
+    write_json(folder.ensemble, {"seeds": digests, "noise": noise.tolist(), **result})
     return {"run": str(folder.path), "seeds": [own.seed for own in each], **result}
 
 

@@ -218,6 +218,9 @@ class TrainSettings(ModelSettings):
     precision: Precision | Literal["auto"] = "auto"
     """The numbers that the model computes in, but for head and loss, which are float32. auto: bfloat16 where the
     hardware is much faster at it, else float32; decided when the run begins, and kept by it."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """CPU threads that the model computes with, on which its numbers depend a little. auto: of one training alone as
+    many as torch takes, of each of several 1; decided when the run begins, and kept by it."""
     tensorboard: bool = True
     """Write TensorBoard events."""
     checkpoint_seconds: float = Field(10.0, ge=0)

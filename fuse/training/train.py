@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from affuse.device import pick_device, told
+from affuse.device import pick_device, threads, told
 from affuse.errors import AffuseError
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
@@ -90,9 +90,9 @@ def train(
     devices = [device] if device.type == "cuda" else []
     # Torch's global random state is left as it was; convolutions are to be repeatable meanwhile, and never in TF32.
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
-    with torch.random.fork_rng(devices=devices), cudnn:
+    with torch.random.fork_rng(devices=devices), cudnn, threads(settings.threads):
         planned = measured(settings.model_options(store.widths))
-        fps, training, validation, unlabelled = _load(pool or Pool(store), labels, settings, planned, device)
+        fps, training, validation, unlabelled = load(pool or Pool(store), labels, settings, planned, device)
         torch.manual_seed(settings.seed)
         model = build_model(**settings.model_options(store.widths, int(training.annotated.sum()))).to(device)
         folder.begin(settings, data)
@@ -113,8 +113,11 @@ def train(
     }
 
 
-def _load(pool: Pool, labels, settings, model, device) -> tuple[float | None, Corpus, Corpus, int]:
-    """The model's frame rate, training and validation data, and how many videos of the store have no label."""
+def load(
+    pool: Pool, labels: Path | str, settings: TrainSettings, model: FusionModel, device: torch.device
+) -> tuple[float | None, Corpus, Corpus, int]:
+    """The model's frame rate, training and validation data, and how many videos of the store have no label. Raises as
+    `train` does for data that does not fit."""
     store, files = pool.store, partition_files(labels, "train", settings.split)
     fps = choose_rate(store, filter(store.__contains__, files), settings.fps)
     views = {"train": settings.views and not model.spec.fit, "validation": False}

@@ -82,9 +82,7 @@ def run_demo(
     store = FeatureStore(out / "store")
     start = time.perf_counter()
     schedule = train_settings(None, (), **SCHEDULE, device=device)
-    comparison = compare(
-        store, data.labels, out / "comparison", MODELS, seeds, schedule, reference=HEADLINE, announce=announce
-    )
+    comparison = compare(store, data.labels, out / "comparison", MODELS, seeds, schedule, HEADLINE, announce, jobs=None)
     clock["training"] = time.perf_counter() - start
     run = load_run(out / "comparison" / "runs" / f"{HEADLINE}-seed{seeds[0]}")
     predictions = run.predict(store, data.validation, device)
