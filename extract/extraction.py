@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from dask.system import CPU_COUNT
 
 from affuse.config import parse_assignments, read_yaml, resolve
@@ -21,6 +20,7 @@ from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import decided, extraction_device
+from affuse.extract.placement import visible_gpus
 from affuse.extract.profiles import PROFILES
 from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
 from affuse.extract.settings import ExtractSettings
@@ -137,7 +137,7 @@ class Compute:
             else:
                 cluster = local_cluster(min(self.processes, len(left)), self.gpus, extractor.at_once)
             with cluster as client:
-                yield from on_dask(client, recipe, extractor, store)(left)
+                yield from on_dask(client, recipe, extractor, store, bool(self.scheduler))(left)
 
         return engine
 
@@ -257,13 +257,6 @@ def extract_jobs(
         summary = run(jobs, store, provenance.settings_hash, engine, start, done, retry_failed, verify, look)
         log.info("%s", describe(summary))
     return summary, provenance
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    count = torch.cuda.device_count()
-    return chosen[:count] if chosen != [""] else [str(i) for i in range(count)]
 
 
 @contextmanager
