@@ -19,7 +19,7 @@ from distributed import get_worker
 
 from affuse.extract.cluster import local_cluster
 from affuse.extract.flight import Flight, Orders, told
-from affuse.extract.run import Receipt, Summary
+from affuse.extract.summary import Receipt, Summary
 from affuse.extract.videos import Job
 from affuse.features.parts import MODALITIES
 
@@ -41,8 +41,8 @@ def measure(tasks: int, workers: int, every: int) -> list[dict]:
         client.wait_for_workers(workers)
         with told(client, Orders(None, Path("/store"), None)) as name:
             begin, before = time.perf_counter(), sum(process.cpu_times()[:2])
-            for _, receipt in Flight(client, jobs, nothing, name):
-                summary.add(receipt, 1000)
+            for job, receipt in Flight(client, jobs, nothing, name):
+                summary.add(receipt, job, 1000)
                 if summary.done == 1 or summary.done % every == 0:
                     seconds = time.perf_counter() - begin
                     gc.collect()

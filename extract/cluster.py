@@ -34,7 +34,8 @@ from affuse.extract.arrivals import Arrivals, appears
 from affuse.extract.extractor import Extractor
 from affuse.extract.flight import LOST, PATIENCE, WATCH, Flight, Orders, told
 from affuse.extract.placement import check_places, needed
-from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
+from affuse.extract.run import Engine, GpuLostError, Recipe, process
+from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
@@ -167,6 +168,8 @@ def joined(address: str, security: Security | None, announce: Announce) -> Itera
     watcher = threading.Thread(target=_watch, args=(client, address, announce, over), daemon=True)
     with client:
         watcher.start()
+        if "dashboard" in client.scheduler_info()["services"]:
+            announce(f"dask shows who works on what: {client.dashboard_link}")
         try:
             yield client
         finally:
@@ -233,8 +236,9 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
 
 def task(job: Job, orders: str) -> Receipt:
     """`work` by the orders that the worker knows by this name."""
-    told = get_worker().plugins[orders]
-    return work(job, told.recipe, told.store, told.provenance)
+    worker = get_worker()
+    told = worker.plugins[orders]
+    return replace(work(job, told.recipe, told.store, told.provenance), worker=str(worker.name))
 
 
 def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Receipt:

@@ -15,7 +15,8 @@ from distributed import Client, Future, WorkerPlugin, as_completed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from affuse.extract.run import Receipt, Recipe
+from affuse.extract.run import Recipe
+from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance
 
