@@ -71,9 +71,9 @@ main.add_command(watch)
 
 @main.command(goes_on=True)
 @click.option("--video-dir", type=FOLDER, help="Folder of videos, searched at every depth.")
-@click.option("--video-list", type=FILE, help="Text file with the path of a video or folder on each line.")
+@click.option("--video-list", type=FILE, help="Paths, one a line; or CSV, Parquet: path, id, faces, transcript.")
 @click.option("--part", metavar="K/N", help="Only the K-th of N parts of the videos, for a job of an array.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N videos.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of those still to extract.")
 @click.option("--out", type=FOLDER, required=True, help="Feature store; made, or gone on with.")
 @profile_option("paper")
 @WEIGHTS
@@ -102,17 +102,23 @@ def extract(video_dir, video_list, part, limit, out, profile, weights_dir, allow
     affuse extract --video-dir videos --out store
     affuse extract --video-dir videos --out store --profile offline --allow-untrained
     """
-    from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
+    from affuse.extract.extraction import Compute, extract_jobs, extract_settings
+    from affuse.extract.lists import given_in
+    from affuse.extract.summary import describe
     from affuse.extract.videos import chosen, find_jobs, named_videos
 
+    faces, words = given_in(video_list)
     settings = extract_settings(
-        profile, config, assignments, faces_dir is not None, transcripts is not None, views, detect_every, face
+        profile, config, assignments, bool(faces or faces_dir), bool(words or transcripts), views, detect_every, face
     )
-    jobs = find_jobs(named_videos(video_dir, video_list), faces_dir, transcripts)
+    jobs = find_jobs(
+        named_videos(video_dir, video_list), faces_dir, transcripts,
+        on_found=lambda found: show_progress(f"looking for videos: {found} so far", None, False),
+    )  # fmt: skip
     summary, _ = extract_jobs(
-        chosen(jobs, part, limit), out, settings, weights_dir=weights_dir,
-        allow_untrained=allow_untrained, compute=Compute.of(**compute), retry_failed=retry_failed, verify=verify,
-        announce=say, progress=show_progress,
+        chosen(jobs, part), out, settings, weights_dir=weights_dir, allow_untrained=allow_untrained,
+        compute=Compute.of(**compute), retry_failed=retry_failed, verify=verify, limit=limit, announce=say,
+        progress=show_progress,
     )  # fmt: skip
     answer(summary.as_dict(), as_json, describe(summary))
     tell_failures(summary.failed)
@@ -154,7 +160,7 @@ def settings(which, profile, preset, as_json) -> None:
 def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
     """Valence and arousal of new VIDEOS, end to end.
 
-    They are files, folders, and lists (.txt, a path a line).
+    They are files, folders, and lists (.txt, a path a line; .csv, .parquet with the columns path and id).
 
     \b
     affuse predict --run run clip.mp4 --out predictions

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial, reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ Announce = Callable[[str], None]  # a sentence on what is about to happen
 Progress = Callable[[str, str | None, bool], None]  # the state so far, why an item failed, whether it was the last
 
 PAUSE = 10.0  # seconds between two lines on the same work
+MOST = 20  # reasons of failures that are given at the end
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -212,10 +214,14 @@ show_epoch = _Epochs().show
 
 
 def tell_failures(failed: Mapping[str, str]) -> None:
-    """What failed and why {id: reason}, each reason once; not what `show_progress` has said of already."""
+    """What failed and why {id: reason}, each reason once, so many of them; not what `show_progress` has said of
+    already."""
     left = {name: reason for name, reason in failed.items() if f"{name}: {reason}" not in _told}
-    for reason, names in by_reason(left).items():
+    reasons = by_reason(left)
+    for reason, names in islice(reasons.items(), MOST):
         warn(f"failed: {listed([*map(shown, names)])}: {shown(reason)}")
+    if len(reasons) > MOST:
+        warn(f"failed for other reasons: {len(reasons) - MOST} more; --json gives them all.")
 
 
 def show_progress(line: str, failure: str | None, last: bool) -> None:

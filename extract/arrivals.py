@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from time import monotonic, sleep
 
 from affuse.errors import AffuseError
-from affuse.extract.run import Receipt
+from affuse.extract.summary import Receipt
 from affuse.features.store import FeatureStore
 
 PATIENCE = 90.0  # s in which a shard must be seen; folders are remembered for up to 60

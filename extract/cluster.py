@@ -21,8 +21,7 @@ from socket import gethostname
 
 import dask
 import psutil
-from distributed import Client, Future, Nanny, Scheduler, Security, SpecCluster, get_worker
-from distributed.scheduler import KilledWorker
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, get_worker
 from distributed.utils import LoopRunner
 from tornado.ioloop import IOLoop
 
@@ -31,7 +30,9 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.arrivals import Arrivals, appears
 from affuse.extract.extractor import Extractor
 from affuse.extract.flight import LOST, PATIENCE, WATCH, Flight, Orders, told
-from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
+from affuse.extract.placement import check_places, needed
+from affuse.extract.run import Engine, GpuLostError, Recipe, process
+from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import SHARDS, FeatureStore
@@ -151,6 +152,8 @@ def joined(address: str, security: Security | None, announce: Announce) -> Itera
     watcher = threading.Thread(target=_watch, args=(client, address, announce, over), daemon=True)
     with client:
         watcher.start()
+        if "dashboard" in client.scheduler_info()["services"]:
+            announce(f"dask shows who works on what: {client.dashboard_link}")
         try:
             yield client
         finally:
@@ -182,33 +185,23 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore) -> Engine:
+def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: FeatureStore, strangers: bool) -> Engine:
     """The engine that hands every video to a worker of `client`. `extractor` is this process's own, of the same
-    recipe: the workers' features must be as its would be."""
+    recipe: the workers' features must be as its would be. `strangers` are workers that were not started here, so that
+    two may compute on one GPU."""
     orders = Orders(recipe, store.path.absolute(), extractor.provenance)
+
+    def welcome() -> dict[str, float]:
+        check_places(client, recipe.device)
+        return needed(client, recipe.device)
 
     def engine(jobs: list[Job]) -> Iterator[Receipt]:
         try:
             with told(client, orders) as name:
-
-                def submit(job: Job) -> Future:
-                    return client.submit(task, job.absolute(), name, pure=False)
-
-                suspects, arrivals, flight = [], Arrivals(store), Flight(client, jobs, submit)
-                try:
-                    for future, job in flight:
-                        try:
-                            arrivals.take(future.result())
-                        except KilledWorker:
-                            suspects.append(job)
-                        yield from arrivals.due()
-                finally:
-                    flight.release()
-                for job in suspects:
-                    try:
-                        arrivals.take(submit(job).result())
-                    except KilledWorker:
-                        yield _give_up(job, extractor, store)
+                arrivals = Arrivals(store)
+                for job, receipt in Flight(client, jobs, task, name, welcome if strangers else dict):
+                    arrivals.take(receipt or _give_up(job, extractor, store))
+                    yield from arrivals.due()
                 yield from arrivals.due(wait=True)
         except (ImportError, RuntimeError) as error:
             reason = error.__cause__ or error
@@ -225,10 +218,11 @@ def on_dask(client: Client, recipe: Recipe, extractor: Extractor, store: Feature
     return engine
 
 
-def task(job: Job, name: str) -> Receipt:
+def task(job: Job, orders: str) -> Receipt:
     """`work` by the orders that the worker knows by this name."""
-    orders = get_worker().plugins[name]
-    return work(job, orders.recipe, orders.store, orders.provenance)
+    worker = get_worker()
+    told = worker.plugins[orders]
+    return replace(work(job, told.recipe, told.store, told.provenance), worker=str(worker.name))
 
 
 def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Receipt:

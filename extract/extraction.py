@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from dask.system import CPU_COUNT
 
 from affuse.config import merge, parse_assignments, read_yaml, resolve
@@ -21,17 +20,19 @@ from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.cluster import Security, joined, local_cluster, on_dask, tls_security
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import decided, extraction_device
+from affuse.extract.placement import visible_gpus
 from affuse.extract.profiles import PROFILES
-from affuse.extract.run import Engine, Receipt, Recipe, Summary, here, run
+from affuse.extract.run import Engine, Recipe, here, run
 from affuse.extract.settings import ExtractSettings
+from affuse.extract.summary import Bulletin, Receipt, Summary, describe
 from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
 from affuse.extract.weights.supply import check_profile
-from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance
 from affuse.features.store import SHARDS, FeatureStore
 
 log = logging.getLogger("affuse")
 LOOKS = 100  # videos between two words on how many were looked for
+SAID = 20  # failures that are said as they come; all are in the log, and counted by reason at the end
 
 
 def extract_settings(
@@ -137,7 +138,7 @@ class Compute:
             else:
                 cluster = local_cluster(min(self.processes, len(left)), self.gpus, extractor.at_once)
             with cluster as client:
-                yield from on_dask(client, recipe, extractor, store)(left)
+                yield from on_dask(client, recipe, extractor, store, bool(self.scheduler))(left)
 
         return engine
 
@@ -208,12 +209,13 @@ def extract_jobs(
     compute: Compute = HERE,
     retry_failed: bool = False,
     verify: bool = False,
+    limit: int | None = None,
     announce: Announce = lambda text: None,
     progress: Progress = lambda line, failure, last: None,
     accept: Callable[[Provenance], None] = lambda provenance: None,
 ) -> tuple[Summary, Provenance]:
-    """Extract those of the videos that the store at `out` does not hold already; with `verify`, what it holds is read
-    from end to end first.
+    """Extract those of the videos that the store at `out` does not hold already, of these the first `limit`; with
+    `verify`, what it holds is read from end to end first.
 
     announce hears what is about to happen, progress of every video. `accept` may raise, before anything is extracted,
     where the features would not be of the kind wanted. Raises UsageError and AffuseError for what stops the whole run;
@@ -250,21 +252,17 @@ def extract_jobs(
         log.info("%s: %s", receipt.id, receipt.failure or receipt.statuses)
         if receipt.details:
             log.info("%s", receipt.details)
-        failure = f"{receipt.id}: {receipt.failure}" if receipt.failure else None
+        said = receipt.failure and summary.reasons.total() <= SAID
+        failure = f"{receipt.id}: {receipt.failure}" if said else None
         progress(summary.line, failure, summary.done == summary.todo)
+        bulletin.tell(summary)
 
     engine = compute.engine(recipe, extractor, store, announce)
     with logged(store.path / "logs") as path:
-        summary = run(jobs, store, provenance.settings_hash, engine, start, done, retry_failed, verify, look)
+        bulletin = Bulletin(path and path.with_suffix(".jsonl"))
+        summary = run(jobs, store, provenance.settings_hash, engine, start, done, retry_failed, verify, limit, look)
         log.info("%s", describe(summary))
     return summary, provenance
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    count = torch.cuda.device_count()
-    return chosen[:count] if chosen != [""] else [str(i) for i in range(count)]
 
 
 @contextmanager
@@ -294,23 +292,3 @@ def logged(folder: Path) -> Iterator[Path | None]:
         log.setLevel(level)
         with suppress(OSError):
             handler.close()
-
-
-def describe(summary: Summary) -> str:
-    """The run in a few lines: what was made, statuses by modality, time by stage."""
-    people = f" ({summary.people} people)" if summary.people > len(summary.made) else ""
-    earlier = summary.failed.keys() & set(summary.kept)
-    told = f"{len(summary.made)} extracted{people}, {len(summary.kept) - len(earlier)} already there"
-    told += f", {len(summary.failed)} failed" + (f", {len(earlier)} of them in an earlier run" if earlier else "")
-    lines = [f"{told}, in {summary.seconds:.1f} s." + " --retry-failed tries these again." * bool(earlier)]
-    if summary.made:
-        lines.append(
-            f"{counted(summary.frames, 'frame')}, {summary.video_seconds:.1f} s of video: "
-            f"{summary.frames_per_second:.1f} frames per second, {summary.real_time:.2f} × real time."
-        )
-        for modality in MODALITIES:
-            counts = ", ".join(f"{status} {n}" for status, n in summary.statuses[modality].items())
-            lines.append(f"  {modality:<7} {counts}")
-        stages = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in summary.stages.items())
-        lines.append(f"  stages  {stages}")
-    return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -13,8 +13,10 @@ from uuid import uuid4
 
 from distributed import Client, Future, WorkerPlugin, as_completed
 from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
 
 from affuse.extract.run import Recipe
+from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance
 
@@ -51,36 +53,84 @@ def told(client: Client, orders: Orders) -> Iterator[str]:
 
 
 class Flight:
-    """Tasks handed out, a few for each worker: a scheduler keeps all that it is given, and says what it does of it.
+    """Tasks handed out, a few for each worker, many in one message: a scheduler keeps all that it is given, and says
+    what it does of it. `task` is called with a job and the name of the run's orders. `welcome` is called when workers
+    have joined, may refuse them by an error, and gives the resources that a task needs from then on.
 
-    Iterating gives each future that is done with its job, and hands out more as others come to an end.
+    Iterating gives each job that has come to an end with its receipt, and hands out more as there is room. A job whose
+    worker died is tried once more when nothing else runs; one whose worker died again has None.
     """
 
-    def __init__(self, client: Client, jobs: list[Job], submit: Callable[[Job], Future]):
-        self.client, self.submit = client, submit
+    def __init__(
+        self,
+        client: Client,
+        jobs: Iterable[Job],
+        task: Callable[[Job, str], Receipt],
+        orders: str,
+        welcome: Callable[[], dict[str, float]] = dict,
+    ):
+        self.client, self.task, self.orders, self.welcome = client, task, orders, welcome
         self.waiting = iter(jobs)
         self.futures: dict[Future, Job] = {}
         self.limit, self.looked = 0, -math.inf
+        self.workers: set[str] = set()
+        self.resources: dict[str, float] = {}
 
-    def __iter__(self) -> Iterator[tuple[Future, Job]]:
-        done = as_completed(loop=self.client.loop)
+    def __iter__(self) -> Iterator[tuple[Job, Receipt | None]]:
+        suspects = []
+        try:
+            for job, receipt in self._together():
+                if receipt is None:
+                    suspects.append(job)
+                else:
+                    yield job, receipt
+            for job in suspects:
+                yield from self._receipts(self._hand_out([job]))
+        finally:
+            for future in self.futures:
+                future.release()
+
+    def _together(self) -> Iterator[tuple[Job, Receipt | None]]:
+        ended = as_completed(loop=self.client.loop)
         while True:
-            for job in islice(self.waiting, max(0, self._limit() - len(self.futures))):
-                future = self.submit(job)
-                self.futures[future] = job
-                done.add(future)
+            limit = self._limit()
+            room = limit - len(self.futures)
+            if room >= limit // 4 and (jobs := list(islice(self.waiting, room))):
+                ended.update(self._hand_out(jobs))
             if not self.futures:
                 return
-            future = next(done)
-            yield future, self.futures.pop(future)
+            yield from self._receipts(ended.next_batch())
+
+    def _hand_out(self, jobs: list[Job]) -> list[Future]:
+        futures = self.client.map(
+            self.task, [job.absolute() for job in jobs], orders=self.orders, resources=self.resources, pure=False
+        )
+        self.futures.update(zip(futures, jobs, strict=True))
+        return futures
+
+    def _receipts(self, futures: list[Future]) -> Iterator[tuple[Job, Receipt | None]]:
+        """Fetched together where all went well."""
+        together = None
+        with suppress(KilledWorker):
+            if all(future.status == "finished" for future in futures):
+                together = self.client.gather(futures)
+        for future, receipt in zip(futures, together or map(_receipt, futures), strict=True):
+            future.release()
+            yield self.futures.pop(future), receipt
 
     def _limit(self) -> int:
         """As many as there may be: workers come and go."""
         if time.monotonic() - self.looked > WATCH:
-            threads = sum(self.client.nthreads().values())
-            self.limit, self.looked = max(LEAST, AHEAD * threads), time.monotonic()
+            threads = self.client.nthreads()
+            if threads.keys() - self.workers:
+                self.resources = self.welcome()
+            self.workers = set(threads)
+            self.limit, self.looked = max(LEAST, AHEAD * sum(threads.values())), time.monotonic()
         return self.limit
 
-    def release(self) -> None:
-        for future in self.futures:
-            future.release()
+
+def _receipt(future: Future) -> Receipt | None:
+    try:
+        return future.result()
+    except KilledWorker:
+        return None

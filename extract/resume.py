@@ -15,14 +15,19 @@ def remaining(
     settings_hash: str,
     retry_failed: bool = False,
     verify: bool = False,
+    limit: int | None = None,
     on_look: Callable[[int], None] = lambda looked: None,
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve; and of the
-    others those that failed, with why. `on_look` hears how many were looked for.
+) -> tuple[dict[str, str], dict[str, str], int]:
+    """The ids still to extract, each with the reason: new, or why what the store has of it does not serve; of the
+    others those that failed, with why; and how many jobs were looked for, which are all unless there is a `limit` to
+    what is still to extract. `on_look` hears how many so far.
     """
-    reasons, failed = {}, {}
+    reasons: dict[str, str] = {}
+    failed: dict[str, str] = {}
     len(store)  # one look at what is there now, which all the jobs are asked of
     for number, job in enumerate(jobs, start=1):
+        if limit is not None and len(reasons) == limit:
+            return reasons, failed, number - 1
         failure = None
         try:
             reason, failure = _look(job, store, settings_hash, verify)
@@ -35,7 +40,7 @@ def remaining(
         elif failure:
             failed[job.id] = failure
         on_look(number)
-    return reasons, failed
+    return reasons, failed, len(jobs)
 
 
 def _look(job: Job, store: FeatureStore, settings_hash: str, verify: bool) -> tuple[str | None, str | None]:

@@ -13,21 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from dask.system import CPU_COUNT
 
 from affuse.device import gpu_lost
-from affuse.errors import AffuseError, RecordError, counted, first_line
+from affuse.errors import AffuseError, RecordError, first_line
 from affuse.extract.extractor import TIME_LIMIT, Extractor
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.resume import remaining
 from affuse.extract.settings import ExtractSettings
+from affuse.extract.summary import Receipt, Summary
 from affuse.extract.videos import Job
-from affuse.features.parts import MODALITIES
-from affuse.features.record import VideoFeatures
 from affuse.features.store import FeatureStore
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
@@ -67,29 +66,6 @@ def save_memory() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)  # read at the first of them
     with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of one video; small, since it travels. `failure` is the reason where it failed.
-
-    frames; duration of the video in seconds; statuses by modality, of its most prominent person; seconds of work per
-    stage; details: the traceback of a defect of ours, for the log; people, how many have a record.
-    """
-
-    id: str
-    failure: str | None
-    frames: int = 0
-    duration: float = 0.0
-    statuses: dict[str, str] | None = None
-    seconds: dict[str, float] | None = None
-    details: str = ""
-    people: int = 1
-
-    @classmethod
-    def of(cls, job: Job, video: VideoFeatures) -> Receipt:
-        statuses = {modality: getattr(video, modality).status.value for modality in MODALITIES}
-        return cls(job.id, video.failure, video.frames, video.duration, statuses, video.seconds, "", video.people)
 
 
 def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:
@@ -147,74 +123,6 @@ def here(extractor: Extractor, store: FeatureStore) -> Engine:
     return side_by_side if extractor.at_once > 1 else one_by_one
 
 
-@dataclass
-class Summary:
-    """What a run did, so far. `made` and `kept` are ids, `failed` is id → reason; times in seconds.
-
-    people: records that were made; todo: videos to extract; bytes_todo, bytes_done: of their files. stages: seconds of
-    work, on all threads together.
-    """
-
-    todo: int = 0
-    made: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    statuses: dict[str, dict[str, int]] = field(default_factory=lambda: {m: {} for m in MODALITIES})
-    stages: dict[str, float] = field(default_factory=dict)
-    people: int = 0
-    frames: int = 0
-    video_seconds: float = 0.0
-    seconds: float = 0.0
-    bytes_todo: int = 0
-    bytes_done: int = 0
-    done: int = 0
-
-    def add(self, receipt: Receipt, size: int) -> None:
-        self.done += 1
-        self.bytes_done += size
-        if receipt.failure is not None:
-            self.failed[receipt.id] = receipt.failure
-            return
-        self.made.append(receipt.id)
-        self.people += receipt.people
-        self.frames += receipt.frames
-        self.video_seconds += receipt.duration
-        for modality, status in receipt.statuses.items():
-            counts = self.statuses[modality]
-            counts[status] = counts.get(status, 0) + 1
-        for stage, spent in receipt.seconds.items():
-            self.stages[stage] = self.stages.get(stage, 0.0) + spent
-
-    @property
-    def frames_per_second(self) -> float:
-        return self.frames / max(self.seconds, 1e-9)
-
-    @property
-    def real_time(self) -> float:
-        """Seconds of video per second of the run."""
-        return self.video_seconds / max(self.seconds, 1e-9)
-
-    @property
-    def line(self) -> str:
-        """The state of the run in a line; how long the rest will take is reckoned by the size of its files."""
-        to_do = (self.bytes_todo - self.bytes_done) / max(self.bytes_done, 1)
-        left = f", about {clock(self.seconds * to_do)} left" if 0 < self.done < self.todo else ""
-        return (
-            f"{self.done} of {counted(self.todo, 'video')}, {len(self.failed.keys() - set(self.kept))} failed; "
-            f"{clock(self.video_seconds)} of video done, about {clock(self.video_seconds * to_do)} to do; "
-            f"{self.frames_per_second:.1f} frames/s{left}"
-        )
-
-    def as_dict(self) -> dict:
-        return asdict(self) | {"frames_per_second": self.frames_per_second, "real_time": self.real_time}
-
-
-def clock(seconds: float) -> str:
-    """3725 → "1:02:05"."""
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
-
-
 def run(
     jobs: list[Job],
     store: FeatureStore,
@@ -224,26 +132,26 @@ def run(
     on_done: Callable[[Receipt, Summary], None],
     retry_failed: bool = False,
     verify: bool = False,
+    limit: int | None = None,
     on_look: Callable[[int], None] = lambda looked: None,
 ) -> Summary:
     """Have `engine` extract what is left of `jobs` into the store.
 
     on_look hears how many videos were looked for in the store; on_start how many are left for which reason; on_done of
     each video that ends, and of the run so far. A video that cannot be decoded is recorded as such and not tried again
-    unless `retry_failed`. What the store has is read from end to end only with `verify`.
+    unless `retry_failed`. What the store has is read from end to end only with `verify`. With `limit`, so many of those
+    left are extracted, and no more are looked for.
     Raises AffuseError where weights do not fit or the store cannot be written; everything written before stays.
     """
     begin = time.perf_counter()
     store.sweep()
-    reasons, failed = remaining(jobs, store, settings_hash, retry_failed, verify, on_look)
-    left = [job for job in jobs if job.id in reasons]
-    sizes = {job.id: _size(job) for job in left}
-    summary = Summary(todo=len(left), bytes_todo=sum(sizes.values()))
-    summary.kept = [job.id for job in jobs if job.id not in reasons]
-    summary.failed |= failed
+    reasons, failed, looked = remaining(jobs, store, settings_hash, retry_failed, verify, limit, on_look)
+    left = {job.id: job for job in jobs[:looked] if job.id in reasons}
+    summary = Summary(todo=len(left), bytes_todo=sum(map(_size, left.values())), failed=failed, earlier=len(failed))
+    summary.kept = looked - len(left)
     on_start(Counter(reasons.values()))
-    for receipt in engine(left) if left else ():
-        summary.add(receipt, sizes[receipt.id])
+    for receipt in engine([*left.values()]) if left else ():
+        summary.add(receipt, job := left[receipt.id], _size(job))
         summary.seconds = time.perf_counter() - begin
         on_done(receipt, summary)
     summary.seconds = time.perf_counter() - begin

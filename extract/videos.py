@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +14,18 @@ from typing import TypeAlias
 
 import numpy as np
 
-from affuse.errors import UsageError, first_line
+from affuse.errors import UsageError
+from affuse.extract.lists import Listed, is_list, read_list
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
 from affuse.features.record import Source, person_id
+from affuse.features.store import SHARDS
 from affuse.files import sha256_of
 
 log = logging.getLogger("affuse")
-LIST = ".txt"  # the ending of a file that names videos
+MANY = 1000  # videos between two words on how many were found
 AnyPath: TypeAlias = str | os.PathLike
+Videos: TypeAlias = AnyPath | Iterable[AnyPath | Listed]
 
 
 def crop_name(frame: int) -> str:
@@ -102,21 +105,24 @@ class Job:
 
 
 def find_jobs(
-    videos: AnyPath | Iterable[AnyPath], faces_dir: AnyPath | None = None, transcripts: AnyPath | None = None
+    videos: Videos,
+    faces_dir: AnyPath | None = None,
+    transcripts: AnyPath | None = None,
+    on_found: Callable[[int], None] = lambda found: None,
 ) -> list[Job]:
-    """The videos of a folder, searched at every depth, in order of their path; or a file; or those that a text file
-    names, a file or folder a line, from where it lies, `#` before what is none; or several of these.
+    """The videos of a folder, searched at every depth, in order of their path; or a file; or those that a list names,
+    see `extract/lists.py`; or several of these. `on_found` hears now and then how many there are so far.
 
-    The id of a video is its path below the folder, or its name, without the suffix; one that is named twice is taken
-    once. Raises UsageError where there is no video, or where two would have the same id.
+    The id of a video is what a list calls it, or its path below the folder, or its name, without the suffix; one that
+    is named twice is taken once. Raises UsageError where there is no video, or where two would have the same id.
     """
     faces_dir, transcripts = _folder("--faces-dir", faces_dir), _folder("--transcripts", transcripts)
     found: dict[str, Job] = {}
-    for place in _places(videos):
-        folder, paths = (place, _media_files(place)) if place.is_dir() else (place.parent, [place])
+    for line, is_folder in _places(videos):
+        folder, paths = (line.path, _media_files(line.path)) if is_folder else (line.path.parent, [line.path])
         for path in paths:
             name = path.relative_to(folder)
-            video_id = name.with_suffix("").as_posix()
+            video_id = line.id or name.with_suffix("").as_posix()
             if video_id in found and found[video_id].path.resolve() == path.resolve():
                 continue
             if video_id in found:
@@ -124,11 +130,15 @@ def find_jobs(
                     f"{found[video_id].path} and {path} would both be called {video_id!r} in the store. Rename one of "
                     "them."
                 )
-            crops = faces_dir / video_id if faces_dir else None
-            transcript = find_transcript(transcripts, video_id) if transcripts else None
+            crops = line.faces or (faces_dir / video_id if faces_dir else None)
+            transcript = line.transcript or (find_transcript(transcripts, video_id) if transcripts else None)
             found[video_id] = Job(video_id, name.as_posix(), path, crops, transcript)
+            if len(found) % MANY == 0:
+                on_found(len(found))
     jobs = list(found.values())
     if not jobs:
+        if store := next((line.path for line, _ in _places(videos) if (line.path / SHARDS).is_dir()), None):
+            raise UsageError(f"{store} is a feature store: what videos were made into. Name the folder of the videos.")
         below = f"No videos below {videos}" if isinstance(videos, AnyPath) else "No videos"
         raise UsageError(f"{below}. Files are taken by their ending: {' '.join(SUFFIXES)}.")
     # Names that fit nowhere would otherwise pass as videos without faces or words.
@@ -155,18 +165,18 @@ def everyone(jobs: list[Job]) -> list[Job]:
     return [replace(job, everyone=True) for job in jobs]
 
 
-def named_videos(video_dir: Path | None, video_list: Path | None) -> Path | list[Path]:
+def named_videos(video_dir: Path | None, video_list: Path | None) -> Videos:
     """What the options of the command line name, for `find_jobs`. Raises UsageError where they name nothing."""
     if video_list is None:
         if video_dir is None:
             raise UsageError("No videos are named: give --video-dir, a folder, or --video-list, a file of paths.")
         return video_dir
-    return [*([video_dir] if video_dir else []), *_listed(video_list)]
+    return [*([video_dir] if video_dir else []), *read_list(video_list)]
 
 
-def chosen(jobs: list[Job], part: str | None = None, limit: int | None = None) -> list[Job]:
-    """The K-th of N parts, "K/N", by a digest of the id, so that parts do not overlap and together are all; of these
-    the first `limit`. What is named like a person in a video, "clip01#1", is in that video's part.
+def chosen(jobs: list[Job], part: str | None = None) -> list[Job]:
+    """The K-th of N parts, "K/N", by a digest of the id, so that parts do not overlap and together are all. What is
+    named like a person in a video, "clip01#1", is in that video's part.
 
     Raises UsageError where a part is none.
     """
@@ -176,7 +186,7 @@ def chosen(jobs: list[Job], part: str | None = None, limit: int | None = None) -
         if not 1 <= number <= parts:
             raise UsageError(f"A part is the K-th of N, from 1/N to N/N, such as 3/100, not {part!r}.")
         jobs = [job for job in jobs if _draw(job.id) % parts == number - 1]
-    return jobs[:limit]
+    return jobs
 
 
 def _draw(video_id: str) -> int:
@@ -184,34 +194,35 @@ def _draw(video_id: str) -> int:
     return int(hashlib.sha256(whose.encode("utf-8", "surrogateescape")).hexdigest(), 16)
 
 
-def _places(videos: AnyPath | Iterable[AnyPath]) -> list[Path]:
-    """The folders and files named, all of them there."""
+def _places(videos: Videos) -> Iterator[tuple[Listed, bool]]:
+    """The files and folders named, and whether each is a folder. Raises UsageError for what is not there."""
     try:
-        places = [Path(place) for place in ([videos] if isinstance(videos, AnyPath) else videos)]
+        places = [place if isinstance(place, Listed) else Path(place)
+                  for place in ([videos] if isinstance(videos, AnyPath) else videos)]  # fmt: skip
     except TypeError:
         raise UsageError(f"Videos are a folder, a file, or a list of these, not {videos!r}.") from None
-    named = [(path, place) for place in places for path in (_listed(place) if _is_list(place) else [place])]
-    for path, place in named:
-        if videos == "" or not (path.is_dir() or path.is_file()):
-            where = f" The list {place} names it." if path is not place else ""
-            raise UsageError(f"{path} is not a folder of videos, and no video either. Check the path.{where}")
-    return [path for path, _ in named]
+    for place in places:
+        if isinstance(place, Listed):
+            lines, where = [place], ""
+        elif is_list(place):
+            lines, where = read_list(place), f" The list {place} names it."
+        else:
+            lines, where = [Listed(place)], ""
+        for line in lines:
+            yield line, _look(line, videos, where)
 
 
-def _is_list(place: Path) -> bool:
-    return place.suffix.lower() == LIST and place.is_file()
-
-
-def _listed(place: Path) -> list[Path]:
-    """What a list names. Raises UsageError where it cannot be read, or names nothing."""
-    try:
-        lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The list {place} cannot be read: {first_line(error)}. It is a text file of paths.") from None
-    paths = [place.parent / line for line in lines if line and not line.startswith("#")]
-    if not paths:
-        raise UsageError(f"No videos: the list {place} names none. It is a text file with a path on each line.")
-    return paths
+def _look(line: Listed, videos: Videos, where: str) -> bool:
+    path = line.path
+    is_folder = path.is_dir()
+    if videos == "" or not (is_folder or path.is_file()):
+        raise UsageError(f"{path} is not a folder of videos, and no video either. Check the path.{where}")
+    if is_folder and (line.id or line.faces or line.transcript):
+        raise UsageError(f"{path} is a folder; id, faces and transcript are for a video. Name its videos.{where}")
+    for beside, there in ((line.faces, Path.is_dir), (line.transcript, Path.is_file)):
+        if beside and not there(beside):
+            raise UsageError(f"{beside}, which is given for {path}, is not there. Check the path.{where}")
+    return is_folder
 
 
 def _folder(option: str, given: AnyPath | None) -> Path | None:
@@ -220,24 +231,27 @@ def _folder(option: str, given: AnyPath | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _media_files(folder: Path) -> list[Path]:
-    """Files below `folder` with a video's ending, sorted; hidden ones, pipes and devices are passed over, and so are
-    folders that are symbolic links, with a warning. Links to files are followed.
+def _media_files(folder: Path) -> Iterator[Path]:
+    """Files below `folder` with a video's ending, in order of their path, as they are found; hidden ones, pipes and
+    devices are passed over, and so are folders that are symbolic links, with a warning. Links to files are followed.
 
     Raises UsageError for a folder that cannot be listed: its videos would be missing without a word.
     """
-
-    def refuse(error: OSError):
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
         raise UsageError(
-            f"The folder {error.filename} cannot be read: {error.strerror}. Make it readable, or move it out of "
-            f"{folder}."
+            f"The folder {folder} cannot be read: {error.strerror}. Make it readable, or move it elsewhere."
         ) from None
-
-    found = []
-    for here, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for link in (path for name in folders if (path := Path(here, name)).is_symlink()):
-            log.warning("%s is a link to a folder, which is not searched: it may lead back here", link)
-        paths = (Path(here, name) for name in names if not name.startswith("."))
-        found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or not p.exists())]
-    return sorted(found)
+    for entry in inside:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if entry.is_symlink():
+                log.warning("%s is a link to a folder, which is not searched: it may lead back here", path)
+            else:
+                yield from _media_files(path)
+        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or not path.exists()):
+            yield path

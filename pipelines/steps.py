@@ -9,8 +9,9 @@ from typing import Any
 from affuse.config import resolve
 from affuse.console import Announce
 from affuse.errors import AffuseError, counted, listed
-from affuse.extract.extraction import describe, extract_jobs
+from affuse.extract.extraction import extract_jobs
 from affuse.extract.settings import ExtractSettings
+from affuse.extract.summary import describe
 from affuse.extract.videos import Job
 from affuse.features.store import FeatureStore
 from affuse.fuse import TrainSettings, crossval

@@ -12,7 +12,7 @@ from affuse.errors import AffuseError
 from affuse.extract import arrivals
 from affuse.extract.arrivals import PATIENCE, Arrivals
 from affuse.extract.cluster import work
-from affuse.extract.run import Receipt
+from affuse.extract.summary import Receipt
 from affuse.features import FeatureStore
 from builders import provenance, random_video
 from processes import SOUND_ALONE, shards

@@ -58,6 +58,10 @@ def test_workers_of_a_scheduler_give_the_same_bytes(whole, remote, tmp_path):
     assert sorted(json.loads(result.stdout)["made"]) == list(NAMES)
     assert all(f" INFO {name}: " in logged(tmp_path / "store") for name in NAMES)
     whole.check(tmp_path / "store")
+    (lines,) = (tmp_path / "store" / "logs").glob("*.jsonl")
+    last = json.loads(lines.read_text().splitlines()[-1])
+    assert (last["done"], sum(worker["made"] for worker in last["workers"].values())) == (6, 6)
+    assert all(worker.startswith("tcp://127.0.0.1") for worker in last["workers"])
 
 
 def test_a_worker_with_other_weights_is_told_from_the_others(whole, tmp_path):

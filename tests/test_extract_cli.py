@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from affuse.commands import main
 from affuse.errors import UsageError
 from affuse.extract.audio import SoundEncoder
-from affuse.extract.extraction import visible_gpus
+from affuse.extract.placement import visible_gpus
 from affuse.extract.videos import find_jobs
 from affuse.features.layout import shard_path
 from affuse.features.store import FeatureStore

@@ -196,6 +196,16 @@ def test_a_store_is_sent_to_the_command_that_takes_it(trained, tmp_path):
     )
 
 
+def test_of_many_reasons_some_are_told_and_the_rest_counted(capsys):
+    from affuse import console
+
+    console.be(console.USUAL)
+    console.tell_failures({f"v{i}": f"reason {i}" for i in range(console.MOST + 5)})
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "failed: v0: reason 0"
+    assert said[console.MOST :] == ["failed for other reasons: 5 more; --json gives them all."]
+
+
 def test_a_reason_is_told_once_and_many_names_are_counted(capsys):
     from affuse import console
 

@@ -57,7 +57,7 @@ def test_a_run_opens_what_is_new_to_the_index_and_reads_no_array(jobs, store, mo
         *looks, reasons, summary = run(jobs, FeatureStore(store.path))
         assert looks == [1, 2, 3]
         assert not reasons
-        assert summary.kept == list(NAMES)
+        assert (summary.kept, summary.earlier) == (3, 1)
         assert summary.failed == {"c": "it is no video"}
         assert sorted(opened) == sorted(store.shard(name) for name in expected)
         opened.clear()
@@ -65,8 +65,8 @@ def test_a_run_opens_what_is_new_to_the_index_and_reads_no_array(jobs, store, mo
 
 def test_damage_of_an_array_is_found_where_it_is_asked_for(jobs, store):
     damage(store, "a", "audio/embedding")
-    assert remaining(jobs, store, provenance().settings_hash) == ({}, {"c": "it is no video"})
-    found, failed = remaining(jobs, store, provenance().settings_hash, verify=True)
+    assert remaining(jobs, store, provenance().settings_hash) == ({}, {"c": "it is no video"}, 3)
+    found, failed, _ = remaining(jobs, store, provenance().settings_hash, verify=True)
     assert list(found) == ["a"]
     assert found["a"].startswith("damaged: audio/embedding: it cannot be read")
     assert failed == {"c": "it is no video"}
@@ -76,7 +76,18 @@ def test_a_video_that_failed_is_new_where_it_is_to_be_tried_again(jobs, store):
     assert remaining(jobs, store, provenance().settings_hash, retry_failed=True) == (
         {"c": "failed before"},
         {},
+        3,
     )
+
+
+def test_a_limit_counts_what_is_left(jobs, store, tmp_path):
+    """So that the same command, given again, goes on."""
+    for name in ("b", "c"):
+        store.shard(name).unlink()
+    *looks, reasons, summary = run(jobs, store, limit=1)
+    assert (looks, reasons, summary.todo, summary.kept) == ([1, 2], {"new": 1}, 1, 1)
+    assert run(jobs, store, limit=2)[-1].todo == 2
+    assert run(jobs, store, limit=9)[-1].todo == 2
 
 
 def test_a_video_whose_further_person_is_missing_is_made_anew(jobs, tmp_path):
@@ -87,7 +98,7 @@ def test_a_video_whose_further_person_is_missing_is_made_anew(jobs, tmp_path):
             made = dataclasses.replace(random_video(name, people=2), source=job.source())
             store.write(made, provenance())
     store.shard("b#2").unlink()
-    assert remaining(everyone(jobs), store, provenance().settings_hash) == ({"b": "new"}, {})
+    assert remaining(everyone(jobs), store, provenance().settings_hash) == ({"b": "new"}, {}, 3)
 
 
 def test_how_many_were_looked_for_is_told_now_and_then(tmp_path, monkeypatch):

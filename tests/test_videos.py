@@ -138,8 +138,6 @@ def test_parts_do_not_overlap_and_together_are_all():
     fewer = [job.id for job in chosen(jobs[::2], "3/7")]  # whatever else there is, a video stays in its part
     assert fewer == [name for name in parts[2] if int(name[4:]) % 2 == 0]
     assert [job.id for job in chosen(jobs[:3], "3/7")] == [name for name in parts[2] if int(name[4:]) < 3]
-    assert [job.id for job in chosen(jobs, "3/7", limit=2)] == parts[2][:2]
-    assert chosen(jobs, limit=3) == jobs[:3]
     assert chosen(jobs) == jobs
     alike = [Job(name, f"{name}.mp4", Path(name)) for name in ("x", "x#1", "x#12")]
     assert sorted(len(chosen(alike, f"{k}/7")) for k in range(1, 8)) == [0] * 6 + [3]

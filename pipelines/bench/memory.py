@@ -21,8 +21,9 @@ import torch
 from affuse.errors import AffuseError, UsageError, counted
 from affuse.extract.media import LONGEST
 from affuse.extract.networks import decided
-from affuse.extract.run import Receipt, Recipe, process
+from affuse.extract.run import Recipe, process
 from affuse.extract.settings import ExtractSettings
+from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
 from affuse.extract.weights.doctor import environment
 from affuse.features.store import FeatureStore

@@ -17,7 +17,8 @@ import numpy as np
 
 from affuse.console import Announce
 from affuse.errors import AffuseError
-from affuse.extract.extraction import Compute, describe, extract_jobs, extract_settings
+from affuse.extract.extraction import Compute, extract_jobs, extract_settings
+from affuse.extract.summary import describe
 from affuse.extract.videos import find_jobs
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance
