@@ -1,6 +1,7 @@
 """Scores and predictions: equal to a slow, obvious computation and to what training recorded; gaps shown."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def trained(tmp_path_factory):
 
 
 def slowly(run, video):
-    """Every window alone through the model, every frame the mean over its windows; where there is anything."""
+    """Every window alone through the model, every frame joined of its windows; where there is anything."""
     frames, length, hop = video.frames, run.settings.window, run.settings.hop
     aligned = align(video, video.visual.time, run.settings.modalities, tiny.WIDTHS)
     starts = sorted({*range(0, max(frames - length, 0) + 1, hop), max(frames - length, 0)})
@@ -44,7 +45,8 @@ def slowly(run, video):
             for i, row in enumerate(run.model(inputs, mask=mask)[0].double().numpy()):
                 covering[start + i].append(row)
     present = np.any([valid for _, valid in aligned.values()], axis=0)
-    return np.clip([np.mean(rows, axis=0) for rows in covering], -1, 1), present
+    join = {"mean": lambda rows: np.mean(rows, axis=0), "past": lambda rows: rows[0]}[run.settings.overlap]
+    return np.clip([join(rows) for rows in covering], -1, 1), present
 
 
 def test_evaluate_prints_what_training_recorded(trained):
@@ -64,9 +66,11 @@ def test_evaluate_prints_what_training_recorded(trained):
         assert "--set" not in str(raised.value)
 
 
-def test_the_score_is_that_of_a_slow_obvious_implementation(trained):
+@pytest.mark.parametrize("overlap", ["mean", "past"])
+def test_the_score_is_that_of_a_slow_obvious_implementation(trained, overlap):
     path, store, labels, _ = trained
     run = fuse.load_run(path)
+    run = replace(run, settings=run.settings.model_copy(update={"overlap": overlap}))
     truths, predictions, own = [], [], []
     for name, file in find_labels(labels)["validation"].items():
         track = read_abaw(file)
@@ -79,7 +83,7 @@ def test_the_score_is_that_of_a_slow_obvious_implementation(trained):
         predictions.append(prediction[track.valid])
         own.append([ccc(truths[-1][:, k], predictions[-1][:, k]) for k in range(2)])
     x, y = np.concatenate(truths), np.concatenate(predictions)
-    scored = fuse.evaluate(path, store, labels)
+    scored = fuse.evaluate(run, store, labels)
     assert scored["frames"] == len(x)
     for k, target in enumerate(("valence", "arousal")):
         assert scored["ccc"][target] == pytest.approx(ccc(x[:, k], y[:, k]), abs=1e-5)

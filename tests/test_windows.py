@@ -1,4 +1,4 @@
-"""Windows cover every frame; the overlap mean is what a slow, obvious implementation says."""
+"""Windows cover every frame; how they are joined is what a slow, obvious implementation says."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tiny
 from affuse import fuse
 from affuse.errors import UsageError
-from affuse.fuse.data.windows import cut, overlap_mean
+from affuse.fuse.data.windows import cut, joined
 from affuse.fuse.experiments.trials import parse_name
 
 
@@ -46,13 +46,16 @@ def test_every_frame_is_covered_and_no_window_leaves_the_video(frames, length, d
 
 
 @given(frames=st.integers(1, 80), length=st.integers(2, 20), data=st.data())
-def test_overlap_mean_is_the_mean_over_covering_windows(frames, length, data):
+def test_windows_are_joined_by_their_mean_or_by_the_longest_past(frames, length, data):
     starts, _ = cut(frames, length, data.draw(st.integers(1, length)))
     values = np.random.default_rng(frames).normal(size=(len(starts), length, 2))
-    got = overlap_mean(values, starts, frames)
+    mean, past = (joined(values, starts, frames, overlap) for overlap in ("mean", "past"))
     for frame in range(frames):
-        covering = [w[frame - s] for s, w in zip(starts, values, strict=True) if s <= frame < s + length]
-        np.testing.assert_allclose(got[frame], np.mean(covering, axis=0), atol=1e-12)
+        covering = {
+            frame - s: w[frame - s] for s, w in zip(starts, values, strict=True) if s <= frame < s + length
+        }
+        np.testing.assert_allclose(mean[frame], np.mean([*covering.values()], axis=0), atol=1e-12)
+        np.testing.assert_array_equal(past[frame], covering[max(covering)])
 
 
 @pytest.fixture

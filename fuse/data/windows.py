@@ -34,18 +34,21 @@ def cut(frames: int, length: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.minimum(frames - starts, length)
 
 
-def overlap_mean(predictions: Sequence[np.ndarray], starts: np.ndarray, frames: int) -> np.ndarray:
-    """Each frame's prediction: the mean over the windows that cover it.
+def joined(predictions: Sequence[np.ndarray], starts: np.ndarray, frames: int, overlap: str = "mean") -> np.ndarray:
+    """Each frame's prediction: the mean over the windows that cover it, or that of the one of them that shows most of
+    its past.
 
     predictions: W of (L, targets); starts (W,) as given by `cut` → (frames, targets) float64. Padding is left out.
     """
-    total = np.zeros((frames, predictions[0].shape[1]))
-    count = np.zeros((frames, 1))
-    for start, window in zip(starts, predictions, strict=True):
+    values, count = np.zeros((frames, predictions[0].shape[1])), np.zeros((frames, 1))
+    for start, window in reversed([*zip(starts, predictions, strict=True)]):
         covered = slice(start, start + len(window))
-        total[covered] += window[: frames - start]
-        count[covered] += 1
-    return total / count
+        if overlap == "past":  # earlier windows come later here
+            values[covered], count[covered] = window[: frames - start], 1
+        else:
+            values[covered] += window[: frames - start]
+            count[covered] += 1
+    return values / count
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,13 @@ class Batch:
 
 class Windows:
     """The windows of a corpus: (W,) first frame among all frames, and how many frames of each exist. Of length None
-    every video is one, and a batch of its own."""
+    every video is one, and a batch of its own. overlap: as `joined` has it."""
 
-    def __init__(self, corpus: Corpus, length: int | None, hop: int, normalisation: Normalisation):
+    def __init__(
+        self, corpus: Corpus, length: int | None, hop: int, normalisation: Normalisation, overlap: str = "mean"
+    ):
         cuts = [cut(int(n), length or int(n), hop) for n in np.diff(corpus.start)]
-        self.corpus, self.length, self.normalisation = corpus, length, normalisation
+        self.corpus, self.length, self.normalisation, self.overlap = corpus, length, normalisation, overlap
         self.starts = [starts for starts, _ in cuts]  # within the video, one array per video
         first = np.concatenate([s + base for s, base in zip(self.starts, corpus.start[:-1], strict=True)])
         self.first = torch.from_numpy(first).to(corpus.device)
@@ -134,14 +139,11 @@ class Windows:
         return Batch(inputs, mask, corpus.truth[index], counted)
 
     def to_frames(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Values of all windows in order, each (L, columns), as one (frames, columns) float64 per video.
-
-        A frame's value is the mean over the windows that cover it.
-        """
+        """Values of all windows in order, each (L, columns), as one (frames, columns) float64 per video."""
         ends = np.cumsum([0, *map(len, self.starts)])
         parts = [values[a:b] for a, b in pairwise(ends)]
-        frames = np.diff(self.corpus.start)
-        return [overlap_mean(part, starts, int(n)) for part, starts, n in zip(parts, self.starts, frames, strict=True)]
+        videos = zip(parts, self.starts, np.diff(self.corpus.start), strict=True)
+        return [joined(part, starts, int(frames), self.overlap) for part, starts, frames in videos]
 
     def ordered(self, batch: int) -> Iterator[Batch]:
         """All windows in order, `batch` at a time, faces from the centre."""

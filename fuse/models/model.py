@@ -63,7 +63,7 @@ def check_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
 class FusionModel(nn.Module):
     """Frame-synchronous features of one to three modalities → `targets` per frame. Made by `build_model`.
 
-    It is the bare network. It neither cuts videos into windows, nor normalises features, nor averages windows that
+    It is the bare network. It neither cuts videos into windows, nor normalises features, nor joins windows that
     overlap, and takes features of its own precision only (float32), not a store's float16: `Run.predict` does it all.
 
     config   JSON-able; `build_model(**model.config)` makes the same model

@@ -54,8 +54,8 @@ class Estimate(NamedTuple):
 def predict_frames(model: FusionModel, windows: Windows, batch: int, precision: str = "float32") -> Estimate:
     """The model's estimate for every frame of the windows' corpus.
 
-    A frame's is the mean over the windows that cover it. Where a frame has no modality at all the model has nothing
-    to go by; what is said of it is interpolated between the nearest frames that have one.
+    Where a frame has no modality at all the model has nothing to go by; what is said of it is interpolated between the
+    nearest frames that have one.
     """
     device = windows.corpus.device
     if was_training := model.training:

@@ -21,7 +21,7 @@ def explained(model: FusionModel, windows: Windows, made: Prediction, batch: int
       gate_<m>_<candidate>    the gate's weight of X^i, or for HGRJCA of the inner gate G_i; they sum to 1
       gate_<m>_G<i>_X<j>      HGRJCA: the weight of X^j in its inner gate G_i
 
-    each the mean over the windows that cover the frame (on the line between the moments of another clock), and NaN
+    each joined where windows overlap as the prediction is (on the line between the moments of another clock), and NaN
     where the video has no m at that frame.
     """
     corpus = windows.corpus

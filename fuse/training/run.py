@@ -63,8 +63,8 @@ class Run:
 
     def predict(self, features: Features, ids: Iterable[str] | None = None, device: str = "auto") -> Predictions:
         """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
-        averaged where windows overlap. Features may be float16. A video of another frame rate than the run's is read at
-        the run's, and predicted on its own frames; a warning says of how many that was so.
+        joined as its setting `overlap` says. Features may be float16. A video of another frame rate than the run's is
+        read at the run's, and predicted on its own frames; a warning says of how many that was so.
 
         One video's features are in memory at a time; one without any of the run's modalities is in `failed`. Raises
         AffuseError for features made otherwise than the run's, UsageError for an id that the store does not have.
@@ -156,8 +156,9 @@ class Run:
         return next(iter(self.normalisation.mean.values())).device
 
     def windows(self, corpus: Corpus) -> Windows:
-        windows = Windows(corpus, self.model.window, self.settings.hop, self.normalisation)
-        check_prediction(self.model, min(self.settings.batch, len(windows)), self.device)
+        settings = self.settings
+        windows = Windows(corpus, self.model.window, settings.hop, self.normalisation, settings.overlap)
+        check_prediction(self.model, min(settings.batch, len(windows)), self.device)
         return windows
 
     def estimate(self, corpus: Corpus) -> Estimate:

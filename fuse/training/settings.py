@@ -143,6 +143,9 @@ class TrainSettings(ModelSettings):
     `channels` comes before both."""
     hop: int = Field(200, ge=1)
     """Frames from the beginning of one window to that of the next; at most `window`."""
+    overlap: Literal["mean", "past"] = "mean"
+    """What is predicted of a frame that several windows cover: the mean of what they say; past, what the one says that
+    shows most of what came before the frame."""
     gaps: Literal["mask", "close"] = "mask"
     """Frames without a label: kept and masked, or taken out before windows are cut (close)."""
     normalisation: Literal["channels", "text", "none"] = "channels"

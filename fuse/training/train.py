@@ -140,7 +140,8 @@ class _Training:
         self.folder, self.settings, self.model, self.store, self.fps = folder, settings, model, store, fps
         self.normalisation = Normalisation.fit(training, model.spec.normalisation or settings.normalisation)
         self.training, self.validation = (
-            Windows(corpus, model.window, settings.hop, self.normalisation) for corpus in (training, validation)
+            Windows(corpus, model.window, settings.hop, self.normalisation, settings.overlap)
+            for corpus in (training, validation)
         )
         self.optimiser = self._optimiser()
         rule = {field.name for field in fields(Schedule)} & set(TrainSettings.model_fields)
