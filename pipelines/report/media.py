@@ -19,8 +19,9 @@ MOST = 256 * 2**20  # bytes of all videos in a page: browsers read no text much 
 
 
 def find_media(video_dir: Path | str | None, files: dict[str, str]) -> dict[str, Path]:
-    """{video: its file} of the videos in `files` {id: its name in its record, or ""} that lie below a folder, as they
-    lay there or, of its name the only one, elsewhere in it; a file is that of all its people. Raises UsageError where there is none of them, and as `find_jobs` does."""
+    """{video: its file} of the videos in `files` {id: its name in its record, or ""} that lie below a folder: where
+    they were extracted from or, the only one of its name, elsewhere. A file is that of all its people. Raises
+    UsageError where there is none of them, and as `find_jobs` does."""
     if video_dir is None or not files:
         return {}
     jobs = find_jobs(video_dir)
