@@ -2,10 +2,14 @@
 
 import itertools
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affuse.pipelines.demo.recipe import plain, word_errors
+from affuse.config import merge
+from affuse.fuse import build_model, train_settings
+from affuse.pipelines.demo.recipe import FAMILY, MODELS, SCHEDULE, plain, word_errors
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=5)
 
@@ -20,6 +24,14 @@ def slow_word_errors(spoken, heard):
 @given(WORDS, WORDS)
 def test_word_errors_are_the_edit_distance(spoken, heard):
     assert word_errors(spoken, heard) == slow_word_errors(spoken, heard)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_can_be_trained_as_the_demo_does(name):
+    settings = train_settings(**merge(SCHEDULE, MODELS[name]))
+    widths = dict.fromkeys(MODELS[name].get("modalities", FAMILY[settings.model].standard), 8)
+    with torch.device("meta"):
+        build_model(**settings.model_options(widths))
 
 
 def test_word_errors_by_hand():

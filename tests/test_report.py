@@ -20,6 +20,7 @@ from affuse.features import FeatureStore, Status
 from affuse.files import file_name, name_of_file
 from affuse.fuse.scoring.predict import Predictions
 from affuse.pipelines.report.collect import collect
+from affuse.pipelines.report.media import find_media
 from affuse.pipelines.report.series import boxes, gaps, thin
 from affuse.pipelines.report.sources import read_source
 from media import talking_head
@@ -206,6 +207,15 @@ def test_videos_too_large_for_a_page_are_refused(scene, tmp_path, monkeypatch):
     monkeypatch.setattr("affuse.pipelines.report.media.MOST", 1000)
     with pytest.raises(affuse.UsageError, match=r"2 videos of .* Link them instead"):
         affuse.report(scene / "predictions", tmp_path / "a.html", video_dir=scene / "videos", media="embed")
+
+
+def test_a_video_is_found_wherever_it_lies_if_it_is_the_only_one_of_its_name(tmp_path):
+    for path in ("deep/er/a.mp4", "deep/b.mp4", "other/b.mp4"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    files = {"a": "a.mp4", "b": "b.mp4", "c": ""}
+    assert find_media(tmp_path, files) == {"a": tmp_path / "deep/er/a.mp4"}
+    assert find_media(tmp_path, files | {"deep/b": ""})["deep/b"] == tmp_path / "deep/b.mp4"
 
 
 def test_the_people_of_a_file_share_it(tmp_path):

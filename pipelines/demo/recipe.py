@@ -37,6 +37,8 @@ MODELS = {
     "concatenation": {"model": "concat"},
     **{name: {"model": name} for name, spec in FAMILY.items() if not spec.fit and name not in ("concat", "unimodal")},
 }
+for model in ("jca", "ca"):  # whose encoders have no dropout
+    MODELS[model]["dropout"] = {"encoder": 0.0}
 SCHEDULE = {  # small enough for two cores; the published schedules are the presets of `fuse train`
     "preset": "grjca",
     "channels": {m: [32, 32, 16, 16] for m in MODALITIES},

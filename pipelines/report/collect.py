@@ -229,7 +229,7 @@ def _about_run(run: Run) -> list[list[str]]:
     settings, together = run.settings, [run, *run.others]
     seeds = ", ".join(str(each.settings.seed) for each in together)
     parameters = sum(p.numel() for p in run.model.parameters())
-    clock = f"{run.fps:g} frames per second" if run.fps else "every video's own frames"
+    clock = f"{run.fps:.4g} frames per second" if run.fps else "every video's own frames"
     return [
         ["model", f"{settings.model}, {', '.join(run.model.modalities)}"],
         ["preset", str(settings.preset)],

@@ -6,7 +6,8 @@ import base64
 import mimetypes
 import os
 import re
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from affuse.errors import AffuseError, UsageError, counted
@@ -18,15 +19,19 @@ MOST = 256 * 2**20  # bytes of all videos in a page: browsers read no text much 
 
 
 def find_media(video_dir: Path | str | None, files: dict[str, str]) -> dict[str, Path]:
-    """{video: its file} of the videos in `files` {id: its name in its record, or ""} that lie below a folder; a file is
-    that of all its people. Raises UsageError where there is none of them, and as `find_jobs` does."""
+    """{video: its file} of the videos in `files` {id: its name in its record, or ""} that lie below a folder: where
+    they were extracted from or, the only one of its name, elsewhere. A file is that of all its people. Raises
+    UsageError where there is none of them, and as `find_jobs` does."""
     if video_dir is None or not files:
         return {}
     jobs = find_jobs(video_dir)
     by_name, by_id = {job.name: job.path for job in jobs}, {job.id: job.path for job in jobs}
+    alike = Counter(job.path.name for job in jobs)
+    alone = {job.path.name: job.path for job in jobs if alike[job.path.name] == 1}
     found = {}
     for video, name in files.items():
         path = by_name.get(name) or by_id.get(video) or by_id.get(re.sub(r"#\d+$", "", video))
+        path = path or alone.get(PurePosixPath(name).name)
         if path is not None:
             found[video] = path
     if not found:

@@ -203,7 +203,7 @@ function drawCoverage() {
     coverageTraces(),
     few
       ? {
-          ...titled("share of frames with a face, sound, words"),
+          ...titled("share of frames with each"),
           ...above,
           height: 110 + 34 * clips.length,
           margin: { l: 120, r: RIGHT, t: 54, b: BOTTOM },

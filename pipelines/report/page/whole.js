@@ -64,7 +64,7 @@ function start() {
   at("untrained").hidden = !facts.untrained.length;
   at("untrained").textContent =
     `Untrained backbones: ${facts.untrained.join(", ")}. ` +
-    "Nothing here says anything about real people: it shows that the machinery works.";
+    "What is predicted with them says nothing about real people: it shows that the machinery works.";
   listed("about", facts.about);
   listed("failures", Object.entries(facts.failed));
   buildTable();
