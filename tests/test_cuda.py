@@ -70,7 +70,9 @@ def test_faces_and_sound_are_those_of_the_cpu(videos, expected, device, tmp_path
     for video_id in expected:
         one, other = expected[video_id], store[video_id]
         np.testing.assert_array_equal(one.visual.valid, other.visual.valid)
-        np.testing.assert_allclose(one.visual.box, other.visual.box, atol=1)  # pixels
+        np.testing.assert_allclose(
+            one.visual.box, other.visual.box, atol=2
+        )  # pixels; NVDEC's colours are one off
         assert cosine(one.visual.embedding, other.visual.embedding) >= ALIKE
         assert cosine(one.audio.embedding, other.audio.embedding) >= ALIKE
 
