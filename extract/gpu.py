@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +20,16 @@ WARMING = 3  # times that a network computes before it is captured, in which lib
 def upload(values: Tensor, device: torch.device) -> Tensor:
     """The same on the device; to a GPU from pinned memory, so that the copy waits for nothing."""
     return values if values.device.type == device.type else values.pin_memory().to(device, non_blocking=True)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def beside(device: torch.device) -> AbstractContextManager:
+    """A context whose kernels a GPU runs beside those of everything else: one stream, whichever thread is in it."""
+    return nullcontext() if device.type == "cpu" else torch.cuda.stream(_stream(device))
 
 
 @torch.inference_mode()

@@ -2,12 +2,14 @@
 
 import logging
 from contextlib import nullcontext
+from threading import Event
 from types import SimpleNamespace
 
 import torch
 
-from affuse.extract import gpu
+from affuse.extract import gpu, lanes
 from affuse.extract.gpu import captured, upload
+from affuse.extract.lanes import Lanes
 
 CPU = torch.device("cpu")
 
@@ -28,3 +30,18 @@ def test_what_cannot_be_captured_is_computed_as_it_is(monkeypatch, caplog):
     with caplog.at_level(logging.DEBUG, "affuse"):
         assert captured(torch.relu, example) is torch.relu
     assert "not captured as a CUDA graph: operation not permitted when stream is capturing" in caplog.text
+
+
+def test_words_wait_for_no_lane_and_no_lane_for_words(monkeypatch):
+    for name in ("on", "beside"):
+        monkeypatch.setattr(lanes, name, lambda device: nullcontext())
+    lane, words = Event(), Event()
+    with Lanes(1, Event(), torch.device("cuda")) as pool:
+        held = pool.submit(lane.wait, 600)
+        assert pool.aside(str, "said").result(600) == "said"
+        lane.set()
+        spoken = pool.aside(words.wait, 600)
+        assert pool.submit(str, "seen").result(600) == "seen"
+        words.set()
+        assert held.result()
+        assert spoken.result()
