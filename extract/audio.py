@@ -10,17 +10,19 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvggish import mel_features
 from torchvggish import vggish_params as vggish
 from torchvggish.torchvggish import VGG, make_layers
 
+from affuse.extract.gpu import captured, upload
 from affuse.extract.lanes import Gathered
 from affuse.extract.sound import SAMPLE_RATE, Sound
 from affuse.extract.weights.checkpoints import load_transformer, load_weights
 from affuse.extract.weights.locate import SEED, Located
 from affuse.extract.winograd import Winograd, pays
 
+CPU = torch.device("cpu")
 PATCH = 15_600  # samples: 95 hops of 160, and one window of 400
 WINDOW, HOP, FFT = 400, 160, 512  # samples
 EDGE = SAMPLE_RATE  # samples by which the signal's ends are repeated
@@ -34,33 +36,34 @@ SHORTEST = 1600  # samples that another network is given at least
 
 
 @cache
-def mel_bands() -> np.ndarray:
+def mel_bands(device: torch.device) -> Tensor:
     """Weights (257, 64) of the spectrum's bins in the mel bands."""
-    return mel_features.spectrogram_to_mel_matrix(
+    weights = mel_features.spectrogram_to_mel_matrix(
         num_mel_bins=vggish.NUM_MEL_BINS,
         num_spectrogram_bins=FFT // 2 + 1,
         audio_sample_rate=SAMPLE_RATE,
         lower_edge_hertz=vggish.MEL_MIN_HZ,
         upper_edge_hertz=vggish.MEL_MAX_HZ,
     )
+    return torch.from_numpy(weights).to(device)
 
 
-def log_mel(patches: np.ndarray) -> np.ndarray:
-    """Sound (n, 15600) at 16 kHz → log-mel patches (n, 96, 64) float32, as torchvggish computes them."""
-    frames = np.lib.stride_tricks.sliding_window_view(patches, WINDOW, axis=1)[:, ::HOP]
-    spectrum = np.abs(np.fft.rfft(frames * mel_features.periodic_hann(WINDOW), FFT))
-    return np.log(spectrum @ mel_bands() + vggish.LOG_OFFSET).astype(np.float32)
+def log_mel(patches: Tensor) -> Tensor:
+    """Sound (n, 15600) at 16 kHz → log-mel patches (n, 96, 64) float32, as torchvggish computes them, in float64."""
+    hann = torch.hann_window(WINDOW, dtype=torch.float64, device=patches.device)
+    spectrum = torch.fft.rfft(patches.double().unfold(1, WINDOW, HOP) * hann, FFT).abs()
+    return (spectrum @ mel_bands(patches.device) + vggish.LOG_OFFSET).log().float()
 
 
-def cut_patches(samples: Sound, time: np.ndarray, anchor: str) -> np.ndarray:
+def cut_patches(samples: Sound, time: np.ndarray, anchor: str, device: torch.device = CPU) -> Tensor:
     """The sound of each frame: (n, 15600). Both ends are continued by 1 s of their last value, then by silence."""
+    last = len(samples) - 1
     start = np.round((time + ANCHORS[anchor]) * SAMPLE_RATE).astype(np.int64)
-    place = start[:, None] + np.arange(PATCH)
-    heard = place.clip(0, len(samples) - 1)
-    first = heard.min()
-    patches = samples[first : heard.max() + 1][heard - first]
-    patches[(place < -EDGE) | (place >= len(samples) + EDGE)] = 0
-    return patches
+    first, end = (int(place.clip(0, last)) for place in (start.min(), start.max() + PATCH - 1))
+    heard = upload(torch.from_numpy(samples[first : end + 1]), device)
+    place = upload(torch.from_numpy(start), device)[:, None] + torch.arange(PATCH, device=device)
+    silent = (place < -EDGE) | (place > last + EDGE)
+    return heard[place.clamp(0, last) - first].masked_fill(silent, 0)
 
 
 class SoundEncoder:
@@ -83,27 +86,30 @@ class SoundEncoder:
         self.network, self.anchor, self.device, self.dtype = network, anchor, device, dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.gathered = Gathered(self._fill, self.batch) if together else None
+        batch = torch.zeros(self.batch, 1, 96, 64, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        self.compute = captured(self._compute, batch) if together else self._compute
 
     @torch.inference_mode()
     def __call__(self, samples: Sound, time: np.ndarray) -> np.ndarray:
         """Sound (samples,) and frame times (T,) within it → embeddings (T, 128) float16, in one batch, or as the
         patches of other threads leave room."""
-        patches = log_mel(cut_patches(samples, time, self.anchor))
+        patches = log_mel(cut_patches(samples, time, self.anchor, self.device))
         return np.stack(self.gathered(patches)) if self.gathered else self._embed(patches)
 
     @torch.inference_mode()
-    def _fill(self, rows: list[np.ndarray]) -> np.ndarray:
+    def _fill(self, rows: list[Tensor]) -> np.ndarray:
         """Embeddings of these log-mel patches, computed in a full batch."""
-        batch = np.zeros((self.batch, *rows[0].shape), np.float32)
-        batch[: len(rows)] = rows
-        return self._embed(batch)[: len(rows)]
+        batch = torch.stack(rows)
+        empty = batch.new_zeros(self.batch - len(rows), *batch.shape[1:])
+        return self._embed(torch.cat([batch, empty]))[: len(rows)]
 
-    def _embed(self, log_mels: np.ndarray) -> np.ndarray:
-        patches = torch.from_numpy(log_mels)[:, None]
-        patches = patches.to(self.device, self.dtype, memory_format=torch.channels_last)
+    def _embed(self, log_mels: Tensor) -> np.ndarray:
+        patches = log_mels[:, None].to(self.dtype, memory_format=torch.channels_last)
+        return self.compute(patches).float().cpu().numpy().astype(np.float16)
+
+    def _compute(self, patches: Tensor) -> Tensor:
         maps = torch.cat([self.network.features(part) for part in patches.split(PART[self.device.type])])
-        embedding = self.network.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
-        return embedding.float().cpu().numpy().astype(np.float16)
+        return self.network.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
 
 
 class FramedSound:

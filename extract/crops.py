@@ -24,15 +24,16 @@ def square(box: np.ndarray, margin: float) -> tuple[int, int, int]:
     return round((left + right - side) / 2), round((top + bottom - side) / 2), side
 
 
-def crop(pixels: np.ndarray, box: np.ndarray, margin: float) -> torch.Tensor:
-    """The face's square, (side, side, 3) uint8. Parts of it outside the frame repeat the frame's edge."""
-    left, top, side = square(box, margin)
+def crop(pixels: np.ndarray | torch.Tensor, box: np.ndarray, margin: float) -> torch.Tensor:
+    """The face's square, (side, side, 3) uint8, on the device that the picture (H, W, 3) is on. Parts of it outside the
+    frame repeat the frame's edge."""
+    pixels, (left, top, side) = torch.as_tensor(pixels), square(box, margin)
     height, width = pixels.shape[:2]
     if 0 <= top <= height - side and 0 <= left <= width - side:
-        return torch.from_numpy(pixels[top : top + side, left : left + side].copy())
-    rows = np.arange(top, top + side).clip(0, height - 1)
-    columns = np.arange(left, left + side).clip(0, width - 1)
-    return torch.from_numpy(pixels[rows[:, None], columns[None, :]])
+        return pixels[top : top + side, left : left + side].clone()
+    rows = torch.arange(top, top + side, device=pixels.device).clamp(0, height - 1)
+    columns = torch.arange(left, left + side, device=pixels.device).clamp(0, width - 1)
+    return pixels[rows[:, None], columns[None, :]]
 
 
 def cut_squares(pictures: Iterable[Picture], layers: Sequence[Layer], margin: float) -> Iterator[Face]:
@@ -41,7 +42,7 @@ def cut_squares(pictures: Iterable[Picture], layers: Sequence[Layer], margin: fl
     last = max(np.flatnonzero(there.any(axis=0)), default=-1)
     for index, picture in zip(range(last + 1), pictures, strict=False):
         if there[:, index].any():
-            pixels = picture.pixels()
+            pixels = picture.kept()
             for layer in compress(layers, there[:, index]):
                 yield layer, index, crop(pixels, layer.box[index], margin)
 

@@ -109,7 +109,7 @@ class VideoExtraction:
 
     def records(self) -> list[VideoFeatures]:
         samples = self.listen()
-        words = self.lanes.submit(self.text, samples)
+        words = self.lanes.aside(self.text, samples)
         time, tracks = self.sight.look() if self.media.has_video else (np.zeros(0), [])
         clock, batches = self.hear(samples, time)
         people, audio, text = self.visual(time, tracks), self.audio(clock, batches), words.result()

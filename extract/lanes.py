@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 import torch
 
 from affuse.device import on
+from affuse.extract.gpu import beside
 
 A, B = TypeVar("A"), TypeVar("B")
 CPU = torch.device("cpu")
@@ -76,11 +77,13 @@ class Lanes:
         self._kernel_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self._pool = ThreadPoolExecutor(self.threads, "lane")
+        self._aside = ThreadPoolExecutor(1, "aside") if self.device.type == "cuda" else self._pool
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.left = True
-        self._pool.shutdown(wait=error is None, cancel_futures=True)
+        for pool in (self._pool, self._aside):
+            pool.shutdown(wait=error is None, cancel_futures=True)
         torch.set_num_threads(self._kernel_threads)
 
     @contextmanager
@@ -116,6 +119,16 @@ class Lanes:
                 return function(*given)
 
         return self._pool.submit(work)
+
+    def aside(self, function: Callable[..., B], *given) -> Future[B]:
+        """The same; on a GPU beside the lanes, on a stream of its own, so that no lane is held back."""
+
+        def work() -> B:
+            torch.set_num_threads(1)
+            with on(self.device), beside(self.device):
+                return function(*given)
+
+        return self._aside.submit(work)
 
     def ordered(self, stage: str, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """What `function` makes of each item, in their order. Only a few items per lane are taken ahead, so that

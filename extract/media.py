@@ -7,15 +7,20 @@ the decoder read other files or the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 
 from affuse.errors import AffuseError
+
+if TYPE_CHECKING:
+    import torch
+    from av.codec.hwaccel import HWAccel
 
 SUFFIXES = [
     ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts",
@@ -71,10 +76,27 @@ class Picture:
 
     def scaled(self, size: tuple[int, int]) -> np.ndarray:
         """RGB (height, width, 3) uint8 as it is shown, at a size of width and height."""
+        if self.on_gpu:
+            return self.kept(size).cpu().numpy()
         width, height = self._turned(size)
         how = "AREA" if width <= self.frame.width and height <= self.frame.height else "BILINEAR"
         pixels = self.frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=how)
-        return np.rot90(pixels, self._quarters) if self._quarters else pixels
+        return np.ascontiguousarray(np.rot90(pixels, self._quarters)) if self._quarters else pixels
+
+    def kept(self, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """The same, or in its own size, where it was decoded: on a GPU, or in memory."""
+        import torch
+
+        from affuse.extract.nvdec import rgb
+
+        if not self.on_gpu:
+            return torch.from_numpy(self.scaled(size or self.size))
+        width, height = self._turned(size or self.size)
+        return torch.rot90(rgb(self.frame, height, width), self._quarters)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.frame.format.name == "cuda"
 
     def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
         return size[::-1] if self._quarters % 2 else size
@@ -96,12 +118,13 @@ class Frames:
 
 
 @contextmanager
-def opened(path: Path, protocol: str = "file"):
+def opened(path: Path, protocol: str = "file", accelerator: HWAccel | None = None):
     """The container of a file, or of what is at a path of another protocol. Raises UndecodableError where it is none,
     and where reading it fails meanwhile."""
     options = {"protocol_whitelist": protocol, "format_whitelist": FORMATS}
+    more = {"hwaccel": accelerator} if accelerator else {}
     try:
-        with av.open(f"{protocol}:{path}", options=options, metadata_errors="replace") as container:
+        with av.open(f"{protocol}:{path}", options=options, metadata_errors="replace", **more) as container:
             yield container
     except av.error.ArgumentError:
         raise UndecodableError(
@@ -213,15 +236,15 @@ def decoded(container, stream, damage: list[str]) -> Iterator:
         damage.append(reason(error))
 
 
-def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Picture]:
-    """Decode the frames of a video, one by one.
+def read_pictures(path: Path, damage: list[str] | None = None, accelerator: HWAccel | None = None) -> Iterator[Picture]:
+    """Decode the frames of a video, one by one, on the CPU or by an accelerator.
 
     Times rise strictly: frames that stand still or go back follow within moments until the clock has caught up. A clock
     set anew, ahead by more than LONGEST_GAP or back by more than LONGEST_RETURN, goes on at the mean rate from there.
     damage: collects a reason for every packet that could not be decoded, and every frame that is damaged.
     """
     damage = damage if damage is not None else []
-    with opened(path) as container:
+    with opened(path, accelerator=accelerator) as container:
         stream = picture_stream(container)
         clock, aspect, step = Clock(container), pixel_aspect(stream), frame_step(stream)
         last, due = -MOMENT, 0.0
@@ -234,13 +257,11 @@ def read_pictures(path: Path, damage: list[str] | None = None) -> Iterator[Pictu
             yield Picture(last, frame, aspect)
 
 
-def read_frames(
-    path: Path, *, chunk: int = 32, short_side: int | None = None, damage: list[str] | None = None
-) -> Iterator[Frames]:
-    """The same in pixels, see `Picture.pixels`, and in chunks, so that memory does not grow with the video's length or
+def read_frames(pictures: Iterable[Picture], *, chunk: int = 32, short_side: int | None = None) -> Iterator[Frames]:
+    """Pictures in pixels, see `Picture.pixels`, and in chunks, so that memory does not grow with the video's length or
     the pictures' size."""
     times, pixels, sizes = [], [], []
-    for picture in read_pictures(path, damage):
+    for picture in pictures:
         scaled = picture.pixels(short_side)
         most = min(chunk, max(1, CHUNK_BYTES // scaled.nbytes))
         if pixels and (len(pixels) == most or scaled.shape != pixels[0].shape):

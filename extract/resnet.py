@@ -154,6 +154,11 @@ class FusedResNet50:
         return self.network.projected(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+def folded(network: ResNet50) -> nn.Module:
+    """The same in eval mode, with its norms folded into its convolutions."""
+    return fuse(network)
+
+
 def for_cpu(network: ResNet50) -> Callable[[Tensor], Tensor]:
     """What `network` in eval mode computes, its norms folded into its convolutions: in oneDNN's fused operators, which
     are private to torch's compiler, where this build has them and they serve here, and Winograd's convolutions, else in
@@ -162,7 +167,7 @@ def for_cpu(network: ResNet50) -> Callable[[Tensor], Tensor]:
         fused = FusedResNet50(network)
         fused(torch.zeros(1, 3, 64, 64, dtype=network.conv1.weight.dtype))
     except (AttributeError, RuntimeError):  # another build of torch, or another kind of processor
-        return fuse(network)
+        return folded(network)
     for copied in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"):
         delattr(network, copied)
     return fused

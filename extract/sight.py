@@ -17,8 +17,9 @@ import torch
 from affuse.extract.crops import Face, cut_squares, read_crop, resize
 from affuse.extract.gpu import upload
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import read_frames, read_pictures
+from affuse.extract.media import Picture, read_frames, read_pictures
 from affuse.extract.networks import Networks
+from affuse.extract.nvdec import decoded_there
 from affuse.extract.people import Layer, Track, find_tracks, group, largest, lasting, stacked
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import Job
@@ -45,9 +46,9 @@ class Sight:
         if wanted and not self.job.crops:
             detector, detection = self.networks.detector, self.settings.detection
             scaled = {"chunk": DETECTION_CHUNK, "short_side": detection.short_side}
-            frames = self.lanes.reading("decode", read_frames(self.job.path, **scaled, damage=self.damage))
+            frames = self.lanes.reading("decode", read_frames(self.pictures(self.damage), **scaled))
             return find_tracks(self.lanes.ordered("detect", detector.watch, frames), detection.face)
-        pictures = self.lanes.reading("decode", read_pictures(self.job.path, self.damage))
+        pictures = self.lanes.reading("decode", read_pictures(self.job.path, self.damage))  # of which none is looked at
         time = np.array([picture.time for picture in pictures])
         given = self.job.given_crops(len(time)) if wanted else []
         return time, [Track.of_crops(given)] if len(given) else []
@@ -106,7 +107,11 @@ class Sight:
             (layer,) = layers
             given = ((i, read_crop(self.job.crop(i), self.damage)) for i in np.flatnonzero(layer.confidence))
             return ((layer, index, picture) for index, picture in given if picture is not None)
-        return cut_squares(read_pictures(self.job.path), layers, self.settings.detection.margin)
+        return cut_squares(self.pictures(), layers, self.settings.detection.margin)
+
+    def pictures(self, damage: list[str] | None = None) -> Iterator[Picture]:
+        """The video's, decoded on the device where that can be."""
+        return decoded_there(self.job.path, self.networks.device, damage)
 
     def encode(self, portion: list[Face]) -> tuple[list[tuple[Layer, int]], dict[str, np.ndarray]]:
         """Layer and frame of each face, and {view: embeddings (n, D) float16}."""

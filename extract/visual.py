@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from affuse.extract.gpu import captured
 from affuse.extract.lanes import Gathered
 from affuse.extract.strangers import Stranger
 from affuse.extract.weights.checkpoints import load_transformer, load_weights
@@ -139,13 +140,15 @@ class FaceEncoder:
     def __init__(
         self, located: Located, device: torch.device, dtype: torch.dtype = torch.float32, together: bool = False
     ):
-        from affuse.extract.resnet import ResNet50, for_cpu
+        from affuse.extract.resnet import ResNet50, folded, for_cpu
 
         network, face = picture_network(located, device, dtype)
+        own = isinstance(network, ResNet50)
         if isinstance(network, nn.Module):
-            network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
-        fused = isinstance(network, ResNet50) and device.type == "cpu"
-        self.network = for_cpu(network) if fused else network
+            network = network.eval().requires_grad_(False)
+            network = folded(network) if own and device.type == "cuda" else network
+            network = network.to(device, dtype, memory_format=torch.channels_last)
+        self.network = for_cpu(network) if own and device.type == "cpu" else network
         self.device, self.dtype = device, torch.float32 if located.encoder else dtype
         self.batch, self.portion = BATCH[device.type], PORTION[device.type]
         self.size, self.centre = face.face, face.size
@@ -153,6 +156,9 @@ class FaceEncoder:
         self.flip = face.channels == "BGR"
         self.mean, self.std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (face.mean, face.std))
         self.gathered = Gathered(self._fill, self.batch) if together else None
+        crops = torch.zeros(self.batch, 3, self.centre, self.centre, device=device, dtype=self.dtype)
+        crops = crops.to(memory_format=torch.channels_last)
+        self.compute = captured(self.network, crops) if together and located.entry.face else self.network
         self.width = located.entry.width or self(torch.zeros(1, 3, self.size, self.size)).shape[1]
 
     @torch.inference_mode()
@@ -173,4 +179,4 @@ class FaceEncoder:
         if self.flip:
             pixels = pixels.flip(1)
         scaled = ((pixels - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
-        return self.network(scaled).float().cpu().numpy().astype(np.float16)
+        return self.compute(scaled).float().cpu().numpy().astype(np.float16)

@@ -9,7 +9,7 @@ import pytest
 
 from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import extract_settings
-from affuse.extract.media import probe, read_frames
+from affuse.extract.media import probe, read_frames, read_pictures
 from affuse.extract.sound import SAMPLE_RATE, read_audio
 from affuse.extract.speech import SILENCE, loudness
 from affuse.extract.weights.doctor import environment
@@ -31,7 +31,7 @@ def test_a_face_and_noise_in_the_first_minute_of_ten(tmp_path, monkeypatch):
     path = film(tmp_path / "a.mp4", 7.5, 4)
     media = probe(path)
     assert (media.width, media.height, media.fps) == (*SIZE, 4)
-    pixels = np.concatenate([chunk.pixels for chunk in read_frames(path)])
+    pixels = np.concatenate([chunk.pixels for chunk in read_frames(read_pictures(path))])
     assert len(pixels) == 30
     shown = pixels.std(axis=(1, 2, 3)) > 10
     np.testing.assert_array_equal(shown, np.arange(30) / 4 % 6 < 3)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from affuse.extract.media import read_frames
+from affuse.extract.media import read_frames, read_pictures
 from affuse.extract.sound import SAMPLE_RATE, read_audio
 from hostile import mux, patched
 from media import face_frames, plain_frames, squeezed, tone, write_media
@@ -40,7 +40,7 @@ def picture_times(path, ticks):
     for i, frame in enumerate(frames):
         frame.pts, frame.time_base = i, Fraction(1, 10)
     stamped(path, stream_of, frames, ticks)
-    times = np.concatenate([chunk.time for chunk in read_frames(path)])
+    times = np.concatenate([chunk.time for chunk in read_frames(read_pictures(path))])
     assert (np.diff(times) > 0).all()
     return times
 
@@ -208,10 +208,10 @@ def test_sound_goes_on_where_its_format_changes(tmp_path, before, after):
 )
 def test_pixels_are_made_square(tmp_path, aspect, width, height):
     path = squeezed(tmp_path / "a.mkv", aspect)
-    (frames,) = read_frames(path)
+    (frames,) = read_frames(read_pictures(path))
     assert frames.pixels.shape == (3, height, width, 3)
     np.testing.assert_array_equal(frames.size, [[width, height]] * 3)
-    (small,) = read_frames(path, short_side=36)
+    (small,) = read_frames(read_pictures(path), short_side=36)
     scale = 36 / min(width, height)
     assert small.pixels.shape == (3, round(height * scale), round(width * scale), 3)
     np.testing.assert_array_equal(small.size, frames.size)
@@ -220,7 +220,7 @@ def test_pixels_are_made_square(tmp_path, aspect, width, height):
 def test_pixels_are_made_square_before_the_picture_is_turned(tmp_path):
     quarter = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
     patched(b"tkhd", 44, quarter, lambda path: squeezed(path, "4/3"))(tmp_path / "a.mp4")
-    (frames,) = read_frames(tmp_path / "a.mp4")
+    (frames,) = read_frames(read_pictures(tmp_path / "a.mp4"))
     assert frames.pixels.shape == (3, 128, 72, 3)
     np.testing.assert_array_equal(frames.size, [[72, 128]] * 3)
 
@@ -250,7 +250,7 @@ def test_a_damaged_video_is_the_same_each_time(tmp_path):
     path, runs = broken(tmp_path / "a.mkv"), set()
     for _ in range(6):
         damage, digest = [], hashlib.sha256()
-        for chunk in read_frames(path, damage=damage):
+        for chunk in read_frames(read_pictures(path, damage)):
             digest.update(chunk.pixels.tobytes())
         runs.add((digest.hexdigest(), tuple(damage)))
     assert len(runs) == 1
@@ -258,7 +258,7 @@ def test_a_damaged_video_is_the_same_each_time(tmp_path):
 
 def test_damaged_frames_are_noted_and_used(tmp_path):
     damage = []
-    frames = sum(len(chunk.time) for chunk in read_frames(broken(tmp_path / "a.mkv"), damage=damage))
+    frames = sum(len(chunk.time) for chunk in read_frames(read_pictures(broken(tmp_path / "a.mkv"), damage)))
     assert frames == 60
     assert damage
     assert all("is damaged" in reason for reason in damage)

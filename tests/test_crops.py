@@ -22,7 +22,7 @@ def test_squares_are_of_the_frames_and_boxes_they_say_up_to_the_last(tmp_path):
     pictures = (read.append(picture.time) or picture for picture in read_pictures(path))
     cut = list(cut_squares(pictures, [one, other], 0.3))
     assert [(own, index) for own, index, _ in cut] == [(one, 1), (one, 2), (other, 2), (other, 5), (one, 7)]
-    (frames,) = read_frames(path)
+    (frames,) = read_frames(read_pictures(path))
     for own, index, square in cut:
         assert torch.equal(square, crop(frames.pixels[index], own.box[index], 0.3))
     np.testing.assert_array_equal(read, frames.time[:8])

@@ -12,6 +12,7 @@ import tiny
 from affuse import fuse
 from affuse.device import pick_device
 from affuse.extract.extractor import Extractor
+from affuse.extract.gpu import captured
 from affuse.extract.run import here
 from affuse.extract.videos import find_jobs
 from affuse.features.store import FeatureStore
@@ -69,7 +70,9 @@ def test_faces_and_sound_are_those_of_the_cpu(videos, expected, device, tmp_path
     for video_id in expected:
         one, other = expected[video_id], store[video_id]
         np.testing.assert_array_equal(one.visual.valid, other.visual.valid)
-        np.testing.assert_allclose(one.visual.box, other.visual.box, atol=1)  # pixels
+        np.testing.assert_allclose(
+            one.visual.box, other.visual.box, atol=2
+        )  # pixels; NVDEC's colours are one off
         assert cosine(one.visual.embedding, other.visual.embedding) >= ALIKE
         assert cosine(one.audio.embedding, other.audio.embedding) >= ALIKE
 
@@ -80,6 +83,16 @@ def test_the_networks_are_on_the_device_asked_for(device):
     if device.type == "cuda":  # on a CPU its layers are fused, into no module
         modules.append(networks.face_encoder.network)
     assert {parameter.device for module in modules for parameter in module.parameters()} == {device}
+
+
+def test_a_captured_network_computes_what_it_computes(device):
+    """Also for the second input, and in the order in which they are given."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).to(device).requires_grad_(False)
+    inputs = torch.rand(2, 4, 3, 16, 16, device=device)
+    run = captured(network, torch.zeros_like(inputs[0]))
+    for x in inputs:
+        torch.testing.assert_close(run(x).clone(), network(x))
+    assert (run is network) == (device.type == "cpu")
 
 
 def test_float32_is_float32(device):

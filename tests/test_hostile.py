@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from affuse.commands import main
 from affuse.extract.lanes import Lanes
-from affuse.extract.media import UndecodableError, probe, read_frames
+from affuse.extract.media import UndecodableError, probe, read_frames, read_pictures
 from affuse.extract.run import process
 from affuse.extract.sight import Sight
 from affuse.extract.sound import SAMPLE_RATE, read_audio
@@ -218,7 +218,7 @@ def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monk
         with pytest.raises(UndecodableError, match=r"a\.mkv is 0\.0 hours long; at most 0 are read"):
             probe(path)
         damage = []
-        assert sum(len(chunk.time) for chunk in read_frames(path, damage=damage)) == 21
+        assert sum(len(chunk.time) for chunk in read_frames(read_pictures(path, damage))) == 21
         assert 2.0 <= len(read_audio(path, damage)) / SAMPLE_RATE < 2.2
         assert damage == ["what lies beyond 4 hours was not read"] * 2
     assert probe(path).duration == pytest.approx(3.0, abs=0.1)
@@ -227,7 +227,7 @@ def test_what_is_beyond_the_longest_is_refused_or_said_to_be_left(tmp_path, monk
 def test_large_frames_come_in_smaller_chunks(tmp_path, monkeypatch):
     path = mux(tmp_path / "a.mkv", plain_frames(5, (64, 48)))
     monkeypatch.setattr("affuse.extract.media.CHUNK_BYTES", 2 * 64 * 48 * 3)
-    assert [len(chunk.time) for chunk in read_frames(path)] == [2, 2, 1]
+    assert [len(chunk.time) for chunk in read_frames(read_pictures(path))] == [2, 2, 1]
 
 
 @pytest.mark.skipif(not TWO_PEOPLE.exists(), reason="the clip with two people is not here")
