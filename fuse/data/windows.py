@@ -81,8 +81,10 @@ class Normalisation:
                 std[m] = torch.ones_like(mean[m])
                 continue
             parts = rows.split(CHUNK)
-            moments = [torch.var_mean(features[part].float(), 0, correction=0) for part in parts]
-            part_var, part_mean = (torch.stack(each).double() for each in zip(*moments, strict=True))
+            moments = torch.empty(2, len(parts), features.width, device=rows.device)
+            for i, part in enumerate(parts):  # one place for all: kept apart they would lie between the chunks' memory
+                moments[:, i] = torch.stack(torch.var_mean(features[part].float(), 0, correction=0))
+            part_var, part_mean = moments.double()
             counts = torch.tensor([[len(part)] for part in parts], dtype=torch.float64, device=rows.device)
             share = counts / len(rows)
             centre = (share * part_mean).sum(0)
