@@ -57,8 +57,11 @@ class Embeddings:
         key = hashlib.sha256(self.index.cpu().numpy()).digest()
         if key not in self.known:
             parts = self.index[self.index > 0].split(CHUNK)
-            found = [torch.var_mean(F.embedding(part, self.values).float(), 0, correction=0) for part in parts]
-            part_var, part_mean = (torch.stack(each).double() for each in zip(*found, strict=True))
+            found = torch.empty(2, len(parts), self.width, device=self.values.device)
+            for i, part in enumerate(parts):  # one place for all: kept apart they would lie between the chunks' memory
+                chunk = F.embedding(part, self.values).float()
+                found[:, i] = torch.stack(torch.var_mean(chunk, 0, correction=0))
+            part_var, part_mean = found.double()
             counts = torch.tensor([[len(part)] for part in parts], dtype=torch.float64, device=part_mean.device)
             share = counts / counts.sum()
             centre = (share * part_mean).sum(0)

@@ -71,9 +71,9 @@ def eager_side(widths: dict[str, int], window: int, device: torch.device) -> Ste
     return step
 
 
-def own_side(widths: dict[str, int], window: int, device: torch.device, precision: Precision) -> Step:
-    """A step as `affuse fuse train` takes it."""
-    model = build_model("rjcma", widths, window=window).to(device).train()
+def own_side(widths: dict[str, int], window: int, device: torch.device, precision: Precision, **settings) -> Step:
+    """A step as `affuse fuse train` takes it; settings of the model."""
+    model = build_model("rjcma", widths, window=window, **settings).to(device).train()
     optimiser = torch.optim.Adam(model.parameters(), RATE, weight_decay=DECAY, fused=True)
 
     def step(batch: Batch) -> Tensor:
