@@ -36,8 +36,9 @@ from affuse.extract.extractor import Extractor
 from affuse.extract.flight import LOST, PATIENCE, WATCH, Flight, Orders, told
 from affuse.extract.run import Engine, GpuLostError, Receipt, Recipe, process
 from affuse.extract.videos import Job
+from affuse.features.index import SHARDS
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
-from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.store import FeatureStore
 
 log = logging.getLogger("affuse")
 
@@ -48,6 +49,7 @@ DIED = (
 )
 _building = threading.Lock()
 _extractor = lru_cache(maxsize=1)(lambda recipe: recipe.extractor())  # a worker's networks, loaded once and kept
+_store = lru_cache(maxsize=1)(lambda path: FeatureStore(path, create=True))  # and what it knows of packs
 
 
 def tls_security(ca_file: Path, cert: Path, key: Path) -> Security:
@@ -270,7 +272,7 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
         raise AffuseError(f"On a worker on {host}: {error}") from None
     with extractor.turns:
         try:
-            made = process(job, extractor, FeatureStore(store, create=True))
+            made = process(job, extractor, _store(store))
         except GpuLostError as error:
             log.error("%s", error)
             os._exit(1)  # the next one has the GPU again
