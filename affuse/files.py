@@ -67,7 +67,7 @@ def publish(
     new one; a folder that is replaced is gone for a moment. The folder it is in is made like the one above, where there
     is none. Raises AffuseError, which ends with `advice`, if it cannot be written.
     """
-    partial = path.with_name(f".{path.name[-40:]}.{MACHINE}.{token_hex(8)}.partial")
+    partial = partial_of(path)
     try:
         _make_alike(path.parent)
         with (_folder if folder else _file)(partial, fill):
@@ -83,6 +83,11 @@ def publish(
         # What kept it from being written may keep it from being removed; sweep() gets it later.
         with suppress(OSError):
             _discard(partial)
+
+
+def partial_of(path: Path) -> Path:
+    """A new name beside `path` for what is not to be seen there; `sweep` takes it once nobody holds its lock."""
+    return path.with_name(f".{path.name[-40:]}.{MACHINE}.{token_hex(8)}.partial")
 
 
 def _make_alike(folder: Path) -> None:

@@ -34,8 +34,9 @@ from affuse.extract.placement import check_places, needed
 from affuse.extract.run import Engine, GpuLostError, Recipe, process
 from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
+from affuse.features.index import SHARDS
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
-from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.store import FeatureStore
 from affuse.processes import deaf_to_ctrl_c
 
 log = logging.getLogger("affuse")
@@ -47,6 +48,7 @@ DIED = (
 )
 _building = threading.Lock()
 _extractor = lru_cache(maxsize=1)(lambda recipe: recipe.extractor())  # a worker's networks, loaded once and kept
+_store = lru_cache(maxsize=1)(lambda path: FeatureStore(path, create=True))  # and what it knows of packs
 
 
 def tls_security(ca_file: Path, cert: Path, key: Path) -> Security:
@@ -248,7 +250,7 @@ def work(job: Job, recipe: Recipe, store: Path, provenance: Provenance) -> Recei
         raise AffuseError(f"On a worker on {host}: {error}") from None
     with extractor.turns:
         try:
-            made = process(job, extractor, FeatureStore(store, create=True))
+            made = process(job, extractor, _store(store))
         except GpuLostError as error:
             log.error("%s", error)
             os._exit(1)  # the next one has the GPU again

@@ -27,8 +27,9 @@ from affuse.extract.settings import ExtractSettings
 from affuse.extract.summary import Bulletin, Receipt, Summary, describe
 from affuse.extract.videos import AnyPath, Job, everyone, find_jobs
 from affuse.extract.weights.supply import check_profile
+from affuse.features.index import SHARDS
 from affuse.features.record import Provenance
-from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.store import FeatureStore
 
 log = logging.getLogger("affuse")
 LOOKS = 100  # videos between two words on how many were looked for

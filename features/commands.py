@@ -90,6 +90,45 @@ def repair(store, as_json) -> None:
     answer(facts, as_json, describe_repair(facts))
 
 
+@features.command(goes_on=True)
+@click.argument("store", type=FOLDER)
+@JSON
+def pack(store, as_json) -> None:
+    """Put the files of a store into few large ones.
+
+    Packs of 256 MiB or 1,000 records at most, in STORE/packs. All commands read them as they read files.
+
+    \b
+    affuse features pack store
+    """
+    from affuse.features.packing import pack as pack_store
+    from affuse.features.store import FeatureStore
+
+    result = pack_store(FeatureStore(store), progress=show_progress)
+    facts = {**result, "problems": [asdict(problem) for problem in result["problems"]]}
+    packs = counted(len(facts["packs"]), "pack")
+    answer(facts, as_json, _with_problems(f"{counted(facts['records'], 'video')} in {packs}", facts))
+    sys.exit(bool(facts["problems"]))
+
+
+@features.command(goes_on=True)
+@click.argument("store", type=FOLDER)
+@JSON
+def unpack(store, as_json) -> None:
+    """Give every record in a pack a file of its own again.
+
+    \b
+    affuse features unpack store
+    """
+    from affuse.features.packing import unpack as unpack_store
+    from affuse.features.store import FeatureStore
+
+    result = unpack_store(FeatureStore(store), progress=show_progress)
+    facts = {**result, "problems": [asdict(problem) for problem in result["problems"]]}
+    answer(facts, as_json, _with_problems(f"{counted(facts['records'], 'video')} unpacked", facts))
+    sys.exit(bool(facts["problems"]))
+
+
 @features.command("import", goes_on=True)
 @click.argument("store", type=FOLDER)
 @click.option("--from", "source", type=FOLDER, required=True, help="Folder of folders visual, audio, text.")
@@ -244,6 +283,13 @@ def describe_import(result: dict) -> str:
         names = f", {shown(columns.listed(result['columns'][m]))}" if m in result["columns"] else ""
         lines.append(f"  {m}: {counted(width, 'column')}{names}")
     return "\n".join(lines)
+
+
+def _with_problems(done: str, facts: dict) -> str:
+    """What was done, and one line for every damaged place that was left as it is."""
+    lines = [_problem(problem) for problem in facts["problems"]]
+    left = f"; {len(lines)} damaged and left; affuse features repair sets them aside" if lines else ""
+    return "\n".join([*lines, f"{done}{left}."])
 
 
 def _part(video: dict, modality: str) -> str:

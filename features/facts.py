@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affuse.errors import AffuseError, counted
+from affuse.errors import AffuseError, UsageError, counted
 from affuse.features.entry import Entry
 from affuse.features.parts import MODALITIES
+from affuse.features.place import file_of
+from affuse.features.record import Provenance, how_they_differ
+from affuse.features.shard import Header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +31,27 @@ def line_of(store: Store) -> str:
         return f"<FeatureStore {store.path}: {error}>"
     seeded = f"; untrained: {untrained}" if untrained else ""
     return f"<FeatureStore {store.path}: {counted(len(store), 'video')}, {seconds:.1f} s; {widths} wide{seeded}>"
+
+
+def provenance_of(store: Store, examples: list[tuple[Header, int]]) -> Provenance:
+    """See `FeatureStore.provenance`; examples: of each way that videos were made, one, and how many there are."""
+    if not examples:
+        damaged = store.damaged
+        why = f" {len(damaged)} are damaged; {damaged[0].file}: {damaged[0].reason}." if damaged else ""
+        raise AffuseError(f"No video in {store.path} can be read.{why} Extract again: what is damaged is made anew.")
+    (example, many), *rest = examples
+    others = []
+    for other, few in rest:
+        differing = how_they_differ(example.provenance, other.provenance)
+        place = file_of(store.shard(other.id)).relative_to(store.path)
+        others.append(f"{few} otherwise ({'; '.join(differing)}), for example {other.id} in {place}")
+    if others:
+        raise UsageError(
+            f"The {len(store)} videos in {store.path} were made by different settings: {many} one way, "
+            f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
+            "others. Where their videos are gone, delete those files."
+        )
+    return example.provenance
 
 
 def info_of(store: Store) -> dict:

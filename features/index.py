@@ -1,5 +1,5 @@
 """What a store has, known without opening its records: of each folder of shards, what was in it when it was last looked
-at, kept in a file of its own.
+at, kept in a file of its own; and of each pack what its table says.
 
     index/<folder>   {"changed": …, "damaged": …, "ids": …, "made": …}   (one line)
                      [bytes, mtime, entry] of each record, in the order of `ids`, a line each
@@ -17,7 +17,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -25,11 +25,13 @@ from pathlib import Path
 from affuse.errors import AffuseError
 from affuse.features.entry import Entry
 from affuse.features.layout import folder_of, shard_name
+from affuse.features.pack import Table, read_table
+from affuse.features.place import Slice
 from affuse.features.record import canonical
-from affuse.features.seal import Problem, noting, read_entry
+from affuse.features.seal import DamagedError, Problem, noting, read_entry
 from affuse.files import write_bytes
 
-SHARDS, INDEX = "shards", "index"
+SHARDS, INDEX, PACKS = "shards", "index", "packs"
 FOLDERS = [f"{number:02x}" for number in range(256)]
 SETTLED = 2.0  # seconds after which an mtime tells of every later change, on any file system
 _looking = threading.Lock()
@@ -50,7 +52,7 @@ class Scan:
         return Entry.from_row(json.loads(self.lines[video_id])[2])
 
     def add(self, line: bytes) -> None:
-        _, _, (video_id, settings_hash, _, _, duration, *_) = json.loads(line)
+        _, _, (video_id, settings_hash, _, _, duration, *_), *_ = json.loads(line)
         videos, seconds = self.made.get(settings_hash, (0, 0.0))
         self.made[settings_hash] = [videos + 1, seconds + duration]
         self.lines[video_id] = line
@@ -77,23 +79,24 @@ class Scan:
 
 
 class Index:
-    """Of the records in a store's folders. Threads may share it."""
+    """Of the records in a store's folders and packs. Threads may share it."""
 
     def __init__(self, store: Path):
-        self.shards, self.folder = store / SHARDS, store / INDEX
+        self.shards, self.folder, self.packs = store / SHARDS, store / INDEX, Packs(store / PACKS)
         self._scans: dict[str, Scan] = {}
+        self._whole: dict[str, tuple[Scan, list[Table], Scan]] = {}
 
     def __getstate__(self) -> dict:
-        return {**vars(self), "_scans": {}}
+        return {**vars(self), "_scans": {}, "_whole": {}}
 
     def scans(self) -> Iterator[Scan]:
-        """Of every folder, as it is now."""
+        """Of every folder, as it is now, with what is of it in packs."""
         return map(self._scan, FOLDERS)
 
     def get(self, video_id: str, fresh: bool = True) -> Entry | None:
         """The record in short; None where there is none that is whole. Not `fresh`: as it was when last looked at."""
         folder = folder_of(shard_name(video_id))
-        scan = self._scan(folder) if fresh or folder not in self._scans else self._scans[folder]
+        scan = self._scan(folder) if fresh or folder not in self._whole else self._whole[folder][2]
         return scan[video_id] if video_id in scan.lines else None
 
     def forget(self) -> None:
@@ -102,19 +105,27 @@ class Index:
             with suppress(OSError):
                 (self.folder / folder).unlink()
         self._scans.clear()
+        self._whole.clear()
 
     def _scan(self, folder: str) -> Scan:
         with _looking:
-            try:
-                changed = (self.shards / folder).stat().st_mtime_ns
-            except FileNotFoundError:
-                known = Scan()
-            else:
-                known = self._scans.get(folder) or Scan.read(self.folder / folder)
-                if known.changed != changed:
-                    known = self._look(folder, changed, known)
-            self._scans[folder] = known
-            return known
+            loose, tables = self._loose(folder), self.packs.tables(folder)
+            *before, whole = self._whole.get(folder, (None, None, None))
+            if whole is None or before != [loose, tables]:
+                whole = _together(folder, loose, tables) if tables else loose
+                self._whole[folder] = loose, tables, whole
+            return whole
+
+    def _loose(self, folder: str) -> Scan:
+        try:
+            changed = (self.shards / folder).stat().st_mtime_ns
+        except FileNotFoundError:
+            return Scan()
+        known = self._scans.get(folder) or Scan.read(self.folder / folder)
+        if known.changed != changed:
+            known = self._look(folder, changed, known)
+        self._scans[folder] = known
+        return known
 
     def _look(self, folder: str, changed: int, known: Scan) -> Scan:
         """List a folder and open what is new to `known`."""
@@ -132,6 +143,73 @@ class Index:
         if scan.changed:
             scan.write(self.folder / folder)
         return scan
+
+
+class Packs:
+    """The tables of a store's packs, each read once: a pack never changes, and its name tells it from any other."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._listed: tuple[int, list[str]] = 0, []
+        self._tables: dict[str, Table | Problem] = {}
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "_listed": (0, []), "_tables": {}}
+
+    def files(self) -> list[Path]:
+        """The packs that are there now."""
+        try:
+            changed, settled = self.folder.stat().st_mtime_ns, time.time_ns() - int(1e9 * SETTLED)
+        except FileNotFoundError:
+            return []
+        if self._listed[0] != changed:
+            names = [path.name for path in shards_in(self.folder)]
+            self._listed = changed if changed < settled else 0, names
+            self._tables = {name: self._tables[name] for name in names if name in self._tables}
+        return [self.folder / name for name in self._listed[1]]
+
+    def tables(self, folder: str) -> list[Table]:
+        """Those of packs that may have records of a folder of shards: their names begin with their first and last."""
+        files = [path for path in self.files() if path.name[:2] <= folder <= path.name[9:11]]
+        return [table for path in files if isinstance(table := self._table(path), Table)]
+
+    def find(self, video_id: str) -> Slice | None:
+        """Where the last of the packs that have a video has it."""
+        tables = self.tables(folder_of(shard_name(video_id)))
+        found = [table for table in tables if video_id in table.lines]
+        return max(found, key=lambda table: table.mtime(video_id))[video_id] if found else None
+
+    def ids(self, path: Path) -> Iterable[str]:
+        """Those of the records in a pack."""
+        table = self._table(path)
+        return table.lines if isinstance(table, Table) else ()
+
+    def damaged(self) -> list[Problem]:
+        """The packs whose tables cannot be read."""
+        tables = map(self._table, self.files())
+        return [problem for problem in tables if isinstance(problem, Problem)]
+
+    def _table(self, path: Path) -> Table | Problem:
+        if path.name not in self._tables:
+            try:
+                self._tables[path.name] = read_table(path)
+            except DamagedError as error:
+                self._tables[path.name] = error.problem
+        return self._tables[path.name]
+
+
+def _together(folder: str, loose: Scan, tables: list[Table]) -> Scan:
+    """What counts of a folder: what is in it, and of what is in packs the last, where the folder has nothing."""
+    spoiled = {problem.file for problem in loose.damaged}
+    packed: dict[str, tuple[int, bytes]] = {}
+    for table in tables:
+        for video_id in table.folders.get(folder, ()):
+            if video_id not in loose.lines and shard_name(video_id) not in spoiled:
+                packed[video_id] = max(packed.get(video_id, (0, b"")), (table.mtime(video_id), table.lines[video_id]))
+    scan = Scan(0, damaged=loose.damaged)
+    for line in (*loose.lines.values(), *(line for _, line in packed.values())):
+        scan.add(line)
+    return scan
 
 
 def shards_in(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Setting damaged shards aside, so that the next extraction makes them anew. Nothing is deleted."""
+"""Setting damaged shards and packs aside, so that the next extraction makes anew what was damaged. Nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affuse.errors import AffuseError
+from affuse.features.pack import verify_pack
+from affuse.features.packing import unpack_one
 from affuse.features.seal import Problem
 from affuse.features.shard import verify_shard
 from affuse.features.store import FeatureStore
@@ -18,14 +20,15 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A shard set aside: where it is now, and what was wrong with it."""
+    """A shard or a pack set aside: where it is now, and what was wrong with it."""
 
     path: str
     problems: list[Problem]
 
 
 def quarantine(store: FeatureStore) -> list[Quarantined]:
-    """Move every shard that is damaged or misnamed to the store's folder `quarantine`, where none is taken for a video.
+    """Move every shard that is damaged or misnamed to the store's folder `quarantine`, where none is taken for a video,
+    and every pack with damage, once the records in it that are whole have shards.
 
     Raises UsageError, before anything is moved, where a shard is of a newer format, AffuseError where a file cannot
     be moved.
@@ -36,7 +39,21 @@ def quarantine(store: FeatureStore) -> list[Quarantined]:
         # What was remade or moved meanwhile is left alone.
         if os.path.lexists(path) and (problems := verify_shard(path)):
             moved.append(Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems))
+    for path in (pack for pack in store.packs() if pack.name in suspects):
+        if found := dissolve(store, path):
+            moved.append(found)
     return moved
+
+
+def dissolve(store: FeatureStore, path: Path) -> Quarantined | None:
+    """Give every record of a pack that counts and is whole a shard, and remove the pack, or set it aside where anything
+    else is in it. Raises as `quarantine` does, and where a shard cannot be written."""
+    own = verify_pack(path)
+    _, problems = unpack_one(store, path)
+    if problems := [*own, *(problem for problem in problems if problem not in own)]:
+        return Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems)
+    path.unlink(missing_ok=True)
+    return None
 
 
 def _set_aside(path: Path, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -28,6 +28,7 @@ from typing import BinaryIO
 from affuse.errors import AffuseError, UsageError
 from affuse.features.entry import Entry
 from affuse.features.layout import shard_name, shard_path
+from affuse.features.place import Place, file_of, name_of, opened
 from affuse.features.record import FORMAT_VERSION, canonical
 
 MAGIC = b"affuse features\n"
@@ -85,7 +86,7 @@ def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[tuple[
             data.append([first, end])
     size = file.seek(0, 2)
     facts = {"data": data, "entry": entry.row, "format": FORMAT_VERSION, "size": size, "start": start}
-    facts["structure"] = _structure(file, start, size, data)
+    facts["structure"] = structure(file, start, size, data)
     lines = MAGIC + canonical(facts).encode() + b"\n"
     lines += hashlib.sha256(lines).hexdigest().encode() + b"\n"
     assert len(lines) <= start
@@ -93,37 +94,38 @@ def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[tuple[
     file.write(lines)
 
 
-def check_seal(path: Path) -> Entry:
+def check_seal(place: Place) -> Entry:
     """The record in short, of a shard whose structure is as it was written and that lies where its video's does, or is
     hidden as yet.
 
     Raises UsageError for a newer format, DamagedError for any other file.
     """
-    return _read(path, True)
+    return _read(place, True)
 
 
-def read_entry(path: Path) -> Entry:
+def read_entry(place: Place) -> Entry:
     """The same by the seal and the size alone: a few milliseconds sooner, and blind to damage further on."""
-    return _read(path, False)
+    return _read(place, False)
 
 
-def _read(path: Path, whole: bool) -> Entry:
+def _read(place: Place, whole: bool) -> Entry:
+    path, name = file_of(place), name_of(place)
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
             raise DamagedError(path, "it cannot be read (Not a file)")
-        with path.open("rb") as file:
-            entry = _check(path, file, whole)
+        with opened(place) as file:
+            entry = _check(path, name.rpartition("/")[2], file, whole)
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
     right = shard_path(entry.id)
-    if not path.name.startswith(".") and f"{path.parent.name}/{path.name}" != right:
+    if not path.name.startswith(".") and name != right:
         raise DamagedError(path, f"it lies where no shard of this video does, which would be {right}", entry.id)
     return entry
 
 
-def _check(path: Path, file: BinaryIO, whole: bool) -> Entry:
+def _check(path: Path, name: str, file: BinaryIO, whole: bool) -> Entry:
     magic, text, digest = file.readline(len(MAGIC)), file.readline(LONGEST), file.readline(65)
-    video_id = _claimed(path, text)
+    video_id = _claimed(name, text)
     if hashlib.sha256(magic + text).hexdigest().encode() + b"\n" != digest:
         ours = magic == MAGIC or video_id
         reason = "its first lines are damaged" if ours else "it is not a shard of affuse; move it elsewhere"
@@ -131,10 +133,7 @@ def _check(path: Path, file: BinaryIO, whole: bool) -> Entry:
     try:
         seal = json.loads(text)
         if seal["format"] > FORMAT_VERSION:
-            raise UsageError(
-                f"{path} has format version {seal['format']}, made by a newer affuse; this one reads up to "
-                f"{FORMAT_VERSION}. Update affuse (pip install --upgrade affuse), or give another store."
-            )
+            raise newer(path, seal["format"])
         size, start, data = file.seek(0, 2), seal["start"], seal["data"]
         if size != seal["size"]:
             raise DamagedError(path, f"it has {size} bytes where {seal['size']} were written", video_id)
@@ -144,24 +143,31 @@ def _check(path: Path, file: BinaryIO, whole: bool) -> Entry:
             raise ValueError("its seal cannot be")
         if whole:
             file.seek(lines)
-            if file.read(start - lines).strip(b"\0") or _structure(file, start, size, data) != seal["structure"]:
+            if file.read(start - lines).strip(b"\0") or structure(file, start, size, data) != seal["structure"]:
                 raise DamagedError(path, "its structure is not the one that was written", video_id)
         return entry
     except (KeyError, RecursionError, TypeError, ValueError) as error:  # sealed, but not by us
         raise DamagedError(path, f"it is not a shard of affuse ({error!r})", video_id) from None
 
 
-def _claimed(path: Path, text: bytes) -> str:
+def newer(path: Path, version: int) -> UsageError:
+    return UsageError(
+        f"{path} has format version {version}, made by a newer affuse; this one reads up to {FORMAT_VERSION}. Update "
+        "affuse (pip install --upgrade affuse), or give another store."
+    )
+
+
+def _claimed(name: str, text: bytes) -> str:
     """The id in a seal that may be damaged, if it is believable: the file would be named after it."""
     try:
         video_id = json.loads(text)["entry"][0]
-        return video_id if isinstance(video_id, str) and shard_name(video_id) == path.name else ""
+        return video_id if isinstance(video_id, str) and shard_name(video_id) == name else ""
     except (LookupError, RecursionError, TypeError, ValueError):
         return ""
 
 
-def _structure(file: BinaryIO, start: int, size: int, data: list[list[int]]) -> str:
-    """sha256 of all bytes from `start` to `size` but those of `data`."""
+def structure(file: BinaryIO, start: int, size: int, data: Sequence[Sequence[int]]) -> str:
+    """sha256 of all bytes from `start` to `size` but those of `data`, which is in their order."""
     digest = hashlib.sha256()
     edges = [start, *chain.from_iterable(data), size]
     for first, end in zip(edges[::2], edges[1::2], strict=True):

@@ -19,10 +19,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -44,6 +45,7 @@ from affuse.features.layout import (
     well_laid,
 )
 from affuse.features.parts import MODALITIES, Status, checked_modalities
+from affuse.features.place import Place, Slice, file_of, opened
 from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, check_types
 from affuse.features.seal import DamagedError, Problem, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
@@ -133,7 +135,7 @@ def _digest(value: object) -> str:
 
 
 def read_shard(
-    path: Path, modalities: Iterable[str] = MODALITIES, views: bool = False
+    place: Place, modalities: Iterable[str] = MODALITIES, views: bool = False
 ) -> tuple[VideoFeatures, Provenance]:
     """The video and how it was made. Modalities not asked for come with no rows but their real status, and so do the
     further views of its faces, by name, unless `views`.
@@ -141,35 +143,35 @@ def read_shard(
     Raises UsageError for a newer format, DamagedError where what is read is not what was written.
     """
     wanted = checked_modalities(modalities)
-    with _open(path) as (file, entry):
-        header = _header(file, entry)
+    with _open(place) as shard:
+        header = _header(shard)
         parts = {}
         for modality, record in RECORDS.items():
-            arrays: dict = {n: _read(file, f"{modality}/{n}", modality in wanted) for n in names(modality)}
+            arrays: dict = {n: _read(shard, f"{modality}/{n}", modality in wanted) for n in names(modality)}
             if modality == "visual":
                 whole = views and modality in wanted
-                arrays["views"] = {view: _read(file, f"{VIEWS}/{view}", whole) for view in header.views}
+                arrays["views"] = {view: _read(shard, f"{VIEWS}/{view}", whole) for view in header.views}
             part = getattr(header, modality)
             parts[modality] = record(**arrays, status=part.status, reason=part.reason)
     kept = {name: getattr(header, name) for name in ("id", "source", "fps", "duration", "frames", "people", "seconds")}
     return VideoFeatures(**kept, **parts), header.provenance
 
 
-def _read(file: h5py.File, path: str, whole: bool) -> np.ndarray:
+def _read(shard: _Shard, path: str, whole: bool) -> np.ndarray:
     """A dataset, or no rows of it."""
-    with _blaming(file, path) as dataset:
+    with _blaming(shard, path) as dataset:
         array = dataset[()] if whole else dataset[:0]
         return decode(array) if kind(path) == "word" else array
 
 
-def read_rows(path: Path, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+def read_rows(place: Place, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
     """Read some rows of datasets into arrays that are there: of each (dataset, rows (K,), rising, array (K, width)).
 
     A chunk is in memory besides. Raises like `read_shard`.
     """
-    with _open(path) as (file, _):
+    with _open(place) as shard:
         for name, rows, out in wanted:
-            with _blaming(file, name) as dataset:
+            with _blaming(shard, name) as dataset:
                 step = dataset.chunks[0]
                 for first in range(0, len(dataset), step):
                     low, high = np.searchsorted(rows, (first, first + step))
@@ -179,47 +181,56 @@ def read_rows(path: Path, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) 
                         np.take(dataset[block.start : block.stop], rows[low:high] - first, 0, out[low:high], "clip")
 
 
-def read_frame_times(path: Path) -> np.ndarray:
+def read_frame_times(place: Place) -> np.ndarray:
     """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames."""
-    with _open(path) as (file, _):
+    with _open(place) as shard:
         for name in ("visual/time", "audio/time"):
-            with _blaming(file, name) as dataset:
+            with _blaming(shard, name) as dataset:
                 if len(dataset):
                     return dataset[()]
     return np.zeros(0)
 
 
-def read_header(path: Path) -> Header:
+def read_header(place: Place) -> Header:
     """All but the arrays. Raises like `read_shard`."""
-    return read_overview(path)[0]
+    return read_overview(place)[0]
 
 
-def read_overview(path: Path, *datasets: str) -> tuple[Header, list[np.ndarray]]:
+def read_overview(place: Place, *datasets: str) -> tuple[Header, list[np.ndarray]]:
     """The header and these datasets, such as "visual/valid". Raises like `read_shard`."""
-    with _open(path) as (file, entry):
-        return _header(file, entry), [_read(file, name, True) for name in datasets]
+    with _open(place) as shard:
+        return _header(shard), [_read(shard, name, True) for name in datasets]
 
 
-def describe_shard(path: Path) -> dict[str, dict]:
+def version_of(place: Place) -> tuple[int, ...]:
+    """When the shard was written, in ns, and what else tells it from others. Raises DamagedError where it is gone."""
+    try:
+        stat = file_of(place).stat()
+    except OSError as error:
+        raise DamagedError(file_of(place), f"it cannot be read ({error.strerror})") from None
+    return stat.st_mtime_ns, stat.st_ino, place.first if isinstance(place, Slice) else 0
+
+
+def describe_shard(place: Place) -> dict[str, dict]:
     """Everything that equal shards share, arrays by their sha256: {path: {attribute: value}}."""
-    with _open(path) as (file, _):
-        return _describe(file)
+    with _open(place) as shard:
+        return _describe(shard.file)
 
 
-def verify_shard(path: Path) -> list[Problem]:
+def verify_shard(place: Place) -> list[Problem]:
     """Read everything and compare it with its digests: what is wrong, nothing if all is well.
 
     Raises UsageError for a newer format.
     """
     problems: list[Problem] = []
-    with noting(problems), _open(path) as (file, entry):
-        header = _header(file, entry)
-        local, features_digest, digest = (json.loads(file.attrs[name]) for name in DIGESTS)
-        if _digest(_describe(file)) != features_digest or _digest([features_digest, local]) != digest:
-            problems.append(_damage(file, "", OTHER_ATTRIBUTES).problem)
+    with noting(problems), _open(place) as shard:
+        header = _header(shard)
+        local, features_digest, digest = (json.loads(shard.file.attrs[name]) for name in DIGESTS)
+        if _digest(_describe(shard.file)) != features_digest or _digest([features_digest, local]) != digest:
+            problems.append(_damage(shard, "", OTHER_ATTRIBUTES).problem)
         for name in paths(header.views):
             with noting(problems):
-                _verify_dataset(file, name)
+                _verify_dataset(shard, name)
     return problems
 
 
@@ -228,46 +239,58 @@ def _verify_or_raise(path: Path) -> None:
         raise DamagedError(path, problem.reason, problem.video, problem.dataset)
 
 
-def _verify_dataset(file: h5py.File, name: str) -> None:
+def _verify_dataset(shard: _Shard, name: str) -> None:
     """Read a dataset in blocks and compare it with its sha256."""
-    with _blaming(file, name) as dataset:
+    with _blaming(shard, name) as dataset:
         step = max(1, BLOCK // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
         blocks = (dataset[start : start + step] for start in range(0, len(dataset), step))
         if array_digest(dataset.dtype, dataset.shape, blocks) != json.loads(dataset.attrs["sha256"]):
-            raise _damage(file, name, "it does not hold what was written")
+            raise _damage(shard, name, "it does not hold what was written")
+
+
+class _Shard(NamedTuple):
+    """An open one."""
+
+    place: Place
+    entry: Entry
+    file: h5py.File
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[h5py.File, Entry]]:
-    entry = check_seal(path)
+def _open(place: Place) -> Iterator[_Shard]:
+    entry = check_seal(place)
     try:
-        # Published shards never change, so there is nothing to lock, which some network file systems cannot.
-        with h5py.File(path, "r", locking=False) as file:
+        with ExitStack() as stack:
+            if isinstance(place, Slice):
+                file = stack.enter_context(h5py.File(stack.enter_context(opened(place)), "r"))
+            else:  # published shards never change, so there is nothing to lock, which some network file systems cannot
+                file = stack.enter_context(h5py.File(place, "r", locking=False))
             video_id, made = (json.loads(file.attrs[name]) for name in ("id", "provenance"))
             if (entry.id, entry.settings_hash) != (video_id, made["settings_hash"]):
-                raise DamagedError(path, OTHER_ATTRIBUTES, entry.id)
-            yield file, entry
+                raise DamagedError(file_of(place), OTHER_ATTRIBUTES, entry.id)
+            yield _Shard(place, entry, file)
     except (AffuseError, MemoryError):
         raise
     except Exception as error:  # a sealed file that is none of ours makes h5py raise errors of every kind
-        raise DamagedError(path, f"it cannot be read ({first_line(error)})", entry.id) from error
+        raise DamagedError(file_of(place), f"it cannot be read ({first_line(error)})", entry.id) from error
 
 
 @contextmanager
-def _blaming(file: h5py.File, name: str) -> Iterator[h5py.Dataset]:
+def _blaming(shard: _Shard, name: str) -> Iterator[h5py.Dataset]:
     """The dataset, once its layout is right; whatever goes wrong with it is raised as its damage."""
     try:
-        dataset = file[name]
+        dataset = shard.file[name]
         if not well_laid(dataset, name):
-            raise _damage(file, name, f"{dataset.shape} {dataset.dtype} is not the layout of a shard")
+            raise _damage(shard, name, f"{dataset.shape} {dataset.dtype} is not the layout of a shard")
         yield dataset
     except (DamagedError, MemoryError):
         raise
     except Exception as error:  # a wrong checksum is an OSError
-        raise _damage(file, name, f"it cannot be read ({first_line(error)})") from error
+        raise _damage(shard, name, f"it cannot be read ({first_line(error)})") from error
 
 
-def _header(file: h5py.File, entry: Entry) -> Header:
+def _header(shard: _Shard) -> Header:
+    _, entry, file = shard
     value = {k: json.loads(v) if isinstance(v, str) else v.item() for k, v in file.attrs.items()}
     parts: dict = {}
     for modality in MODALITIES:
@@ -286,7 +309,7 @@ def _header(file: h5py.File, entry: Entry) -> Header:
     )
     check_types(header, Header)
     if any(getattr(header, own.name) != getattr(entry, own.name) for own in fields(Entry)):
-        raise _damage(file, "", OTHER_ATTRIBUTES)
+        raise _damage(shard, "", OTHER_ATTRIBUTES)
     return header
 
 
@@ -303,5 +326,5 @@ def _describe(file: h5py.File) -> dict[str, dict]:
     return described
 
 
-def _damage(file: h5py.File, dataset: str, reason: str) -> DamagedError:
-    return DamagedError(Path(file.filename), reason, json.loads(file.attrs["id"]), dataset)
+def _damage(shard: _Shard, dataset: str, reason: str) -> DamagedError:
+    return DamagedError(file_of(shard.place), reason, shard.entry.id, dataset)

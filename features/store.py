@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import html
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import chain, count, islice, takewhile
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, RecordError, UsageError
+from affuse.features.contents import Contents, is_store
 from affuse.features.entry import Entry
-from affuse.features.facts import info_of, line_of, table_of
-from affuse.features.index import FOLDERS, SHARDS, Index, shards_in
+from affuse.features.facts import info_of, line_of, provenance_of, table_of
 from affuse.features.layout import shard_path
+from affuse.features.pack import verify_pack
 from affuse.features.parts import MODALITIES
-from affuse.features.record import Provenance, VideoFeatures, how_they_differ, person_id
-from affuse.features.seal import DamagedError, Problem, check_seal, read_entry
+from affuse.features.record import Provenance, VideoFeatures, person_id
+from affuse.features.seal import DamagedError, check_seal, read_entry
 from affuse.features.shard import (
     Header,
     read_frame_times,
@@ -31,18 +32,20 @@ from affuse.features.shard import (
     read_rows,
     read_shard,
     verify_shard,
+    version_of,
     write_shard,
 )
 from affuse.features.verification import Verification, verify_files
-from affuse.files import make_folder, sweep
+from affuse.files import make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 SHOWN = 10  # videos in a notebook's view of the store
 
 
-class FeatureStore:
+class FeatureStore(Contents):
     """Features of videos, by id. Any number of processes may read and write at the same time: a video is there wholly
     or not at all.
 
@@ -63,9 +66,7 @@ class FeatureStore:
         without, that is a UsageError."""
         if not isinstance(path, (str, os.PathLike)) or path == "":
             raise UsageError(f"A feature store is opened by the path of its folder, not by {path!r}.")
-        self.path = Path(path)
-        self.shards = self.path / SHARDS
-        self._index = Index(self.path)
+        super().__init__(Path(path))
         if create:
             make_folder(self.shards)
         elif not is_store(self.path):
@@ -78,20 +79,6 @@ class FeatureStore:
             raise UsageError(f"{self.path} {what}. {advice}")
 
     # ---- reading
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the videos in the store, sorted; those whose files are damaged may be missing."""
-        return sorted(chain.from_iterable(scan.lines for scan in self._index.scans()))
-
-    def __len__(self) -> int:
-        return sum(len(scan.lines) for scan in self._index.scans())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.ids)
-
-    def __contains__(self, video_id: object) -> bool:
-        return isinstance(video_id, str) and self._index.get(video_id) is not None
 
     def __getitem__(self, video_id: str) -> VideoFeatures:
         return self.read(video_id)
@@ -107,90 +94,53 @@ class FeatureStore:
         visual, audio, text, their statuses; failure, why nothing is there, or ""."""
         return table_of(self.entries())
 
-    def entries(self) -> Iterator[Entry]:
-        """Every video in short, sorted by id, as they are now; no record is opened."""
-        return filter(None, (self._index.get(video_id, fresh=False) for video_id in self.ids))
-
-    @property
-    def seconds(self) -> float:
-        """How long all the videos are."""
-        return sum(seconds for scan in self._index.scans() for _, seconds in scan.made.values())
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """The videos of which nothing could be decoded, and why."""
-        return {entry.id: why for entry in self.entries() if (why := entry.failure)}
-
     def read(self, video_id: str, modalities: Iterable[str] = MODALITIES, views: bool = False) -> VideoFeatures:
         """One video. Modalities not asked for come with no rows but their real status; the further views of its faces
         come with no rows unless `views`.
 
         Raises UsageError for an unknown id or a newer format, AffuseError where the shard is damaged.
         """
-        return read_shard(self.shard(video_id), modalities, views)[0]
+        return self._at(video_id, read_shard, modalities, views)[0]
 
     def frame_times(self, video_id: str) -> np.ndarray:
         """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames.
 
         Raises like `read`; reads no embeddings.
         """
-        return read_frame_times(self.shard(video_id))
+        return self._at(video_id, read_frame_times)
 
     def header(self, video_id: str) -> Header:
         """All that is known of a video but its arrays. Raises like `read`."""
-        return read_header(self.shard(video_id))
-
-    def of(self, video_id: str) -> list[str]:
-        """The ids of a video's records: its own, and those of its people, "clip01#1" …"""
-        people = takewhile(self._kept, (person_id(video_id, number) for number in count(1)))
-        return [*filter(self._kept, [video_id]), *people]
-
-    def _kept(self, video_id: str) -> bool:
-        return (self.shards / shard_path(video_id)).exists()
+        return self._at(video_id, read_header)
 
     def overview(self, video_id: str, *datasets: str) -> tuple[Header, list[np.ndarray]]:
         """The header and these arrays, such as "visual/valid". Raises like `read`."""
-        return read_overview(self.shard(video_id), *datasets)
+        return self._at(video_id, read_overview, *datasets)
 
     def read_rows(self, video_id: str, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
         """Read some rows of arrays into others that are there: of each (path, such as "visual/embedding"; rows (K,),
         rising; array (K, width)). Raises like `read`."""
-        read_rows(self.shard(video_id), wanted)
+        self._at(video_id, read_rows, list(wanted))
 
-    def shard(self, video_id: str) -> Path:
-        """The file that keeps a video. Raises UsageError for an unknown id, naming the nearest."""
-        if not isinstance(video_id, str):
-            raise UsageError(f"Videos are asked for by their ids, such as {self.ids[:1]}, not by {video_id!r}.")
-        path = self.shards / shard_path(video_id)
-        if not path.exists():
-            match = difflib.get_close_matches(video_id, self.ids, n=1, cutoff=0.4)
-            hint = f"; did you mean {match[0]!r}?" if match else "."
-            raise UsageError(
-                f"Video {video_id!r} is not among the {len(self)} in the feature store {self.path}{hint} "
-                f"List them with: affuse features info {self.path}"
-            )
-        return path
+    def _at(self, video_id: str, read: Callable[..., T], *arguments: Any) -> T:
+        """What `read` makes of the video where it is; once more where that is elsewhere by now, such as in a pack."""
+        while True:
+            place = self.shard(video_id)
+            try:
+                return read(place, *arguments)
+            except DamagedError:
+                if self.place(video_id) in (place, None):
+                    raise
+
+    def version(self, video_id: str) -> tuple[int, ...]:
+        """What tells a video's record from one that took its place: when it was written, in ns, and where. Raises like
+        `shard`."""
+        return self._at(video_id, version_of)
 
     @property
     def provenance(self) -> Provenance:
         """How all the videos were made. Raises UsageError where they were made by different settings."""
-        (example, many), *rest = self._examples() or [(None, 0)]
-        if example is None:
-            damaged = self.damaged
-            why = f" {len(damaged)} are damaged; {damaged[0].file}: {damaged[0].reason}." if damaged else ""
-            raise AffuseError(f"No video in {self.path} can be read.{why} Extract again: what is damaged is made anew.")
-        if rest:
-            others = []
-            for other, few in rest:
-                differing = how_they_differ(example.provenance, other.provenance)
-                place = self.shard(other.id).relative_to(self.path)
-                others.append(f"{few} otherwise ({'; '.join(differing)}), for example {other.id} in {place}")
-            raise UsageError(
-                f"The {len(self)} videos in {self.path} were made by different settings: {many} one way, "
-                f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
-                "others. Where their videos are gone, delete those files."
-            )
-        return example.provenance
+        return provenance_of(self, self._examples())
 
     def _examples(self) -> list[tuple[Header, int]]:
         """Of each way that videos were made, if any such can be read: the header of one, and how many there are; the
@@ -227,11 +177,6 @@ class FeatureStore:
         """
         return info_of(self)
 
-    @property
-    def damaged(self) -> list[Problem]:
-        """What is wrong with files whose videos are therefore not among `ids`."""
-        return list(chain.from_iterable(scan.damaged for scan in self._index.scans()))
-
     # ---- checking
 
     def verify(
@@ -241,17 +186,15 @@ class FeatureStore:
         processes: int = 1,
         progress: Progress = lambda line, failure, last: None,
     ) -> Verification:
-        """Read every shard from end to end, or a share of them drawn by `seed`, and compare it with its digests.
+        """Read every record from end to end, or a share of them drawn by `seed`, and compare it with its digests; and
+        what packs have beside their records.
 
         With more processes than one, a script needs its `if __name__ == "__main__":`. Raises UsageError for a newer
         format, AffuseError where a process dies.
         """
-        return verify_files(self.files(), share, seed, processes, progress)
-
-    def reindex(self) -> None:
-        """Make the index anew of what is there."""
-        self._index.forget()
-        len(self)
+        verification = verify_files(self.places(), share, seed, processes, progress)
+        packs = chain.from_iterable(map(verify_pack, self.packs()))
+        return replace(verification, problems=[*verification.problems, *packs])
 
     def examine(
         self,
@@ -322,10 +265,14 @@ class FeatureStore:
 
     def _take_out(self, old: str, video_id: str) -> None:
         """Remove a record of the video, unless it is that of another one which is called like a person."""
+        from affuse.features.repair import dissolve  # which imports this module
+
         with suppress(DamagedError, UsageError):  # it is of a newer format, or gone meanwhile
             name = PurePosixPath(self.header(old).source.name).with_suffix("")
             if old == video_id or name.as_posix() != old:
-                self.shard(old).unlink(missing_ok=True)
+                while packed := self._index.packs.find(old):
+                    dissolve(self, packed.path)
+                (self.shards / shard_path(old)).unlink(missing_ok=True)
 
     def look(self, video_id: str) -> bool:
         """Whether a record of the video, or of its first person, is there now, whatever a network file system remembers
@@ -341,22 +288,9 @@ class FeatureStore:
                     return True
         return False
 
-    def sweep(self) -> int:
-        """Remove what killed processes left half-written; how many files that was."""
-        return sum(map(sweep, (*(self.shards / folder for folder in FOLDERS), self._index.folder)))
-
     def _refuse_collision(self, there: str, video_id: str) -> None:
         if there != video_id:
             raise AffuseError(
                 f"Videos {there!r} and {video_id!r} would share the file {shard_path(video_id)} in "
                 f"{self.path}. Rename one of them."
             )
-
-    def files(self) -> list[Path]:
-        """Every file in the place of a shard."""
-        return list(chain.from_iterable(shards_in(self.shards / folder) for folder in FOLDERS))
-
-
-def is_store(path: Path) -> bool:
-    """Whether a folder has any features in it."""
-    return any(shards_in(path / SHARDS / folder) for folder in FOLDERS)

@@ -1,4 +1,4 @@
-"""Reading shards from end to end, or a share of them, in as many processes as are wanted.
+"""Reading records from end to end, or a share of them, in as many processes as are wanted.
 
 Processes and not threads: HDF5 lets one thread of a process in at a time.
 """
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 
 from affuse.console import Progress
 from affuse.errors import AffuseError, UsageError, counted
+from affuse.features.place import Place, name_of
 from affuse.features.seal import Problem
 from affuse.features.shard import verify_shard
 from affuse.processes import deaf_to_ctrl_c, end_with_parent
@@ -27,7 +27,7 @@ FEW = 64  # shards that are sooner read than processes have started
 
 @dataclass(frozen=True)
 class Verification:
-    """How many shards were read from end to end, of how many, and what is wrong with them."""
+    """How many records were read from end to end, of how many, and what is wrong with them."""
 
     checked: int
     of: int
@@ -44,17 +44,19 @@ def share_of(text: str) -> float:
 
 
 def verify_files(
-    files: list[Path],
+    files: list[Place],
     share: float = 1.0,
     seed: int = 0,
     processes: int = 1,
     progress: Progress = lambda line, failure, last: None,
 ) -> Verification:
-    """Read these shards, or that share of them (one, at least), drawn by `seed`; problems are in the files' order.
+    """Read the shards in these places, or that share of them (one, at least), drawn by `seed`; problems are in their
+    order.
 
     Raises UsageError for a newer format, AffuseError where a process dies.
     """
-    chosen = sorted(random.Random(seed).sample(files, math.ceil(len(files) * share))) if share < 1 else files
+    drawn = random.Random(seed).sample(files, math.ceil(len(files) * share)) if share < 1 else files
+    chosen = sorted(drawn, key=name_of)
     batches = [chosen[first : first + BATCH] for first in range(0, len(chosen), BATCH)]
     many = min(processes, len(batches)) if len(chosen) > FEW else 1
     found: dict[int, list[Problem]] = {}
@@ -66,11 +68,11 @@ def verify_files(
     return Verification(len(chosen), len(files), [problem for number in sorted(found) for problem in found[number]])
 
 
-def _verify(batch: list[Path]) -> list[Problem]:
+def _verify(batch: list[Place]) -> list[Problem]:
     return [problem for path in batch for problem in verify_shard(path)]
 
 
-def _in_processes(batches: list[list[Path]], processes: int) -> Iterator[tuple[int, list[Problem]]]:
+def _in_processes(batches: list[list[Place]], processes: int) -> Iterator[tuple[int, list[Problem]]]:
     """The number of each batch and its problems, as they are done."""
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent)
     try:

@@ -15,8 +15,9 @@ from affuse.errors import AffuseError, UsageError
 from affuse.extract.extraction import HERE, Compute, extract_jobs
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.videos import AnyPath, Job, find_jobs
+from affuse.features.index import SHARDS
 from affuse.features.record import Provenance
-from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.store import FeatureStore
 from affuse.files import as_path
 from affuse.fuse.data.corpus import Features, as_store
 from affuse.fuse.data.fingerprint import fingerprint

@@ -25,6 +25,13 @@ def put(folder: Path, video=None, made=None) -> Path:
     return path
 
 
+def cut(path: Path, size: int) -> None:
+    """Put the first bytes of a file in its place, as a copy that was broken off leaves them."""
+    data = path.read_bytes()[:size]
+    path.unlink()
+    path.write_bytes(data)
+
+
 def settle(store: Path) -> None:
     """Have a store's folders and files be as old as if nobody had written to them for long."""
     for path in sorted((store / "shards").rglob("*"), reverse=True):

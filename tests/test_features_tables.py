@@ -11,6 +11,7 @@ import pytest
 from affuse.features import MODALITIES, Backbone, FeatureStore, Status, VisualFeatures, align
 from affuse.features.record import Source, VideoFeatures
 from builders import WIDTHS, provenance, random_video
+from shards import cut
 
 
 @pytest.fixture
@@ -53,13 +54,13 @@ def test_a_table_has_a_row_per_video(store):
     assert store.failed.keys() == {"torn"}
 
 
-def test_a_table_reads_no_embeddings_and_says_what_is_damaged(store):
+def test_a_table_opens_no_record_and_leaves_out_what_is_no_longer_one(store):
     damage(store, "clip01", "visual/embedding")
-    damage(store, "faceless", "visual/valid")
+    cut(store.shard("faceless"), 0)
     table = store.table()
     assert table.frames["clip01"] == 40
-    assert table.failure["faceless"].startswith("damaged: ")
-    assert "2 videos" not in repr(store)
+    assert "faceless" not in table.index
+    assert "2 videos" in repr(store)
 
 
 def test_an_empty_store_shows_itself(tmp_path):

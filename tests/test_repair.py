@@ -13,6 +13,7 @@ from affuse.features.layout import shard_name
 from affuse.features.repair import quarantine
 from affuse.fuse import train
 from builders import provenance, random_video
+from shards import cut
 from test_store import damage
 from tiny import write_labels
 
@@ -108,7 +109,7 @@ def test_info_says_what_is_missing_and_why(store):
     assert facts["failed"] == {}
 
     path = damage(store, "clip01", "text/start")
-    path.write_bytes(path.read_bytes()[:3000])
+    cut(path, 3000)
     result = affuse("features", "info", store.path)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()

@@ -12,7 +12,7 @@ from affuse.extract.videos import everyone, find_jobs
 from affuse.features import FeatureStore, index, shard
 from affuse.features.record import VideoFeatures
 from builders import provenance, random_video
-from shards import settle
+from shards import cut, settle
 from test_store import damage
 
 NAMES = ("a", "b", "c")
@@ -120,5 +120,5 @@ def test_the_precision_of_a_store_is_that_of_the_records_that_say_one_and_are_wh
     for name in NAMES:
         store.write(random_video(name), provenance(settings={"precision": "bfloat16"} if name == "b" else {}))
     store.write(random_video("d"), provenance(settings={"precision": "bfloat16"}))
-    store.shard("b").write_bytes(b"cut")
+    cut(store.shard("b"), 3)
     assert kept_precision(store) == "bfloat16"

@@ -77,7 +77,7 @@ def test_an_edited_attribute_is_seen(tmp_path, attribute, monkeypatch):
         value = file.attrs[attribute]
         file.attrs[attribute] = value + 1 if attribute == "fps" else value.replace("1", "2")
     assert path.read_bytes() != before
-    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal.structure", lambda *_: "sealed anew")
     text = path.read_bytes().split(b"\n")[1]
     reseal(path, text)
     assert [p.reason for p in verify_shard(path)] == ["its attributes are not those that were written"]
@@ -98,7 +98,7 @@ def test_a_view_that_is_not_there_is_damage(tmp_path, monkeypatch):
     with h5py.File(path, "r+") as file:
         del file["visual/views/flip"]
     assert [p.reason for p in verify_shard(path)] == ["its structure is not the one that was written"]
-    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal.structure", lambda *_: "sealed anew")
     reseal(path, text)
     assert "visual/views/flip" in [p.dataset for p in verify_shard(path)]
     with pytest.raises(DamagedError, match="visual/views/flip"):
@@ -110,7 +110,7 @@ def test_a_view_of_another_shape_is_refused(tmp_path, monkeypatch):
     text = path.read_bytes().split(b"\n")[1]
     with h5py.File(path, "r+") as file:
         file["visual/views/flip"].resize(23, axis=1)
-    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal.structure", lambda *_: "sealed anew")
     reseal(path, text)
     with pytest.raises(DamagedError, match=r"visual/views/flip: \(40, 23\) .* not the layout"):
         read_shard(path)
@@ -145,7 +145,7 @@ def test_a_sealed_file_without_our_layout_is_refused(tmp_path, monkeypatch):
     with h5py.File(path, "r+") as file:
         for name in ("time", "valid", "embedding", "box", "confidence"):
             file[f"visual/{name}"].resize(2**40, axis=0)
-    monkeypatch.setattr("affuse.features.seal._structure", lambda *_: "sealed anew")
+    monkeypatch.setattr("affuse.features.seal.structure", lambda *_: "sealed anew")
     reseal(path, text)
     with pytest.raises(DamagedError, match="not the layout of a shard"):
         read_frame_times(path)

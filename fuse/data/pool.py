@@ -103,15 +103,10 @@ class Pool:
     # ---- before embeddings are read
 
     def _outline(self, video: str, fps: float | None) -> Outline:
-        key = (video, fps, self._file(video))
+        key = (video, fps, self.store.version(video))
         if key not in self._outlines:
             self._outlines[key] = outline(self.store, video, fps)
         return self._outlines[key]
-
-    def _file(self, video: str) -> tuple[int, int]:
-        """What tells the file that a video is in from one that took its place."""
-        file = self.store.shard(video).stat()
-        return file.st_ino, file.st_mtime_ns
 
     def _labelled(
         self, want: Want, modalities: list[str], targets: list[str], fps: float | None
@@ -145,7 +140,7 @@ class Pool:
     def _keys(self, want: Want, videos: dict[str, Labelled], modalities: list[str], fps, device) -> list[Key]:
         """What a corpus draws on, one key for each modality and for each view."""
         group = self.together if set(want.videos) <= set(self.together) else want.videos
-        files = tuple((name, self._file(name)) for name in group)
+        files = tuple((name, self.store.version(name)) for name in group)
         views = [view for video in videos.values() for view in video.outline.header.views if want.views]
         arrays = [f"{m}/embedding" for m in modalities]
         arrays += [f"{VIEWS}/{view}" for view in dict.fromkeys(views) if "visual" in modalities]

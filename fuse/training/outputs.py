@@ -12,7 +12,8 @@ import pandas as pd
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError, first_line
-from affuse.features.store import SHARDS, FeatureStore
+from affuse.features.index import SHARDS
+from affuse.features.store import FeatureStore
 from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels

@@ -16,9 +16,11 @@ from pandas.api.types import is_float_dtype
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError, counted, first_line
+from affuse.features.contents import is_store
+from affuse.features.index import SHARDS
 from affuse.features.parts import AudioFeatures, TextFeatures, VisualFeatures
 from affuse.features.record import VideoFeatures
-from affuse.features.store import SHARDS, FeatureStore, is_store
+from affuse.features.store import FeatureStore
 from affuse.features.timeline import nearest_row
 from affuse.files import as_path, name_of_file
 from affuse.fuse.data.labels import read_track
@@ -67,9 +69,7 @@ class Reported:
 
     def store_of(self, video: str) -> FeatureStore | None:
         """The store that has the video; of several the last to be written to."""
-        return max(
-            (s for s in self.stores if video in s), key=lambda s: s.shard(video).stat().st_mtime_ns, default=None
-        )
+        return max((s for s in self.stores if video in s), key=lambda s: s.version(video), default=None)
 
 
 def read_source(source: Path | str, features: Path | str | None = None) -> Reported:
