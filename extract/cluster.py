@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from affuse.features.index import SHARDS
 from affuse.features.record import Provenance, VideoFeatures, how_they_differ
 from affuse.features.store import FeatureStore
 from affuse.processes import deaf_to_ctrl_c
+from affuse.version import VERSION
 
 log = logging.getLogger("affuse")
 
@@ -154,7 +156,7 @@ def joined(address: str, security: Security | None, announce: Announce) -> Itera
     watcher = threading.Thread(target=_watch, args=(client, address, announce, over), daemon=True)
     with client:
         watcher.start()
-        if "dashboard" in client.scheduler_info()["services"]:
+        if client.run_on_scheduler(lambda: "distributed.dashboard.scheduler" in sys.modules):  # it serves one
             announce(f"dask shows who works on what: {client.dashboard_link}")
         try:
             yield client
@@ -224,6 +226,11 @@ def task(job: Job, orders: str) -> Receipt:
     """`work` by the orders that the worker knows by this name."""
     worker = get_worker()
     told = worker.plugins[orders]
+    if told.version != VERSION:
+        raise AffuseError(
+            f"A worker on {gethostname()} has affuse {VERSION}, and the run was started with {told.version}. Install "
+            "the same version on both."
+        )
     return replace(work(job, told.recipe, told.store, told.provenance), worker=str(worker.name))
 
 

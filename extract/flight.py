@@ -19,6 +19,7 @@ from affuse.extract.run import Recipe
 from affuse.extract.summary import Receipt
 from affuse.extract.videos import Job
 from affuse.features.record import Provenance
+from affuse.version import VERSION
 
 LOST = (CommClosedError, CancelledError)
 PATIENCE = 5  # s in which a scheduler must answer
@@ -33,6 +34,7 @@ class Orders(WorkerPlugin):
 
     def __init__(self, recipe: Recipe, store: Path, provenance: Provenance):
         self.recipe, self.store, self.provenance = recipe, store, provenance
+        self.version = VERSION
 
 
 @contextmanager
@@ -47,6 +49,10 @@ def told(client: Client, orders: Orders) -> Iterator[str]:
             if time.monotonic() > deadline:
                 raise CommClosedError(str(error)) from error
             time.sleep(0.1)
+        except Exception as error:
+            if type(error) is Exception:  # what a worker sends in place of one that cannot be sent
+                raise RuntimeError(str(error)) from None
+            raise
     yield name
     with suppress(OSError, RuntimeError, ValueError, *LOST):  # a scheduler that serves others, too, forgets them
         client.unregister_worker_plugin(name)

@@ -1,15 +1,19 @@
 """Extraction in several processes: the same features as in one."""
 
 import json
+import re
 import subprocess
+import sys
 import time
 from shutil import which
 from socket import gethostname
 
 import pytest
+from distributed import LocalCluster
 
 from affuse.errors import AffuseError
 from affuse.extract import cluster as tasks
+from affuse.version import VERSION
 from processes import SOUND_ALONE, Cluster, shards
 from whole import NAMES, Whole
 
@@ -22,6 +26,15 @@ from affuse.extract.run import Recipe
 def dask_setup(worker, extractor=Recipe.extractor):
     other = Path(os.environ["OTHER"])
     Recipe.extractor = lambda recipe: extractor(replace(recipe, weights_dir=other))
+"""
+OTHER_VERSION = "import affuse.version; affuse.version.VERSION = '0.0.9'"
+NO_AFFUSE = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "affuse":
+            raise ModuleNotFoundError("No module named 'affuse'")
+sys.meta_path.insert(0, Missing())
 """
 
 
@@ -78,6 +91,42 @@ def test_a_worker_with_other_weights_is_told_from_the_others(whole, tmp_path):
     assert f"On a worker on {gethostname()}: " in result.stderr
     assert "audio" in result.stderr
     assert not shards(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("preload", "message"),
+    [
+        (
+            OTHER_VERSION,
+            rf"A worker on {gethostname()} has affuse 0\.0\.9, and the run was started with {VERSION}",
+        ),
+        (
+            NO_AFFUSE,
+            r"could not read or do its task \(.*No module named 'affuse'.*\)\. Both need affuse installed",
+        ),
+    ],
+)
+def test_a_worker_without_affuse_or_with_another_version_is_named(whole, tmp_path, preload, message):
+    (tmp_path / "preload.py").write_text(preload)
+    with Cluster(tmp_path / "cluster") as own:
+        own.add_worker("--preload", tmp_path / "preload.py")
+        own.wait_for_workers(1)
+        result = whole.extract(tmp_path / "store", "--scheduler", own.address, code=1)
+    assert re.search(message, result.stderr), result.stderr
+    assert "dask shows" not in result.stderr  # this scheduler serves no dashboard
+    assert not shards(tmp_path / "store")
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_address_of_dasks_dashboard_is_said_where_there_is_one(monkeypatch, served):
+    module, said = "distributed.dashboard.scheduler", []
+    with LocalCluster(n_workers=0, processes=False, protocol="tcp://", dashboard_address=":0") as cluster:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        if served:
+            monkeypatch.setitem(sys.modules, module, sys)
+        with tasks.joined(cluster.scheduler_address, None, said.append):
+            pass
+    assert any("dask shows who works on what: http://" in line for line in said) == served
 
 
 def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
