@@ -55,7 +55,7 @@ class Copier:
     def __init__(self, path: Path):
         self.data = path.read_bytes()
         seal = json.loads(self.data.split(b"\n")[1])
-        self.start, self.chunks, self.entry = seal["start"], seal["data"], Entry.from_row(seal["entry"])
+        self.seal, self.entry = seal, Entry.from_row(seal["entry"])
         with h5py.File(path, "r") as file:
             self.described = canonical(_describe(file))
             self.digests = [json.loads(file.attrs[name]) for name in ("features_digest", "digest")]
@@ -68,9 +68,9 @@ class Copier:
         for old, new in zip(self.digests, digests, strict=True):
             data = data.replace(old.encode(), new.encode())
         file = io.BytesIO(data)
-        file.write(bytes(self.start))
+        file.write(bytes(self.seal["start"]))
         entry = replace(self.entry, id=video_id, source=replace(self.entry.source, name=f"{video_id}.mp4"))
-        write_seal(file, entry, self.start, self.chunks)
+        write_seal(file, entry, *(self.seal[name] for name in ("start", "data", "rows")))
         return file.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from itertools import islice
 
 import click
 
@@ -12,6 +13,8 @@ from affuse.errors import counted, listed
 from affuse.features import columns
 from affuse.features.parts import MODALITIES, Status
 from affuse.features.record import failure_of
+
+LISTED = 1000  # videos that `info` has a line for
 
 
 @click.group(cls=Group)
@@ -235,11 +238,13 @@ def describe(facts: dict) -> str:
     if views := dict.fromkeys(view for video in facts["videos"].values() for view in video["visual"]["views"]):
         lines.append(f"  views   of each face: centre, {', '.join(map(shown, views))}")
     lines.append(f"{counted(len(facts['videos']), 'video')}.")
-    for video_id, video in facts["videos"].items():
+    for video_id, video in islice(facts["videos"].items(), LISTED):
         parts = ", ".join(_part(video, m) for m in MODALITIES)
         lines.append(f"  {shown(video_id)}: {counted(video['frames'], 'frame')}, {video['duration']:.1f} s: {parts}")
         noted = [m for m in MODALITIES if video[m]["status"] == Status.OK and video[m]["reason"]]
         lines += [f"    {m}: {shown(video[m]['reason'])}" for m in noted]
+    if (more := len(facts["videos"]) - LISTED) > 0:
+        lines.append(f"  … and {more} more, which --json lists.")
     for modality, groups in facts["missing"].items():
         partly = {status: _without(group["reasons"], facts["failed"]) for status, group in groups.items()}
         many = {status: sum(map(len, reasons.values())) for status, reasons in partly.items() if reasons}

@@ -41,7 +41,8 @@ class Contents:
 
     def entries(self) -> Iterator[Entry]:
         """Every video in short, sorted by id, as they are now; no record is opened."""
-        return filter(None, (self._index.get(video_id, fresh=False) for video_id in self.ids))
+        scans = {video_id: scan for scan in self._index.scans() for video_id in scan.lines}
+        return (scans[video_id][video_id] for video_id in sorted(scans))
 
     @property
     def seconds(self) -> float:

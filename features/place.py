@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from affuse.features.layout import shard_path
 
@@ -33,10 +33,10 @@ def name_of(place: Place) -> str:
     return shard_path(place.id) if isinstance(place, Slice) else f"{place.parent.name}/{place.name}"
 
 
-def opened(place: Place) -> BinaryIO:
+def opened(place: Place) -> io.BufferedReader:
     """The bytes of the shard, and no others, as a file. Raises OSError."""
     if isinstance(place, Slice):
-        return cast(BinaryIO, io.BufferedReader(_Window(place)))
+        return io.BufferedReader(_Window(place))
     return place.open("rb")
 
 

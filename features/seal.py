@@ -5,11 +5,12 @@ byte of a shard that HDF5 does not itself guard by a checksum, which is all but 
 proven here before HDF5 sees the file.
 
     affuse features
-    {"data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "size": …, "start": …,
-     "structure": sha256}   (one line)
+    {"data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "rows": {dataset: …}, "size": …,
+     "start": …, "structure": sha256}   (one line)
     sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
 
-`entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone.
+`entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone. `rows` says
+where the pieces of each embedding are, see features/rows.py, for who reads nothing else.
 
 These lines keep their form in every future format, so that any version can tell what it has before it.
 """
@@ -72,20 +73,21 @@ def noting(problems: list[Problem]) -> Iterator[None]:
 
 def room(entry: Entry, chunks: int) -> int:
     """Bytes to leave before the HDF5 part: a power of two, as HDF5 wants, that holds any seal of `chunks`."""
-    needed = 512 + len(canonical(entry.row)) + 32 * chunks
+    needed = 1024 + len(canonical([entry.row, entry.views])) + 64 * chunks
     return 1 << (needed - 1).bit_length()
 
 
-def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[tuple[int, int]]) -> None:
-    """Seal a finished file whose HDF5 part begins at byte `start`, with its chunks (first byte, end)."""
+def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[Sequence[int]], rows: dict) -> None:
+    """Seal a finished file whose HDF5 part begins at byte `start`, with its chunks (first byte, end), and the pieces
+    of its embeddings."""
     data: list[list[int]] = []
-    for first, end in sorted(chunks):
+    for first, end in sorted(map(tuple, chunks)):
         if data and data[-1][1] == first:
             data[-1][1] = end
         else:
             data.append([first, end])
     size = file.seek(0, 2)
-    facts = {"data": data, "entry": entry.row, "format": FORMAT_VERSION, "size": size, "start": start}
+    facts = {"data": data, "entry": entry.row, "format": FORMAT_VERSION, "rows": rows, "size": size, "start": start}
     facts["structure"] = structure(file, start, size, data)
     lines = MAGIC + canonical(facts).encode() + b"\n"
     lines += hashlib.sha256(lines).hexdigest().encode() + b"\n"
@@ -109,21 +111,27 @@ def read_entry(place: Place) -> Entry:
 
 
 def _read(place: Place, whole: bool) -> Entry:
-    path, name = file_of(place), name_of(place)
+    path = file_of(place)
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
             raise DamagedError(path, "it cannot be read (Not a file)")
         with opened(place) as file:
-            entry = _check(path, name.rpartition("/")[2], file, whole)
+            return check_open(place, file, whole)[0]
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
+
+
+def check_open(place: Place, file: BinaryIO, whole: bool) -> tuple[Entry, dict]:
+    """The record in short and all that the seal of an open shard says. Raises as `check_seal`, and OSError."""
+    path, name = file_of(place), name_of(place)
+    entry, seal = _check(path, name.rpartition("/")[2], file, whole)
     right = shard_path(entry.id)
     if not path.name.startswith(".") and name != right:
         raise DamagedError(path, f"it lies where no shard of this video does, which would be {right}", entry.id)
-    return entry
+    return entry, seal
 
 
-def _check(path: Path, name: str, file: BinaryIO, whole: bool) -> Entry:
+def _check(path: Path, name: str, file: BinaryIO, whole: bool) -> tuple[Entry, dict]:
     magic, text, digest = file.readline(len(MAGIC)), file.readline(LONGEST), file.readline(65)
     video_id = _claimed(name, text)
     if hashlib.sha256(magic + text).hexdigest().encode() + b"\n" != digest:
@@ -145,7 +153,7 @@ def _check(path: Path, name: str, file: BinaryIO, whole: bool) -> Entry:
             file.seek(lines)
             if file.read(start - lines).strip(b"\0") or structure(file, start, size, data) != seal["structure"]:
                 raise DamagedError(path, "its structure is not the one that was written", video_id)
-        return entry
+        return entry, seal
     except (KeyError, RecursionError, TypeError, ValueError) as error:  # sealed, but not by us
         raise DamagedError(path, f"it is not a shard of affuse ({error!r})", video_id) from None
 

@@ -47,6 +47,7 @@ from affuse.features.layout import (
 from affuse.features.parts import MODALITIES, Status, checked_modalities
 from affuse.features.place import Place, Slice, file_of, opened
 from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, check_types
+from affuse.features.rows import pieces_of
 from affuse.features.seal import DamagedError, Problem, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
 
@@ -84,7 +85,8 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
             chunks: list[tuple[int, int]] = []
             for name in arrays:
                 file[name].id.chunk_iter(lambda c: chunks.append((c.byte_offset, c.byte_offset + c.size)))
-        write_seal(sink, entry, start, chunks)
+            rows = pieces_of(file, arrays)
+        write_seal(sink, entry, start, chunks, rows)
 
     publish(path, fill, _verify_or_raise)
 
@@ -162,23 +164,6 @@ def _read(shard: _Shard, path: str, whole: bool) -> np.ndarray:
     with _blaming(shard, path) as dataset:
         array = dataset[()] if whole else dataset[:0]
         return decode(array) if kind(path) == "word" else array
-
-
-def read_rows(place: Place, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    """Read some rows of datasets into arrays that are there: of each (dataset, rows (K,), rising, array (K, width)).
-
-    A chunk is in memory besides. Raises like `read_shard`.
-    """
-    with _open(place) as shard:
-        for name, rows, out in wanted:
-            with _blaming(shard, name) as dataset:
-                step = dataset.chunks[0]
-                for first in range(0, len(dataset), step):
-                    low, high = np.searchsorted(rows, (first, first + step))
-                    if high - low == len(block := range(first, min(first + step, len(dataset)))):
-                        dataset.read_direct(out[low:high], np.s_[block.start : block.stop])
-                    elif high > low:
-                        np.take(dataset[block.start : block.stop], rows[low:high] - first, 0, out[low:high], "clip")
 
 
 def read_frame_times(place: Place) -> np.ndarray:

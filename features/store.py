@@ -23,13 +23,13 @@ from affuse.features.layout import shard_path
 from affuse.features.pack import verify_pack
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance, VideoFeatures, person_id
+from affuse.features.rows import read_rows
 from affuse.features.seal import DamagedError, check_seal, read_entry
 from affuse.features.shard import (
     Header,
     read_frame_times,
     read_header,
     read_overview,
-    read_rows,
     read_shard,
     verify_shard,
     version_of,
@@ -118,8 +118,8 @@ class FeatureStore(Contents):
         return self._at(video_id, read_overview, *datasets)
 
     def read_rows(self, video_id: str, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
-        """Read some rows of arrays into others that are there: of each (path, such as "visual/embedding"; rows (K,),
-        rising; array (K, width)). Raises like `read`."""
+        """Read rows of embeddings into arrays that are there: of each (path, such as "visual/embedding"; rows (K,),
+        rising; array (K, width) of float16). Raises like `read`."""
         self._at(video_id, read_rows, list(wanted))
 
     def _at(self, video_id: str, read: Callable[..., T], *arguments: Any) -> T:

@@ -163,6 +163,17 @@ def test_info_says_how_much_a_video_has_of_each_modality(store):
     assert "sound in 40 rows, text no_speech\n" in said
 
 
+def test_info_has_lines_for_the_first_of_many_videos(store, monkeypatch):
+    whole = describe(account(store.info()))
+    assert "more" not in whole
+    monkeypatch.setattr("affuse.features.commands.LISTED", 2)
+    said = describe(account(store.info()))
+    assert "  … and 1 more, which --json lists.\n" in said
+    assert "  faceless: " not in said
+    assert "  faceless: " in whole
+    assert "no face found in 40 frames: faceless" in said
+
+
 def test_info_has_no_digest_where_none_is_known(store):
     backbones = {"visual": Backbone("imported", "mine", "", True, 24)}
     other = FeatureStore(store.path / "imported", create=True)

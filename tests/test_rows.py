@@ -1,0 +1,65 @@
+"""Rows of embeddings read by the seal alone: those that were written, or damage."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+
+import numpy as np
+import pytest
+
+from affuse.features.rows import read_rows
+from affuse.features.seal import DamagedError
+from builders import provenance, random_video
+from shards import chunks, cut, flip, put
+
+WIDE = {"visual": 2048}  # 128 rows a piece
+VIDEO = random_video(frames=300, widths=WIDE, views=("flip",))
+
+
+@pytest.mark.parametrize("rows", [range(300), range(128), range(5, 290, 7), [299], []])
+@pytest.mark.parametrize("name", ["visual/embedding", "visual/views/flip", "audio/embedding"])
+def test_rows_are_those_that_were_written(tmp_path, name, rows):
+    path, rows = put(tmp_path, VIDEO, provenance(WIDE)), np.array(rows, int)
+    whole = {
+        "visual/embedding": VIDEO.visual.embedding,
+        "visual/views/flip": VIDEO.visual.views["flip"],
+        "audio/embedding": VIDEO.audio.embedding,
+    }[name]
+    out = np.full((len(rows), whole.shape[1]), 9, np.float16)
+    read_rows(path, [(name, rows, out)])
+    assert out.tobytes() == whole[rows].tobytes()
+
+
+def test_rows_of_zeros_that_were_never_stored_are_zeros(tmp_path):
+    path = put(tmp_path, random_video(faces=0))
+    out = np.ones((40, 24), np.float16)
+    read_rows(path, [("visual/embedding", np.arange(40), out)])
+    assert not out.any()
+
+
+def test_a_flipped_bit_is_found_by_who_reads_its_piece(tmp_path):
+    path = put(tmp_path, VIDEO, provenance(WIDE))
+    out = np.zeros((100, 2048), np.float16)
+    flip(path, 8 * (chunks(path, "visual/embedding")[1][0] + 77))
+    read_rows(path, [("visual/embedding", np.arange(100), out)])
+    with pytest.raises(DamagedError, match="dataset visual/embedding: .* not hold what was written"):
+        read_rows(path, [("visual/embedding", np.arange(50, 150), out)])
+    cut(path, 3000)
+    with pytest.raises(DamagedError, match="it has 3000 bytes"):
+        read_rows(path, [("visual/embedding", np.arange(100), out)])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [{}, {"visual/embedding": 3}, {"visual/embedding": [40, [[-5, 1]]]}, {"visual/embedding": [0, []]},
+     {"visual/embedding": [1, [[5000, 1]]]}, {"visual/embedding": [40, [[10**15, 1]]]}],
+)  # fmt: skip
+def test_a_seal_that_says_what_cannot_be_is_damage(tmp_path, rows):
+    path = put(tmp_path)
+    seal = json.loads(path.read_bytes().split(b"\n")[1])
+    lines = b"affuse features\n" + json.dumps(seal | {"rows": rows}).encode() + b"\n"
+    with path.open("r+b") as file:
+        file.write((lines + sha256(lines).hexdigest().encode() + b"\n").ljust(seal["start"], b"\0"))
+    with pytest.raises(DamagedError, match="visual/embedding"):
+        read_rows(path, [("visual/embedding", np.arange(40), np.zeros((40, 24), np.float16))])
