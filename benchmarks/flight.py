@@ -67,6 +67,8 @@ def main(tasks: int, workers: int, every: int, out: Path | None) -> None:
         "ms_per_task": 1000 * rows[-1]["seconds"] / tasks,
         "cpu_ms_per_task": 1000 * rows[-1]["cpu_seconds"] / tasks,
         "mib_grown": rows[-1]["mib"] - rows[1]["mib"],
+        "load_average": psutil.getloadavg()[2],  # of 15 minutes; above the cores, others had a share of them
+        "cores": psutil.cpu_count(),
         "every": rows,
         "distributed": distributed.__version__,
     }
