@@ -28,8 +28,10 @@ def test_word_errors_are_the_edit_distance(spoken, heard):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_trained_as_the_demo_does(name):
-    settings = train_settings(**merge(SCHEDULE, MODELS[name]))
-    widths = dict.fromkeys(MODELS[name].get("modalities", FAMILY[settings.model].standard), 8)
+    changes = MODELS[name]
+    modalities = changes.get("modalities") or [*FAMILY[changes["model"]].standard]
+    settings = train_settings(**merge(SCHEDULE, changes, {"modalities": modalities}))
+    widths = dict.fromkeys(modalities, 8)
     with torch.device("meta"):
         build_model(**settings.model_options(widths))
 
