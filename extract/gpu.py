@@ -55,6 +55,7 @@ def captured(network: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[
         log.debug("not captured as a CUDA graph: %s", first_line(error))
         return network
 
+    @torch.inference_mode()  # as what is copied into was made
     def replayed(x: Tensor) -> Tensor:
         given.copy_(x)
         graph.replay()

@@ -46,7 +46,7 @@ NO_SPEECH = 0.6  # Whisper's own threshold on its no-speech probability
 UNSURE = -1.0  # Whisper's own threshold on the mean log probability
 REPETITIVE = 2.4  # Whisper's own threshold on the compression ratio
 FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own temperatures
-TOKENS = (24, 20)  # at most decoded of a sound, and more of each of its seconds; fast speech has eight a second
+TOKENS = (24, 40)  # at most decoded of a sound, and more of each of its seconds; English has up to eight a second
 SLACK = 0.3  # s by which a word's times may be off
 PAUSE = 2.0  # s of silence around a segment that Whisper may have invented
 

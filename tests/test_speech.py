@@ -142,7 +142,7 @@ def test_a_tone_does_not_keep_whisper_busy(transcriber, monkeypatch):
         transcriber.model.decoder, "forward", lambda *given, **more: steps.append(1) or step(*given, **more)
     )
     assert transcriber(tone(2.0)) == []
-    assert 50 < len(steps) < 100
+    assert 50 < len(steps) < 150
 
 
 @pytest.mark.weights
