@@ -46,7 +46,7 @@ def read_rows(place: Place, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]
                 part = getattr(entry, name.partition("/")[0])
                 try:
                     _read(file, seal["rows"][name], rows, out, part.rows, part.width)
-                except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+                except (LookupError, OSError, TypeError, ValueError, ZeroDivisionError) as error:
                     raise DamagedError(file_of(place), str(error), entry.id, name) from None
     except OSError as error:
         raise DamagedError(file_of(place), f"it cannot be read ({error.strerror})") from None

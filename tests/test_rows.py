@@ -43,7 +43,7 @@ def test_a_flipped_bit_is_found_by_who_reads_its_piece(tmp_path):
     out = np.zeros((100, 2048), np.float16)
     flip(path, 8 * (chunks(path, "visual/embedding")[1][0] + 77))
     read_rows(path, [("visual/embedding", np.arange(100), out)])
-    with pytest.raises(DamagedError, match="dataset visual/embedding: .* not hold what was written"):
+    with pytest.raises(DamagedError, match=r"dataset visual/embedding: .* not hold what was written"):
         read_rows(path, [("visual/embedding", np.arange(50, 150), out)])
     cut(path, 3000)
     with pytest.raises(DamagedError, match="it has 3000 bytes"):
