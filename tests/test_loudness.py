@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from affuse import console
 from affuse.commands import main
-from affuse.extract.run import Summary
+from affuse.extract.summary import Summary
 from test_command_line import commands
 
 
