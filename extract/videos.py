@@ -18,8 +18,8 @@ from affuse.errors import UsageError
 from affuse.extract.lists import Listed, is_list, read_list
 from affuse.extract.media import SUFFIXES
 from affuse.extract.transcripts import find_transcript
+from affuse.features.index import SHARDS
 from affuse.features.record import Source, person_id
-from affuse.features.store import SHARDS
 from affuse.files import sha256_of
 
 log = logging.getLogger("affuse")
