@@ -29,7 +29,7 @@ from typing import BinaryIO
 from affuse.errors import AffuseError, UsageError
 from affuse.features.entry import Entry
 from affuse.features.layout import shard_name, shard_path
-from affuse.features.place import Place, file_of, name_of, opened
+from affuse.features.place import Place, Slice, file_of, name_of, opened
 from affuse.features.record import FORMAT_VERSION, canonical
 
 MAGIC = b"affuse features\n"
@@ -124,16 +124,17 @@ def _read(place: Place, whole: bool) -> Entry:
 def check_open(place: Place, file: BinaryIO, whole: bool) -> tuple[Entry, dict]:
     """The record in short and all that the seal of an open shard says. Raises as `check_seal`, and OSError."""
     path, name = file_of(place), name_of(place)
-    entry, seal = _check(path, name.rpartition("/")[2], file, whole)
+    entry, seal = _check(place, file, whole)
     right = shard_path(entry.id)
     if not path.name.startswith(".") and name != right:
         raise DamagedError(path, f"it lies where no shard of this video does, which would be {right}", entry.id)
     return entry, seal
 
 
-def _check(path: Path, name: str, file: BinaryIO, whole: bool) -> tuple[Entry, dict]:
+def _check(place: Place, file: BinaryIO, whole: bool) -> tuple[Entry, dict]:
+    path = file_of(place)
     magic, text, digest = file.readline(len(MAGIC)), file.readline(LONGEST), file.readline(65)
-    video_id = _claimed(name, text)
+    video_id = place.id if isinstance(place, Slice) else _claimed(path.name, text)
     if hashlib.sha256(magic + text).hexdigest().encode() + b"\n" != digest:
         ours = magic == MAGIC or video_id
         reason = "its first lines are damaged" if ours else "it is not a shard of affuse; move it elsewhere"
