@@ -170,7 +170,8 @@ def _discard(path: Path) -> None:
 def _explain(path: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
     if error.errno in FULL:
-        free = shutil.disk_usage(path.parent).free / 2**20
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(there).free / 2**20
         return (
             f"The disk is full: {path} could not be written ({reason}; {free:.0f} MiB are free). Free some "
             "space and run the same command again: everything finished before is kept and not made again."
@@ -190,19 +191,22 @@ def sweep(folder: Path) -> int:
     swept = 0
     for partial in folder.glob(".*.partial"):
         with suppress(OSError):  # gone meanwhile, or not ours to remove
-            if (ours := PARTIAL.fullmatch(partial.name)) and _deserted(partial, ours["machine"] == MACHINE):
-                _discard(partial)
-                swept += 1
+            if ours := PARTIAL.fullmatch(partial.name):
+                swept += _discarded(partial, ours["machine"] == MACHINE)
     return swept
 
 
-def _deserted(partial: Path, here: bool) -> bool:
+def _discarded(partial: Path, here: bool) -> bool:
+    """Whether it was nobody's, and is removed; under its lock, so that whoever waits for that sees that it is gone."""
     if time.time() - partial.stat().st_mtime > ABANDONED:
+        _discard(partial)
         return True
     if not here:
         return False
     with partial.open("r+b") as file:
-        return _lock(file)
+        if deserted := _lock(file):
+            _discard(partial)
+        return deserted
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -223,7 +223,7 @@ def extract_jobs(
     a video that fails is in the summary.
     """
     weights = Path(weights_dir).absolute() if weights_dir else None
-    begun = FeatureStore(out, create=True) if Path(out, SHARDS).is_dir() else None
+    begun = None if isinstance(out, AnyPath) and not Path(out, SHARDS).is_dir() else FeatureStore(out, create=True)
     settings = decided(settings, extraction_device(compute.device), begun)
     recipe = Recipe(settings, weights, allow_untrained, compute.device, compute.lanes, compute.time_limit)
     if settings.detection.face == "all" and "visual" in settings.modalities:

@@ -74,8 +74,7 @@ def areas(size: int, count: int, device: torch.device) -> Tensor:
 
 
 def resized(plane: Tensor, height: int, width: int) -> Tensor:
-    """A plane (H, W) as (height, width) float32."""
-    plane = plane.float()
+    """A plane (H, W) float32 at (height, width)."""
     if plane.shape[0] != height:
         plane = areas(plane.shape[0], height, plane.device) @ plane
     return plane if plane.shape[1] == width else plane @ areas(plane.shape[1], width, plane.device).T
@@ -87,12 +86,7 @@ def from_planes(
     """RGB (height, width, 3) uint8 of brightness (H, W) and differences (H/2, W/2, 2), uint8 or uint16; full: whether
     they fill their range, or 219 and 224 of 255."""
     unit = 256 if bright.dtype == torch.uint16 else 1
-    y, u, v = (
-        areas(plane.shape[0], height, plane.device)
-        @ (plane.float() / unit)
-        @ areas(plane.shape[1], width, plane.device).T
-        for plane in (bright, *colour.unbind(2))
-    )
+    y, u, v = (resized(plane.float() / unit, height, width) for plane in (bright, *colour.unbind(2)))
     y = y if full else (y - 16) * (255 / 219)
     u, v = (plane - 128 if full else (plane - 128) * (255 / 224) for plane in (u, v))
     red, blue = red_blue

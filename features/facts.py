@@ -49,7 +49,8 @@ def provenance_of(store: Store, examples: list[tuple[Header, int]]) -> Provenanc
         raise UsageError(
             f"The {len(store)} videos in {store.path} were made by different settings: {many} one way, "
             f"{'; '.join(others)}. Run affuse extract again with the settings wanted: it remakes the "
-            "others. Where their videos are gone, delete those files."
+            "others. Where their videos are gone, delete those files, but no pack: affuse features "
+            "unpack makes a file of each record first."
         )
     return example.provenance
 

@@ -1,7 +1,7 @@
 """What a store has, known without opening its records: of each folder of shards, what was in it when it was last looked
 at, kept in a file of its own; and of each pack what its table says.
 
-    index/<folder>   {"changed": …, "damaged": …, "ids": …, "made": …}   (one line)
+    index/<folder>   {"changed": …, "damaged": …, "format": 1, "ids": …, "made": …}   (one line)
                      [bytes, mtime, entry] of each record, in the order of `ids`, a line each
                      sha256 of the lines above
 
@@ -27,7 +27,7 @@ from affuse.features.entry import Entry
 from affuse.features.layout import folder_of, shard_name
 from affuse.features.pack import Table, read_table
 from affuse.features.place import Slice
-from affuse.features.record import canonical
+from affuse.features.record import FORMAT_VERSION, canonical
 from affuse.features.seal import DamagedError, Problem, noting, read_entry
 from affuse.files import write_bytes
 
@@ -58,14 +58,15 @@ class Scan:
         self.lines[video_id] = line
 
     def write(self, path: Path) -> None:
-        told = {"changed": self.changed, "damaged": [*map(astuple, self.damaged)], "made": self.made}
-        lines = b"\n".join([canonical({**told, "ids": [*self.lines]}).encode(), *self.lines.values(), b""])
+        told = {"changed": self.changed, "damaged": [*map(astuple, self.damaged)], "format": FORMAT_VERSION}
+        head = {**told, "ids": [*self.lines], "made": self.made}
+        lines = b"\n".join([canonical(head).encode(), *self.lines.values(), b""])
         with suppress(AffuseError):  # such as in a store that may only be read
             write_bytes(path, lines + hashlib.sha256(lines).hexdigest().encode())
 
     @classmethod
     def read(cls, path: Path) -> Scan:
-        """What was written; nothing where that is lost or damaged."""
+        """What was written; nothing where that is lost, damaged or of another format."""
         try:
             data = path.read_bytes()
         except OSError:
@@ -74,6 +75,8 @@ class Scan:
             return cls()
         head, *lines, _ = data[:-64].split(b"\n")
         told = json.loads(head)
+        if told["format"] != FORMAT_VERSION:
+            return cls()
         damaged = [Problem(*facts) for facts in told["damaged"]]
         return cls(told["changed"], dict(zip(told["ids"], lines, strict=True)), told["made"], damaged)
 
@@ -192,9 +195,11 @@ class Packs:
     def _table(self, path: Path) -> Table | Problem:
         if path.name not in self._tables:
             try:
-                self._tables[path.name] = read_table(path)
+                table: Table | Problem = read_table(path)
             except DamagedError as error:
-                self._tables[path.name] = error.problem
+                table = error.problem
+            self._tables[path.name] = table
+            return table
         return self._tables[path.name]
 
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 import h5py
@@ -110,6 +111,8 @@ class Loose:
         """Remove the file, unless another process has put a newer one in its place."""
         taken = partial_of(self.path)
         with suppress(FileNotFoundError):
+            if not self.is_of(self.path.stat()):
+                return
             os.rename(self.path, taken)
             if not self.is_of(taken.stat()) and not self.path.exists():
                 os.rename(taken, self.path)
@@ -121,14 +124,13 @@ class ChangedError(Exception):
 
 
 def write_pack(folder: Path, shards: list[Loose]) -> Path:
-    """Make a pack of these in `folder`, unless it is there; where it is.
+    """Make a pack of these in `folder`; where it is.
 
     Raises ChangedError where one of them has changed, AffuseError where it cannot be written.
     """
     lines = [[loose.size, loose.mtime, loose.entry.row] for loose in shards]
     names = [loose.path.name for loose in shards]
-    digest = hashlib.sha256(canonical(lines).encode()).hexdigest()
-    target = folder / f"{names[0][-11:-3]}-{names[-1][-11:-3]}-{digest[:8]}.h5"
+    target = folder / f"{names[0][-11:-3]}-{names[-1][-11:-3]}-{token_hex(4)}.h5"
     start = 1 << (1024 + len(canonical(lines)) + 32 * len(lines)).bit_length()
 
     def fill(sink: Sink) -> None:
@@ -160,18 +162,14 @@ def write_pack(folder: Path, shards: list[Loose]) -> Path:
         for problem in verify_pack(written):
             raise DamagedError(written, problem.reason)
 
-    if not target.exists():
-        publish(target, fill, check)
+    publish(target, fill, check)
     return target
 
 
 def read_table(path: Path) -> Table:
     """By its first copy, or else its last. Raises UsageError for a newer format, DamagedError where none is whole."""
-    try:
-        with path.open("rb") as file:
-            return _table(path, file, 0) or _table(path, file, _last(file)) or _none(path)
-    except OSError as error:
-        raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
+    with _readable(path) as file:
+        return _table(path, file, 0) or _table(path, file, _last(file)) or _none(path)
 
 
 def verify_pack(path: Path) -> list[Problem]:
@@ -179,7 +177,7 @@ def verify_pack(path: Path) -> list[Problem]:
     problems: list[Problem] = []
     with noting(problems):
         table = read_table(path)
-        with path.open("rb") as file:
+        with _readable(path) as file:
             size = file.seek(0, 2)
             copies = [_text(file, 0), _text(file, table.end)]
             file.seek(len(copies[0]))
@@ -191,6 +189,15 @@ def verify_pack(path: Path) -> list[Problem]:
             if not whole or structure(file, table.start, table.end, ranges) != table.structure:
                 raise DamagedError(path, "its structure is not the one that was written")
     return problems
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise DamagedError(path, f"it cannot be read ({error.strerror})") from None
 
 
 def _text(file: BinaryIO, first: int) -> bytes:

@@ -4,6 +4,7 @@ before the shards that it holds are removed, and they are there whole before it 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from affuse.features.place import Slice, file_of, opened
 from affuse.features.seal import DamagedError, Problem
 from affuse.features.shard import verify_shard
 from affuse.features.store import FeatureStore
-from affuse.files import PIECE, Sink, publish
+from affuse.files import ABANDONED, PIECE, Sink, publish
 
 LARGEST, MOST = 2**28, 1000  # bytes and records of a pack
 
@@ -28,7 +29,8 @@ def pack(
     """Put every shard that is whole into a pack, of so many bytes and records at most; a larger one has its own.
 
     {"packs": paths, "records": how many were packed, "problems": of the shards that were left where they are}. Packs
-    none of whose records counts any more are removed. Raises UsageError for a newer format, AffuseError where a pack
+    none of whose records counts any more are removed, a day after they were made: another process may be about to have
+    them count. Raises UsageError for a newer format, AffuseError where a pack
     cannot be written.
     """
     files, packs, records = store.files(), [], 0
@@ -67,23 +69,21 @@ def _groups(shards: Iterable[Loose], largest: int, most: int) -> Iterator[list[L
         yield group
 
 
-def unpack(
-    store: FeatureStore, packs: Iterable[Path] = (), progress: Progress = lambda line, failure, last: None
-) -> dict:
-    """Make a shard again of every record in these packs, or in all, and remove those of which nothing is damaged.
+def unpack(store: FeatureStore, progress: Progress = lambda line, failure, last: None) -> dict:
+    """Make a shard again of every record in a pack, and remove the packs of which nothing is damaged.
 
     {"records": how many shards were made, "problems": of what was left in its pack}. Raises UsageError for a newer
     format, AffuseError where a shard cannot be written.
     """
-    chosen = list(packs) or store.packs()
+    packs = store.packs()
     records = 0
     problems: list[Problem] = []
-    for number, path in enumerate(chosen, start=1):
+    for number, path in enumerate(packs, start=1):
         made, found = unpack_one(store, path)
         if not found:
             path.unlink(missing_ok=True)
         records, problems = records + made, problems + found
-        progress(f"{number} of {counted(len(chosen), 'pack')} unpacked", None, number == len(chosen))
+        progress(f"{number} of {counted(len(packs), 'pack')} unpacked", None, number == len(packs))
     return {"records": records, "problems": problems}
 
 
@@ -126,7 +126,8 @@ def _take(store: FeatureStore, table: Table, video_id: str) -> bool:
 
 
 def _without_use(store: FeatureStore) -> list[Path]:
-    """The packs none of whose records counts."""
+    """The packs none of whose records counts, that nobody is making."""
     places = {file_of(place) for place in store.places() if isinstance(place, Slice)}
     damaged = {problem.file for problem in store.damaged}
-    return [path for path in store.packs() if path not in places and path.name not in damaged]
+    unused = [path for path in store.packs() if path not in places and path.name not in damaged]
+    return [path for path in unused if time.time() - path.stat().st_mtime > ABANDONED]

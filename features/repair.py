@@ -50,6 +50,8 @@ def dissolve(store: FeatureStore, path: Path) -> Quarantined | None:
     else is in it. Raises as `quarantine` does, and where a shard cannot be written."""
     own = verify_pack(path)
     _, problems = unpack_one(store, path)
+    if not path.exists():  # another process has
+        return None
     if problems := [*own, *(problem for problem in problems if problem not in own)]:
         return Quarantined(str(_set_aside(path, store.path / QUARANTINE)), problems)
     path.unlink(missing_ok=True)

@@ -277,16 +277,16 @@ class FeatureStore(Contents):
     def look(self, video_id: str) -> bool:
         """Whether a record of the video, or of its first person, is there now, whatever a network file system remembers
         of its folder: that is listed, and the file opened."""
-        places = [self.shards / shard_path(name) for name in (video_id, person_id(video_id, 1))]
+        names = video_id, person_id(video_id, 1)
         for listed in (False, True):
-            for path in places:
+            for path in (self.shards / shard_path(name) for name in names):
                 with suppress(OSError):
                     if listed:
                         os.listdir(self.shards)
                         os.listdir(path.parent)
                     path.open("rb").close()
                     return True
-        return False
+        return any(map(self._index.packs.find, names))
 
     def _refuse_collision(self, there: str, video_id: str) -> None:
         if there != video_id:

@@ -94,7 +94,7 @@ def test_a_share_is_drawn_by_its_seed_and_said(store):
             path = store.shard(f"v{number:02d}")
             whole = path.read_bytes()
             damage(store, f"v{number:02d}", "audio/embedding")
-            seen |= {p.video for p in verify_files(store._files(), 0.25, seed).problems}
+            seen |= {p.video for p in verify_files(store.files(), 0.25, seed).problems}
             path.write_bytes(whole)
         read.append(seen)
     assert read[0] == read[1] != read[2]

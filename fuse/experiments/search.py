@@ -148,7 +148,7 @@ def _run_of(out: Path, trial: optuna.trial.FrozenTrial) -> RunFolder:
 
 def _round(study, asked, drawn, settings, budget, pool, labels, out, announce, on_epoch, jobs) -> None:
     """Train some trials, and tell the study what each came to, in order, when all have ended. Raises AffuseError where
-    a process died: these trials are trained when the search goes on."""
+    a process died: these trials are trained when the search goes on, but one that dies again has failed."""
     from optuna.trial import TrialState
 
     trainings, numbers, found, died = [], [], {}, []
@@ -169,7 +169,9 @@ def _round(study, asked, drawn, settings, budget, pool, labels, out, announce, o
         say(index, f"validation CCC {mean:.3f}")
 
     def fail(index: int, error: AffuseError) -> None:
-        if isinstance(error, DeathError):
+        died_before = f"died {asked[numbers[index]].number}"
+        if isinstance(error, DeathError) and died_before not in study.user_attrs:
+            study.set_user_attr(died_before, True)
             died.append(f"{trainings[index].name}: {error}")
         found[numbers[index]] = error
         say(index, f"failed: {error}")
