@@ -67,8 +67,8 @@ def compare(
     reference  the model that the others are compared with; None is the one with the best mean CCC
     announce   is told what begins and what is done; on_epoch gets the rows of `fuse.train`
     jobs       how many are trained at the same time, in processes of their own, on a CPU, one thread each; None: as
-               many as there are cores. A script that asks for more than one is to begin with `if __name__ ==
-               "__main__":`, and a model `register`ed in it is not known there: name its file
+               many as there are cores. A script that asks for more than one keeps what it does below
+               `if __name__ == "__main__":`, and a model that it registers itself is not known there: name its file
 
     Writes table.csv, table.md, scores.csv, differences.csv, results.json, comparison.png and runs/. Called again
     it trains only what is missing. Raises UsageError before any training for models that cannot be, and as
