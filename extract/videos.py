@@ -248,10 +248,11 @@ def _media_files(folder: Path) -> Iterator[Path]:
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            if entry.is_symlink():
+        there = path if entry.is_symlink() else entry  # a path takes links that lead nowhere
+        if there.is_dir():
+            if there is path:
                 log.warning("%s is a link to a folder, which is not searched: it may lead back here", path)
             else:
                 yield from _media_files(path)
-        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or not path.exists()):
+        elif path.suffix.lower() in SUFFIXES and (there.is_file() or not path.exists()):
             yield path

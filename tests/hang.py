@@ -2,7 +2,7 @@
 
 import time
 
-from affuse.extract import media, sight
+from affuse.extract import media, nvdec, sight
 
 
 def hanging(path, *given, decode=media.read_pictures):
@@ -12,7 +12,7 @@ def hanging(path, *given, decode=media.read_pictures):
         yield picture
 
 
-media.read_pictures = sight.read_pictures = hanging
+media.read_pictures = nvdec.read_pictures = sight.read_pictures = hanging
 
 if __name__ == "__main__":
     from affuse.commands import main

@@ -12,7 +12,7 @@ import pandas as pd
 
 from affuse.config import nearest
 from affuse.errors import AffuseError, UsageError, first_line
-from affuse.features.index import SHARDS
+from affuse.features.contents import is_store
 from affuse.features.store import FeatureStore
 from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.labels import read_track
@@ -99,7 +99,7 @@ def check_apart(folder: Path, run: Run) -> None:
         there = RunFolder(place)
         if there.ensemble.exists() or (there.config.exists() and (there.model.exists() or there.checkpoint.exists())):
             kind = "run"
-        elif any(place.glob(f"{SHARDS}/*.h5")):
+        elif is_store(place):
             kind = "store"
         else:
             continue
