@@ -67,8 +67,8 @@ class Contents:
 
     def place(self, video_id: str) -> Place | None:
         """Where the record of a video is; None where there is none. What has a file of its own is not in a pack."""
-        looks = (self._loose, self._index.packs.find, self._loose)  # it may be taken out of its pack meanwhile
-        return next(filter(None, (look(video_id) for look in looks)), None)
+        find = self._index.packs.find
+        return self._loose(video_id) or find(video_id) or self._loose(video_id)  # it may be taken out of its pack
 
     def _loose(self, video_id: str) -> Path | None:
         path = self.shards / shard_path(video_id)
