@@ -16,7 +16,8 @@ from docs.examples import shorten
 shorten()
 from affuse.__main__ import main
 
-main()
+if __name__ == "__main__":  # processes that it starts read this, too
+    main()
 """
 
 
