@@ -233,3 +233,32 @@ def test_progress_of_several_is_one_line():
         "  rjcma, seed 0: epoch 1 of 9, CCC 0.000 | rjcma, seed 1: epoch 2 of 9, CCC 0.100"
     )
     assert epochs_shown(rows, 80) == "  3 at work, epochs 1 to 3, CCC 0.000 to 0.200"
+
+
+UNGUARDED = """
+import sys
+from affuse import fuse
+from affuse.fuse.data.pool import Pool
+import tiny
+
+made = Pool.__init__
+
+
+def large(pool, *given, **more):  # more than a pipe holds
+    made(pool, *given, **more)
+    pool.more = bytes(2**20)
+
+
+Pool.__init__ = large
+fuse.compare(*sys.argv[1:], "rjcma,concat", settings=tiny.small(epochs=1), jobs=2)
+"""
+
+
+def test_a_script_without_a_guard_ends(data, gate, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    store, labels = data
+    command = [sys.executable, script, store.path, labels, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "the process that trained it ended with status 1" in done.stderr

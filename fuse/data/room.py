@@ -46,7 +46,7 @@ def fits(shapes: Sequence[Shape], device: torch.device) -> bool:
 
 class Place:
     """Room for a float16 tensor, (rows, width): `values`, which hold anything at first. Where it lies in a file, which
-    has no name, a process that is given it when it is started has the same there, not a copy."""
+    has no name, another process that is given it has the same there, not a copy."""
 
     def __init__(self, shape: Shape, device: torch.device, file: IO[bytes] | None = None):
         self.shape, self.device, self.file = shape, device, file

@@ -162,6 +162,11 @@ class _Worker:
     pipe: connection.Connection
     number: int = -1
 
+    def tell(self, what: object) -> None:
+        """Give it something. Where it has died that is seen when it is next listened to."""
+        with suppress(OSError):
+            self.pipe.send(what)
+
 
 def _side_by_side(pool, labels, trainings, many, on_begin, on_epoch) -> Iterator[tuple[int, Trained | AffuseError]]:
     """In as many processes, once their features are in memory."""
@@ -224,20 +229,19 @@ def _read(pool: Pool, labels, trainings: Mapping[int, Training]) -> Iterator[tup
 def _start(pool: Pool, labels) -> _Worker:
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, pool, labels, log.getEffectiveLevel()), daemon=True)
+    process = context.Process(target=_work, args=(theirs, log.getEffectiveLevel()), daemon=True)
     with deaf_to_ctrl_c():
         process.start()
     theirs.close()
-    return _Worker(process, pipe)
+    worker = _Worker(process, pipe)
+    worker.tell((pool, labels))  # now, not with its start, which would wait for ever for one that dies before it reads
+    return worker
 
 
 def _give(worker: _Worker, waiting: deque[int], trainings: Mapping[int, Training], on_begin) -> None:
     worker.number = waiting.popleft()
     on_begin(worker.number)
-    try:
-        worker.pipe.send(trainings[worker.number])
-    except OSError:
-        return  # it has died, which is seen when it is next listened to
+    worker.tell(trainings[worker.number])
 
 
 def _end(worker: _Worker) -> None:
@@ -256,12 +260,13 @@ def _death(worker: _Worker) -> DeathError:
     )
 
 
-def _work(pipe: connection.Connection, pool: Pool, labels, level: int) -> None:
+def _work(pipe: connection.Connection, level: int) -> None:
     """What a process does: one training after another, until its parent ends it."""
     end_with_parent()
     log.setLevel(level)
     log.handlers = [_Told(pipe)]
     with suppress(EOFError, BrokenPipeError, ConnectionResetError), threads(ALONE):  # the parent is gone
+        pool, labels = pipe.recv()
         while True:
             run = pipe.recv()
             try:
