@@ -1,4 +1,4 @@
-"""Processes that a command starts: how many, deaf to Ctrl-C, and gone when it is."""
+"""Processes that a command starts: deaf to Ctrl-C, and gone when it is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

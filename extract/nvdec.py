@@ -10,15 +10,18 @@ import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import torch
-from av.codec import hwaccel
 from torch import Tensor
 from torch.utils import dlpack
 
 from affuse.errors import AffuseError, first_line
 from affuse.extract.media import Picture, read_pictures
+
+if TYPE_CHECKING:
+    from av.codec.hwaccel import HWAccel
 
 log = logging.getLogger("affuse")
 RED_BLUE = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}  # their weights in brightness: BT.709, 2020
@@ -37,7 +40,7 @@ def decoded_there(path: Path, device: torch.device, damage: list[str] | None = N
         if first is not None and first.on_gpu:
             rgb(first.frame, 1, 1)
         reason = "" if first is not None else "; ".join(noted[:1]) or "no picture came of it"
-    except (AffuseError, NotImplementedError, TypeError, ValueError, av.error.FFmpegError) as error:
+    except (AffuseError, ImportError, NotImplementedError, TypeError, ValueError, av.error.FFmpegError) as error:
         reason = first_line(error)
     if reason:
         log.debug("%s is decoded on the CPU: %s", path, reason)
@@ -53,9 +56,12 @@ def _noting(pictures: Iterator[Picture], noted: list[str], damage: list[str] | N
             damage += noted
 
 
-def accelerator(device: torch.device) -> hwaccel.HWAccel:
-    """Raises TypeError where this PyAV, before version 17, leaves no frame on the device."""
-    return hwaccel.HWAccel("cuda", str(device.index or 0), allow_software_fallback=False, is_hw_owned=True)
+def accelerator(device: torch.device) -> HWAccel:
+    """Raises ImportError where this PyAV, before version 14, has none, and TypeError where it, before 17, leaves no
+    frame on the device."""
+    from av.codec.hwaccel import HWAccel
+
+    return HWAccel("cuda", str(device.index or 0), allow_software_fallback=False, is_hw_owned=True)
 
 
 def rgb(frame: av.VideoFrame, height: int, width: int) -> Tensor:

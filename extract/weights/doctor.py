@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import psutil
 import torch
+from dask.system import CPU_COUNT
 
 from affuse.errors import AffuseError, counted
 from affuse.extract.profiles import PROFILES, fetching
@@ -25,7 +26,6 @@ from affuse.extract.weights.locate import Located, check_package, files_match, f
 from affuse.extract.weights.supply import check_profile
 from affuse.extract.weights.table import BACKBONES, FACE_DETECTOR, LIBRARIES, BackboneSource
 from affuse.plugins import installed
-from affuse.processes import cores
 
 NOTHING = dict.fromkeys(("name", "part", "licence", "state", "where", "verified", "sha256", "how"), "")
 
@@ -148,7 +148,7 @@ def environment() -> dict:
         "hdf5": f"{h5py.version.hdf5_version}, h5py {versions.pop('h5py')}",
         "cpu": _cpu(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "cores": f"{cores()} of {os.cpu_count()}",
+        "cores": f"{CPU_COUNT} of {os.cpu_count()}",
         **versions,
     }
 

@@ -18,6 +18,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import NamedTuple
 
+from dask.system import CPU_COUNT
+
 from affuse.console import Once
 from affuse.device import pick_device, threads
 from affuse.errors import AffuseError, UsageError
@@ -32,7 +34,7 @@ from affuse.fuse.training.loading import load_run
 from affuse.fuse.training.memory import measured
 from affuse.fuse.training.settings import TrainSettings
 from affuse.fuse.training.train import load, train
-from affuse.processes import cores, deaf_to_ctrl_c, end_with_parent
+from affuse.processes import deaf_to_ctrl_c, end_with_parent
 
 log = logging.getLogger("affuse")
 
@@ -75,7 +77,7 @@ def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
         )
     if not shared or not asked:
         return 1
-    return min(len(asked), jobs or max(1, cores() // max(each)))
+    return min(len(asked), jobs or max(1, CPU_COUNT // max(each)))
 
 
 def train_each(
