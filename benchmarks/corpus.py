@@ -52,8 +52,8 @@ GIB = 2**30
 FRAME = 2 * (WIDTHS["visual"] + WIDTHS["audio"]) + 2 * WIDTHS["text"] * WORDS / FPS  # bytes, in memory
 
 
-def draw(out: Path, frames: int) -> None:
-    """A store of `VIDEOS` videos of so many frames each, and labels of all, and of a third, of them."""
+def draw(out: Path, videos: int, frames: int) -> None:
+    """A store of so many videos of so many frames each, and labels of all, and of a third, of them."""
     rng, store = np.random.default_rng(0), FeatureStore(out / "store", create=True)
     pool = {m: rng.standard_normal((3 * frames // 2, width), np.float32).astype(np.float16) for m, width in
             WIDTHS.items()}  # fmt: skip
@@ -61,7 +61,7 @@ def draw(out: Path, frames: int) -> None:
     made = Provenance({"drawn": frames}, settings_hash({"drawn": frames}, backbones), backbones, {})
     clock, seen = np.arange(frames) / FPS, np.ones(frames, bool)
     start = np.arange(0.1, clock[-1], 1 / WORDS)
-    for i in range(VIDEOS):
+    for i in range(videos):
         name, first = f"v{i:03d}", int(rng.integers(frames // 2))
         rows = {m: values[first : first + frames] for m, values in pool.items()}
         boxes, sure = np.zeros((frames, 4), np.float32), np.ones(frames, np.float32)
@@ -138,7 +138,7 @@ def apart(*given) -> dict:
 def main(out: Path, gib: float, threads: int, steps: int, file: Path | None) -> None:
     if not (out / "drawn").exists():
         begun = time.perf_counter()
-        draw(out, int(gib * GIB / FRAME / VIDEOS))
+        draw(out, VIDEOS, int(gib * GIB / FRAME / VIDEOS))
         (out / "drawn").write_text(f"{time.perf_counter() - begun:.0f} s\n")
     facts = {
         "date": date.today().isoformat(),

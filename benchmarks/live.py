@@ -42,14 +42,17 @@ def over_and_over(clip: Path, seconds: float, out: Path) -> float:
     with av.open(str(clip)) as given, av.open(str(out), "w") as container:
         pictures, sound = given.streams.video[0], given.streams.audio[:1]
         streams = {s: container.add_stream_from_template(s) for s in (pictures, *sound)}
-        rate, length = float(pictures.average_rate), given.duration / av.time_base
+        rate = float(pictures.average_rate)
+        packets = [packet for packet in given.demux([*streams]) if packet.dts is not None]
+        begin = min(packet.dts * packet.time_base for packet in packets)  # below 0 where frames are not in their order
+        length = max((packet.dts + packet.duration) * packet.time_base for packet in packets) - begin
         for turn in range(int(np.ceil(seconds / length))):
             given.seek(0)
             for packet in given.demux([*streams]):
                 if packet.dts is None:
                     continue
                 for name in ("pts", "dts"):
-                    setattr(packet, name, getattr(packet, name) + round(turn * length / packet.time_base))
+                    setattr(packet, name, getattr(packet, name) + round((turn * length - begin) / packet.time_base))
                 packet.stream = streams[packet.stream]
                 container.mux(packet)
     return rate

@@ -69,8 +69,9 @@ class Copier:
             data = data.replace(old.encode(), new.encode())
         file = io.BytesIO(data)
         file.write(bytes(self.seal["start"]))
-        entry = replace(self.entry, id=video_id, source=replace(self.entry.source, name=f"{video_id}.mp4"))
-        write_seal(file, entry, *(self.seal[name] for name in ("start", "data", "rows")))
+        source = replace(self.entry.source, name=f"{video_id}.mp4")
+        entry = replace(self.entry, id=video_id, source=source, features_digest=features)
+        write_seal(file, entry, *(self.seal[name] for name in ("start", "data", "arrays")))
         return file.getvalue()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 from affuse.features.parts import MODALITIES, Status
 from affuse.features.record import Provenance, Source, VideoFeatures, check_types, failure_of
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A modality in an entry: why it has features or has none, and how many rows of what width."""
 
     status: Status
@@ -20,7 +20,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record in short. `views` names the further views of its faces; `faces` is the number of frames with one."""
+    """A record in short. `views` names the further views of its faces; `faces` is the number of frames with one;
+    `features_digest` is the same for equal features."""
 
     id: str
     settings_hash: str
@@ -34,9 +35,10 @@ class Entry:
     text: Part
     views: tuple[str, ...]
     faces: int
+    features_digest: str
 
     @classmethod
-    def of(cls, video: VideoFeatures, provenance: Provenance) -> Entry:
+    def of(cls, video: VideoFeatures, provenance: Provenance, features_digest: str) -> Entry:
         """That of a record made so."""
         parts = {}
         for modality in MODALITIES:
@@ -53,15 +55,18 @@ class Entry:
             **parts,
             views=tuple(video.visual.views),
             faces=int(video.visual.valid.sum()),
+            features_digest=features_digest,
         )
 
     @classmethod
     def from_row(cls, row: list) -> Entry:
         """What `row` made this of. Raises TypeError or ValueError for what is no such row."""
-        video_id, made, source, fps, duration, frames, people, *parts, views, faces = row
+        video_id, made, source, fps, duration, frames, people, *parts, views, faces, digest = row
         visual, audio, text = (Part(Status(status), *rest) for status, *rest in parts)
         source = Source(*source)
-        return cls(video_id, made, source, fps, duration, frames, people, visual, audio, text, tuple(views), faces)
+        return cls(
+            *(video_id, made, source, fps, duration, frames, people, visual, audio, text, tuple(views), faces, digest)
+        )
 
     @classmethod
     def checked(cls, row: list) -> Entry:

@@ -44,14 +44,14 @@ class Scan:
     files."""
 
     changed: int = 0
-    lines: dict[str, bytes] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
     made: dict[str, list] = field(default_factory=dict)
     damaged: list[Problem] = field(default_factory=list)
 
     def __getitem__(self, video_id: str) -> Entry:
         return Entry.from_row(json.loads(self.lines[video_id])[2])
 
-    def add(self, line: bytes) -> None:
+    def add(self, line: str) -> None:
         _, _, (video_id, settings_hash, _, _, duration, *_), *_ = json.loads(line)
         videos, seconds = self.made.get(settings_hash, (0, 0.0))
         self.made[settings_hash] = [videos + 1, seconds + duration]
@@ -60,7 +60,7 @@ class Scan:
     def write(self, path: Path) -> None:
         told = {"changed": self.changed, "damaged": [*map(astuple, self.damaged)], "format": FORMAT_VERSION}
         head = {**told, "ids": [*self.lines], "made": self.made}
-        lines = b"\n".join([canonical(head).encode(), *self.lines.values(), b""])
+        lines = "\n".join([canonical(head), *self.lines.values(), ""]).encode()
         with suppress(AffuseError):  # such as in a store that may only be read
             write_bytes(path, lines + hashlib.sha256(lines).hexdigest().encode())
 
@@ -73,7 +73,7 @@ class Scan:
             return cls()
         if hashlib.sha256(data[:-64]).hexdigest().encode() != data[-64:]:
             return cls()
-        head, *lines, _ = data[:-64].split(b"\n")
+        head, *lines, _ = data[:-64].decode().split("\n")
         told = json.loads(head)
         if told["format"] != FORMAT_VERSION:
             return cls()
@@ -140,7 +140,7 @@ class Index:
                 stat, line = file.lstat(), before.get(file.name)
                 if line is None or json.loads(line)[:2] != [stat.st_size, stat.st_mtime_ns]:
                     mtime = stat.st_mtime_ns if stat.st_mtime_ns < settled else 0
-                    line = canonical([stat.st_size, mtime, read_entry(file).row]).encode()
+                    line = canonical([stat.st_size, mtime, read_entry(file).row])
                 scan.add(line)
         scan.damaged[:] = [problem for problem in scan.damaged if os.path.lexists(self.shards / folder / problem.file)]
         if scan.changed:
@@ -206,11 +206,11 @@ class Packs:
 def _together(folder: str, loose: Scan, tables: list[Table]) -> Scan:
     """What counts of a folder: what is in it, and of what is in packs the last, where the folder has nothing."""
     spoiled = {problem.file for problem in loose.damaged}
-    packed: dict[str, tuple[int, bytes]] = {}
+    packed: dict[str, tuple[int, str]] = {}
     for table in tables:
         for video_id in table.folders.get(folder, ()):
             if video_id not in loose.lines and shard_name(video_id) not in spoiled:
-                packed[video_id] = max(packed.get(video_id, (0, b"")), (table.mtime(video_id), table.lines[video_id]))
+                packed[video_id] = max(packed.get(video_id, (0, "")), (table.mtime(video_id), table.lines[video_id]))
     scan = Scan(0, damaged=loose.damaged)
     for line in (*loose.lines.values(), *(line for _, line in packed.values())):
         scan.add(line)

@@ -47,7 +47,7 @@ class Table:
     of no record."""
 
     path: Path
-    lines: dict[str, bytes]
+    lines: dict[str, str]
     start: int
     end: int
     structure: str
@@ -214,8 +214,8 @@ def _table(path: Path, file: BinaryIO, first: int) -> Table | None:
     text = _text(file, first)
     if not text.startswith(MAGIC) or hashlib.sha256(text[:-65]).hexdigest().encode() + b"\n" != text[-65:]:
         return None
-    head, *lines = text[len(MAGIC) : -65].splitlines()
     try:
+        head, *lines = text[len(MAGIC) : -65].decode().splitlines()
         facts = json.loads(head)
         if facts["format"] > FORMAT_VERSION:
             raise newer(path, facts["format"])

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -164,14 +164,14 @@ class Provenance:
 
 
 def check_types(value: Any, kind: Any, name: str = "it") -> None:
-    """Raise ValueError, saying what, unless a value and all in it are of the types that their dataclasses say and
-    numbers are finite."""
+    """Raise ValueError, saying what, unless a value and all in it are of the types that their classes say and numbers
+    are finite."""
     plain, inner = get_origin(kind) or kind, get_args(kind)
     right = isinstance(value, (int, float) if plain is float else plain) and isinstance(value, bool) == (plain is bool)
     if not right or (plain is float and not math.isfinite(value)):
         raise ValueError(f"{name} cannot be {value!r:.80}")
-    if is_dataclass(plain):
-        for part, own in types_of(kind).items():
+    if fields := types_of(plain):
+        for part, own in fields.items():
             check_types(getattr(value, part), own, part)
     elif isinstance(value, dict) and inner:
         for item in value.values():
@@ -183,7 +183,7 @@ def check_types(value: Any, kind: Any, name: str = "it") -> None:
 
 @cache
 def types_of(record: Any) -> dict[str, Any]:
-    """{field: type} of a dataclass."""
+    """{field: type} of a dataclass or named tuple; of another class nothing."""
     return get_type_hints(record)
 
 

@@ -5,12 +5,11 @@ byte of a shard that HDF5 does not itself guard by a checksum, which is all but 
 proven here before HDF5 sees the file.
 
     affuse features
-    {"data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "rows": {dataset: …}, "size": …,
-     "start": …, "structure": sha256}   (one line)
+    {"arrays": {dataset: …}, "data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "size": …, "start": …, "structure": sha256}   (one line)
     sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
 
-`entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone. `rows` says
-where the pieces of each embedding are, see features/rows.py, for who reads nothing else.
+`entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone. `arrays`
+says where the pieces of each dataset are, see features/rows.py, for who reads without HDF5.
 
 These lines keep their form in every future format, so that any version can tell what it has before it.
 """
@@ -73,13 +72,13 @@ def noting(problems: list[Problem]) -> Iterator[None]:
 
 def room(entry: Entry, chunks: int) -> int:
     """Bytes to leave before the HDF5 part: a power of two, as HDF5 wants, that holds any seal of `chunks`."""
-    needed = 1024 + len(canonical([entry.row, entry.views])) + 64 * chunks
+    needed = 2048 + len(canonical([entry.row, entry.views])) + 64 * chunks
     return 1 << (needed - 1).bit_length()
 
 
-def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[Sequence[int]], rows: dict) -> None:
+def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[Sequence[int]], arrays: dict) -> None:
     """Seal a finished file whose HDF5 part begins at byte `start`, with its chunks (first byte, end), and the pieces
-    of its embeddings."""
+    of its arrays."""
     data: list[list[int]] = []
     for first, end in sorted(map(tuple, chunks)):
         if data and data[-1][1] == first:
@@ -87,7 +86,7 @@ def write_seal(file: BinaryIO, entry: Entry, start: int, chunks: Iterable[Sequen
         else:
             data.append([first, end])
     size = file.seek(0, 2)
-    facts = {"data": data, "entry": entry.row, "format": FORMAT_VERSION, "rows": rows, "size": size, "start": start}
+    facts = {"arrays": arrays, "data": data, "entry": entry.row, "format": FORMAT_VERSION, "size": size, "start": start}
     facts["structure"] = structure(file, start, size, data)
     lines = MAGIC + canonical(facts).encode() + b"\n"
     lines += hashlib.sha256(lines).hexdigest().encode() + b"\n"

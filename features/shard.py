@@ -58,11 +58,10 @@ DIGESTS = ("local", "features_digest", "digest")  # not part of what the feature
 
 @dataclass(frozen=True)
 class Header(Entry):
-    """All that a shard holds but its arrays. `features_digest` is the same for equal features."""
+    """All that a shard holds but its arrays."""
 
     seconds: dict[str, float]
     provenance: Provenance
-    features_digest: str
 
 
 def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> None:
@@ -74,24 +73,24 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
     arrays = arrays_of(video)
     if not math.isfinite(video.fps + video.duration):
         raise RecordError(f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long.")
-    entry = Entry.of(video, provenance)
-    start = room(entry, sum(map(chunk_count, arrays.values())))
+    start = room(Entry.of(video, provenance, sha256().hexdigest()), sum(map(chunk_count, arrays.values())))
 
     def fill(sink: Sink) -> None:
         # The default libver: files written with "latest" never open again after a kill.
         with h5py.File(sink, "w", userblock_size=start) as file:
-            _fill(file, video, provenance, arrays)
+            entry = Entry.of(video, provenance, _fill(file, video, provenance, arrays))
             file.flush()
             chunks: list[tuple[int, int]] = []
             for name in arrays:
                 file[name].id.chunk_iter(lambda c: chunks.append((c.byte_offset, c.byte_offset + c.size)))
-            rows = pieces_of(file, arrays)
-        write_seal(sink, entry, start, chunks, rows)
+            pieces = pieces_of(file, arrays)
+        write_seal(sink, entry, start, chunks, pieces)
 
     publish(path, fill, _verify_or_raise)
 
 
-def _fill(file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays: dict[str, np.ndarray]) -> None:
+def _fill(file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays: dict[str, np.ndarray]) -> str:
+    """Put everything into the file; its features digest."""
     facts = {
         "format": FORMAT_VERSION,
         "id": video.id,
@@ -125,6 +124,7 @@ def _fill(file: h5py.File, video: VideoFeatures, provenance: Provenance, arrays:
     local = {"mtime_ns": int(video.source.mtime_ns), "seconds": video.seconds}
     features_digest = _digest(_describe(file))
     _put(file, local=local, features_digest=features_digest, digest=_digest([features_digest, local]))
+    return features_digest
 
 
 def _put(node: h5py.HLObject, **attributes: object) -> None:
@@ -166,25 +166,10 @@ def _read(shard: _Shard, path: str, whole: bool) -> np.ndarray:
         return decode(array) if kind(path) == "word" else array
 
 
-def read_frame_times(place: Place) -> np.ndarray:
-    """The video's own clock (T,), seconds: its frames, or its sound's rows where it has no frames."""
-    with _open(place) as shard:
-        for name in ("visual/time", "audio/time"):
-            with _blaming(shard, name) as dataset:
-                if len(dataset):
-                    return dataset[()]
-    return np.zeros(0)
-
-
 def read_header(place: Place) -> Header:
     """All but the arrays. Raises like `read_shard`."""
-    return read_overview(place)[0]
-
-
-def read_overview(place: Place, *datasets: str) -> tuple[Header, list[np.ndarray]]:
-    """The header and these datasets, such as "visual/valid". Raises like `read_shard`."""
     with _open(place) as shard:
-        return _header(shard), [_read(shard, name, True) for name in datasets]
+        return _header(shard)
 
 
 def version_of(place: Place) -> tuple[int, ...]:

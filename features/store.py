@@ -23,13 +23,11 @@ from affuse.features.layout import shard_path
 from affuse.features.pack import verify_pack
 from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance, VideoFeatures, person_id
-from affuse.features.rows import read_rows
+from affuse.features.rows import read_arrays, read_rows
 from affuse.features.seal import DamagedError, check_seal, read_entry
 from affuse.features.shard import (
     Header,
-    read_frame_times,
     read_header,
-    read_overview,
     read_shard,
     verify_shard,
     version_of,
@@ -107,15 +105,16 @@ class FeatureStore(Contents):
 
         Raises like `read`; reads no embeddings.
         """
-        return self._at(video_id, read_frame_times)
+        _, (seen, heard) = self.overview(video_id, "visual/time", "audio/time")
+        return seen if len(seen) else heard
 
     def header(self, video_id: str) -> Header:
         """All that is known of a video but its arrays. Raises like `read`."""
         return self._at(video_id, read_header)
 
-    def overview(self, video_id: str, *datasets: str) -> tuple[Header, list[np.ndarray]]:
-        """The header and these arrays, such as "visual/valid". Raises like `read`."""
-        return self._at(video_id, read_overview, *datasets)
+    def overview(self, video_id: str, *arrays: str) -> tuple[Entry, list[np.ndarray]]:
+        """A video in short and these of its arrays, such as "visual/valid". Raises like `read`."""
+        return self._at(video_id, read_arrays, arrays)
 
     def read_rows(self, video_id: str, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
         """Read rows of embeddings into arrays that are there: of each (path, such as "visual/embedding"; rows (K,),

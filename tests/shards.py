@@ -45,7 +45,7 @@ def edit(path: Path, node: str = "/", **attributes: object) -> None:
         for name, value in attributes.items():
             file[node].attrs[name] = value if isinstance(value, float | np.ndarray) else json.dumps(value)
     with path.open("r+b") as file:
-        write_seal(file, Entry.from_row(seal["entry"]), seal["start"], seal["data"], seal["rows"])
+        write_seal(file, Entry.from_row(seal["entry"]), seal["start"], seal["data"], seal["arrays"])
 
 
 def chunks(path: Path, name: str) -> list[tuple[int, int]]:

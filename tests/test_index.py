@@ -42,7 +42,7 @@ def test_an_entry_is_the_header_in_short(tmp_path):
     video = random_video("a", words=0, views=("flip",), people=2)
     path = put(tmp_path, video)
     entry, header = read_entry(path), read_header(path)
-    assert entry == check_seal(path) == Entry.of(video, provenance())
+    assert entry == check_seal(path) == Entry.of(video, provenance(), header.features_digest)
     assert entry.faces == video.visual.valid.sum()
     assert (entry.id, entry.source, entry.views, entry.people) == ("a", video.source, ("flip",), 2)
     assert (entry.text.status, entry.text.rows, entry.audio.width) == ("no_speech", 0, 8)

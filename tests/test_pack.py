@@ -29,7 +29,7 @@ from differences import differences
 from processes import ROOT
 from shards import chunks, flip
 
-FLIPS = int(os.environ.get("AFFUSE_FLIPS", 60))
+FLIPS, KILLS = (int(os.environ.get(f"AFFUSE_{name}", default)) for name, default in (("FLIPS", 60), ("KILLS", 6)))
 NAMES = [f"v{number}" for number in range(7)]
 NAMED = {name: random_video(name, seed=seed, views=("flip",)) for seed, name in enumerate(NAMES)}
 
@@ -270,6 +270,7 @@ import os, signal, sys
 from pathlib import Path
 from affuse.features import FeatureStore
 from affuse.features.packing import pack, unpack
+from builders import provenance, random_video
 
 left = int(sys.argv[3])
 def count(function):
@@ -286,32 +287,54 @@ for name in ("replace", "rename", "fsync", "utime"):
 Path.unlink = count(Path.unlink)
 store = FeatureStore(sys.argv[1])
 store.sweep()
-pack(store, most=3) if sys.argv[2] == "pack" else unpack(store)
+if sys.argv[2] == "write":
+    for seed, name in enumerate(store.ids):
+        store.write(random_video(name, seed=seed, views=("flip",)), provenance())
+else:
+    pack(store, most=3) if sys.argv[2] == "pack" else unpack(store)
 """
+
+
+def run(store: FeatureStore, command: str, step: int = 0) -> bool:
+    """Have a process pack, unpack or write everything, which is killed at a step; whether it was."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    script = [sys.executable, "-c", KILLED, str(store.path), command, str(step)]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode <= 0, done.stderr
+    return done.returncode < 0
 
 
 @pytest.mark.parametrize("command", ["pack", "unpack"])
 def test_killed_at_any_step_nothing_is_lost_or_there_twice(made, loose, tmp_path, command):
-    """At its first step, its third, and so on: each time the store is whole, and going on ends as if never killed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    """At its first step, its eighth, and so on: each time the store is whole, and going on ends as if never killed."""
     if command == "unpack":
         pack(loose, most=3)
     begun = shutil.copytree(loose.path, tmp_path / "begun")
     for step in range(1, 200, 7):
         shutil.rmtree(loose.path)
         shutil.copytree(begun, loose.path)
-        run = [sys.executable, "-c", KILLED, str(loose.path), command]
-        done = subprocess.run([*run, str(step)], env=environment, capture_output=True, text=True, check=False)
+        killed = run(loose, command, step)
         check(loose)
-        if done.returncode == 0:
+        if not killed:
             break
-        assert done.returncode < 0, done.stderr
-        subprocess.run([*run, "0"], env=environment, check=True)
+        assert not run(loose, command)
         check(loose)
         assert not list(loose.path.rglob("*.partial"))
         assert (len(loose.files()) == 0) == (command == "pack")
     assert step > 14
     assert differences(made, FeatureStore(loose.path)) == []
+
+
+def test_killed_again_and_again_a_store_ends_as_one_that_never_was(made, packed):
+    """Whoever writes, packs or unpacks, at a step that is drawn: the next goes on with what the last one left."""
+    rng, kills = random.Random(KILLS), 0
+    while kills < KILLS:
+        kills += run(packed, rng.choice(["pack", "unpack", "write"]), rng.randint(1, 40))
+        check(packed)
+    assert not run(packed, "pack")
+    assert not list(packed.path.rglob("*.partial"))
+    assert packed.files() == []
+    assert differences(made, FeatureStore(packed.path)) == []
 
 
 def test_a_disk_that_is_full_says_so_and_loses_nothing(loose, monkeypatch):

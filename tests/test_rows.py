@@ -1,4 +1,4 @@
-"""Rows of embeddings read by the seal alone: those that were written, or damage."""
+"""Arrays read by the seal alone: those that were written, or damage."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from affuse.features.rows import read_rows
-from affuse.features.seal import DamagedError
+from affuse.features.layout import arrays_of
+from affuse.features.rows import read_arrays, read_rows
+from affuse.features.seal import DamagedError, read_entry
 from builders import provenance, random_video
 from shards import chunks, cut, flip, put
 
@@ -50,15 +51,32 @@ def test_a_flipped_bit_is_found_by_who_reads_its_piece(tmp_path):
         read_rows(path, [("visual/embedding", np.arange(100), out)])
 
 
+def test_whole_arrays_of_every_kind_are_those_that_were_written(tmp_path):
+    path, arrays = put(tmp_path, VIDEO, provenance(WIDE)), arrays_of(VIDEO)
+    entry, read = read_arrays(path, arrays)
+    assert entry == read_entry(path)
+    assert read[list(arrays).index("text/word")].tolist() == VIDEO.text.word.tolist()
+    for name, array in zip(arrays, read, strict=True):
+        if name != "text/word":
+            assert (array.dtype, array.shape, array.tobytes()) == (
+                arrays[name].dtype, arrays[name].shape, arrays[name].tobytes(),
+            )  # fmt: skip
+
+
+def test_a_record_of_nothing_has_arrays_of_nothing(tmp_path):
+    path = put(tmp_path, random_video(frames=0, words=0))
+    _, arrays = read_arrays(path, ["visual/time", "visual/box", "text/word", "text/embedding"])
+    assert [array.shape for array in arrays] == [(0,), (0, 4), (0,), (0, 12)]
+
+
 @pytest.mark.parametrize(
-    "rows",
-    [{}, {"visual/embedding": 3}, {"visual/embedding": [40, [[-5, 1]]]}, {"visual/embedding": [0, []]},
-     {"visual/embedding": [1, [[5000, 1]]]}, {"visual/embedding": [40, [[10**15, 1]]]}],
-)  # fmt: skip
-def test_a_seal_that_says_what_cannot_be_is_damage(tmp_path, rows):
+    "pieces",
+    [None, 3, [48, 40, [[-5, 1]]], [48, 0, []], [48, 1, [[5000, 1]]], [48, 40, [[10**15, 1]]], [40, 40, [[5000, 1]]]],
+)
+def test_a_seal_that_says_what_cannot_be_is_damage(tmp_path, pieces):
     path = put(tmp_path)
     seal = json.loads(path.read_bytes().split(b"\n")[1])
-    lines = b"affuse features\n" + json.dumps(seal | {"rows": rows}).encode() + b"\n"
+    lines = b"affuse features\n" + json.dumps(seal | {"arrays": {"visual/embedding": pieces} if pieces else {}}).encode() + b"\n"
     with path.open("r+b") as file:
         file.write((lines + sha256(lines).hexdigest().encode() + b"\n").ljust(seal["start"], b"\0"))
     with pytest.raises(DamagedError, match="visual/embedding"):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from affuse.features import MODALITIES, AffuseError, Status
+from affuse.features import MODALITIES, AffuseError, FeatureStore, Status
 from affuse.features.layout import ROWS, _finite, chunk_shape, paths, shard_name, shard_path
-from affuse.features.shard import describe_shard, read_frame_times, read_header, read_shard, verify_shard
+from affuse.features.shard import describe_shard, read_header, read_shard, verify_shard
 from builders import assert_same, provenance, random_video
 from shards import VIEWS, chunks, put
 
@@ -158,9 +158,10 @@ def test_the_header_says_all_but_the_arrays(tmp_path):
 def test_the_clock_is_the_frames_or_else_the_sound(tmp_path, frames, rows):
     video = random_video(frames=frames)
     audio = dataclasses.replace(video.audio, embedding=np.ones((7, 8), np.float16), time=np.arange(7.0))
-    path = put(tmp_path, dataclasses.replace(video, audio=audio))
+    store = FeatureStore(tmp_path, create=True)
+    store.write(dataclasses.replace(video, audio=audio), provenance())
     expected = video.visual.time if frames else audio.time
-    np.testing.assert_array_equal(read_frame_times(path), expected)
+    np.testing.assert_array_equal(store.frame_times("clip01"), expected)
     assert len(expected) == rows
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from click.testing import CliRunner
 
 from affuse.commands import main
 from affuse.features import MODALITIES, FeatureStore, UsageError
-from affuse.features.entry import Entry
 from affuse.features.layout import paths, shard_path
-from affuse.features.seal import DamagedError
-from affuse.features.shard import describe_shard, read_frame_times, read_header, read_shard, verify_shard
+from affuse.features.rows import read_arrays
+from affuse.features.seal import DamagedError, read_entry
+from affuse.features.shard import describe_shard, read_header, read_shard, verify_shard
 from builders import provenance, random_video
 from shards import VIEWS, chunks, edit, flip, put
+
+VISUAL = 7  # its place in the row of an entry
 
 
 @pytest.mark.parametrize("name", paths(VIEWS))
@@ -61,7 +64,7 @@ def test_any_flipped_bit_is_seen(tmp_path):
 def test_a_damaged_structure_is_seen_at_every_read(tmp_path):
     path = put(tmp_path)
     flip(path, 8 * (path.read_bytes().index(b"\x89HDF") + 50))
-    for read in (read_shard, read_header, read_frame_times, describe_shard):
+    for read in (read_shard, read_header, describe_shard):
         with pytest.raises(DamagedError, match=r"'clip01' .* structure .* Run affuse extract again"):
             read(path)
 
@@ -141,16 +144,22 @@ def test_a_foreign_file_is_refused(tmp_path, content):
 def test_a_sealed_file_without_our_layout_is_refused(tmp_path, monkeypatch):
     """What claims more rows than the file has bytes must not fill the memory."""
     path = put(tmp_path)
-    text = path.read_bytes().split(b"\n")[1]
+    seal = json.loads(path.read_bytes().split(b"\n")[1])
+    seal["entry"][VISUAL][2] = 2**40
     with h5py.File(path, "r+") as file:
         for name in ("time", "valid", "embedding", "box", "confidence"):
             file[f"visual/{name}"].resize(2**40, axis=0)
     monkeypatch.setattr("affuse.features.seal.structure", lambda *_: "sealed anew")
-    reseal(path, text)
+    reseal(path, json.dumps(seal).encode())
     with pytest.raises(DamagedError, match="not the layout of a shard"):
-        read_frame_times(path)
-    with pytest.raises(DamagedError, match="its attributes are not those that were written"):
         read_shard(path)
+    with pytest.raises(DamagedError, match=r"visual/time: its rows cannot be where"):
+        read_arrays(path, ["visual/time"])
+    seal["entry"][VISUAL][2] = 2**20
+    seal["arrays"]["visual/time"] = [8, 2**20, [None]]
+    reseal(path, json.dumps(seal).encode())
+    with pytest.raises(DamagedError, match=r"visual/time: it cannot have so many rows"):
+        read_arrays(path, ["visual/time"])
 
 
 def sealed(path: Path, **changes) -> None:
@@ -258,18 +267,17 @@ def test_a_seal_of_another_video_is_damage(tmp_path):
 
 def test_rows_that_are_not_stored_are_refused_whatever_the_size_of_the_file(tmp_path, monkeypatch):
     path = put(tmp_path)
+    true = read_entry(path)
     with h5py.File(path, "r+") as file:
         for name in ("time", "valid", "embedding", "box", "confidence"):
             file[f"visual/{name}"].resize(10**12, axis=0)
     os.truncate(path, 10**13)  # of which next to nothing is on the disk
-    monkeypatch.setattr(
-        "affuse.features.shard.check_seal", lambda path: Entry.of(random_video(), provenance())
-    )
-    with pytest.raises(DamagedError, match="not the layout of a shard"):
-        read_frame_times(path)
-    with pytest.raises(DamagedError, match="its attributes are not those that were written"):
-        read_shard(path)
-    assert "its attributes are not those that were written" in verify_shard(path)[0].reason
+    false = replace(true, visual=true.visual._replace(rows=10**12))
+    for entry, said in ((false, "not the layout of a shard"), (true, "its attributes are not those that were written")):
+        monkeypatch.setattr("affuse.features.shard.check_seal", lambda path, entry=entry: entry)
+        with pytest.raises(DamagedError, match=said):
+            read_shard(path)
+        assert "its attributes are not those that were written" in verify_shard(path)[0].reason
 
 
 def test_a_newer_format_says_so(tmp_path, monkeypatch):

@@ -18,12 +18,12 @@ Fingerprint = dict[str, dict[str, dict[str, str]]]
 
 def fingerprint(store: FeatureStore, labels: Path, wanted: Split = AS_IT_IS) -> Fingerprint:
     """{"train" and "validation": {video: {"features", "labels"}}}, the digest of each; no "features" where the store
-    lacks the video. Raises as `find_labels` and `FeatureStore.header` do."""
+    lacks the video. Raises as `find_labels` and `FeatureStore.read` do."""
     split, kept = find_labels(labels, wanted), set(store.ids)
     return {
         partition: {
             video: {
-                **({"features": store.header(video).features_digest} if video in kept else {}),
+                **({"features": store.overview(video)[0].features_digest} if video in kept else {}),
                 "labels": _digest(path),
             }
             for video, path in split[partition].items()

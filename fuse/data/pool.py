@@ -116,7 +116,7 @@ class Pool:
         for name in want.videos:
             video = self._outline(name, fps)
             for m in modalities:
-                part = getattr(video.header, m)
+                part = getattr(video.entry, m)
                 checked_width(name, m, part.rows, part.width, widths)
             if not any(len(video.used[m]) for m in modalities):
                 left_out[name] = "; ".join(f"no {m}: {video.why_not(m)}" for m in modalities)
@@ -141,7 +141,7 @@ class Pool:
         """What a corpus draws on, one key for each modality and for each view."""
         group = self.together if set(want.videos) <= set(self.together) else want.videos
         files = tuple((name, self.store.version(name)) for name in group)
-        views = [view for video in videos.values() for view in video.outline.header.views if want.views]
+        views = [view for video in videos.values() for view in video.outline.entry.views if want.views]
         arrays = [f"{m}/embedding" for m in modalities]
         arrays += [f"{VIEWS}/{view}" for view in dict.fromkeys(views) if "visual" in modalities]
         return [Key(array, files, fps, device) for array in arrays]

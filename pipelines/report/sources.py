@@ -219,17 +219,17 @@ def read_prediction(path: Path, table: pd.DataFrame) -> Prediction:
 
 def outline(store: FeatureStore, video: str) -> VideoFeatures:
     """A record without its embeddings: rows of no width. Raises as `FeatureStore.read` does."""
-    header, (time, valid, box, sure, heard, start, end, word, heard_as) = store.overview(video, *OUTLINE)
+    entry, (time, valid, box, sure, heard, start, end, word, heard_as) = store.overview(video, *OUTLINE)
 
     def empty(rows: np.ndarray) -> np.ndarray:
         return np.zeros((len(rows), 0), np.float16)
 
     return VideoFeatures(
-        *(video, header.source, header.fps, header.duration, header.frames),
-        VisualFeatures(empty(time), time, valid, box, sure, header.visual.status, header.visual.reason),
-        AudioFeatures(empty(heard), heard, header.audio.status, header.audio.reason),
-        TextFeatures(empty(start), start, end, word, heard_as, header.text.status, header.text.reason),
-        people=header.people,
+        *(video, entry.source, entry.fps, entry.duration, entry.frames),
+        VisualFeatures(empty(time), time, valid, box, sure, entry.visual.status, entry.visual.reason),
+        AudioFeatures(empty(heard), heard, entry.audio.status, entry.audio.reason),
+        TextFeatures(empty(start), start, end, word, heard_as, entry.text.status, entry.text.reason),
+        people=entry.people,
     )
 
 
