@@ -5,7 +5,8 @@ byte of a shard that HDF5 does not itself guard by a checksum, which is all but 
 proven here before HDF5 sees the file.
 
     affuse features
-    {"arrays": {dataset: …}, "data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "size": …, "start": …, "structure": sha256}   (one line)
+    {"arrays": {dataset: …}, "data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "size": …,
+     "start": …, "structure": sha256}   (one line)
     sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
 
 `entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone. `arrays`

@@ -25,14 +25,7 @@ from affuse.features.parts import MODALITIES
 from affuse.features.record import Provenance, VideoFeatures, person_id
 from affuse.features.rows import read_arrays, read_rows
 from affuse.features.seal import DamagedError, check_seal, read_entry
-from affuse.features.shard import (
-    Header,
-    read_header,
-    read_shard,
-    verify_shard,
-    version_of,
-    write_shard,
-)
+from affuse.features.shard import Header, read_header, read_shard, verify_shard, version_of, write_shard
 from affuse.features.verification import Verification, verify_files
 from affuse.files import make_folder
 

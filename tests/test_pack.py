@@ -29,7 +29,9 @@ from differences import differences
 from processes import ROOT
 from shards import chunks, flip
 
-FLIPS, KILLS = (int(os.environ.get(f"AFFUSE_{name}", default)) for name, default in (("FLIPS", 60), ("KILLS", 6)))
+FLIPS, KILLS = (
+    int(os.environ.get(f"AFFUSE_{name}", default)) for name, default in (("FLIPS", 60), ("KILLS", 6))
+)
 NAMES = [f"v{number}" for number in range(7)]
 NAMED = {name: random_video(name, seed=seed, views=("flip",)) for seed, name in enumerate(NAMES)}
 

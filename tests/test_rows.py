@@ -71,12 +71,24 @@ def test_a_record_of_nothing_has_arrays_of_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "pieces",
-    [None, 3, [48, 40, [[-5, 1]]], [48, 0, []], [48, 1, [[5000, 1]]], [48, 40, [[10**15, 1]]], [40, 40, [[5000, 1]]]],
+    [
+        None,
+        3,
+        [48, 40, [[-5, 1]]],
+        [48, 0, []],
+        [48, 1, [[5000, 1]]],
+        [48, 40, [[10**15, 1]]],
+        [40, 40, [[5000, 1]]],
+    ],
 )
 def test_a_seal_that_says_what_cannot_be_is_damage(tmp_path, pieces):
     path = put(tmp_path)
     seal = json.loads(path.read_bytes().split(b"\n")[1])
-    lines = b"affuse features\n" + json.dumps(seal | {"arrays": {"visual/embedding": pieces} if pieces else {}}).encode() + b"\n"
+    lines = (
+        b"affuse features\n"
+        + json.dumps(seal | {"arrays": {"visual/embedding": pieces} if pieces else {}}).encode()
+        + b"\n"
+    )
     with path.open("r+b") as file:
         file.write((lines + sha256(lines).hexdigest().encode() + b"\n").ljust(seal["start"], b"\0"))
     with pytest.raises(DamagedError, match="visual/embedding"):

@@ -273,7 +273,10 @@ def test_rows_that_are_not_stored_are_refused_whatever_the_size_of_the_file(tmp_
             file[f"visual/{name}"].resize(10**12, axis=0)
     os.truncate(path, 10**13)  # of which next to nothing is on the disk
     false = replace(true, visual=true.visual._replace(rows=10**12))
-    for entry, said in ((false, "not the layout of a shard"), (true, "its attributes are not those that were written")):
+    for entry, said in (
+        (false, "not the layout of a shard"),
+        (true, "its attributes are not those that were written"),
+    ):
         monkeypatch.setattr("affuse.features.shard.check_seal", lambda path, entry=entry: entry)
         with pytest.raises(DamagedError, match=said):
             read_shard(path)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from affuse.features import MODALITIES, AudioFeatures, FeatureStore, TextFeatures, VideoFeatures, VisualFeatures
+from affuse.features.entry import Entry
 from affuse.features.layout import VIEWS
 from affuse.features.resampling import resampled
-from affuse.features.entry import Entry
 from affuse.features.timeline import moments, on_clock, rows_at
 
 ARRAYS = ("visual/time", "visual/valid", "audio/time", "text/start", "text/end")
