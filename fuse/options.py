@@ -57,7 +57,7 @@ EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows 
 TRAIN_SET = set_option(lambda: import_module("affuse.fuse.training.settings").TrainSettings)
 JOBS = click.option(
     "--jobs", type=click.IntRange(1), metavar="N",
-    help="Runs at the same time, each in a process.  [default: one per core; on a GPU 1]",
+    help="Runs at the same time, each in a process.  [default: about one per core; on a GPU 1]",
 )  # fmt: skip
 training_options = together(PRESET, TRAIN_DEVICE, JSON, CONFIG, TRAIN_SET)  # how to train, and how to answer
 trials_options = together(SEEDS, STORE, LABELS, TRIALS_OUT, JOBS)

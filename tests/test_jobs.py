@@ -162,9 +162,8 @@ def test_how_many_are_at_work(monkeypatch, tmp_path):
         return parallel.how_many(jobs, [one] * runs)
 
     monkeypatch.setattr(parallel, "CPU_COUNT", 6)
-    assert [asked(None), asked(None, 4), asked(None, threads=4), asked(8), asked(3), asked(3, 0)] == [
-        6, 4, 1, 8, 3, 1,
-    ]  # fmt: skip
+    assert [asked(None, 4), asked(None, threads=4), asked(8), asked(3), asked(3, 0)] == [4, 1, 8, 3, 1]
+    assert [asked(None, runs) for runs in (6, 7, 9, 12, 23, 24, 25)] == [6, 7, 9, 6, 11, 6, 6]
     with pytest.raises(UsageError, match="--jobs 0 would train nothing"):
         asked(0)
     monkeypatch.setattr(parallel, "pick_device", lambda name: torch.device("cuda"))

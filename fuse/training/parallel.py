@@ -39,6 +39,7 @@ from affuse.processes import deaf_to_ctrl_c, end_with_parent
 log = logging.getLogger("affuse")
 
 ALONE = 1  # thread of each of several trainings
+FEW = 4  # trainings a core, of which the last ones are felt
 OF_DATA = ("modalities", "views", "fps", "validation", "resplit", "held_out", "allow_missing", "label_rate", "target",
            "gaps")  # fmt: skip
 
@@ -64,8 +65,9 @@ class Trained(NamedTuple):
 
 
 def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
-    """How many trainings are to be at work at the same time: so many, or, where that is None, as the cores allow, and
-    one on a GPU. Raises UsageError for less than one, and for several on a GPU."""
+    """How many trainings are to be at work at the same time: so many, or, where that is None, one per core, and of a few
+    so many more that no core is idle in the end; on a GPU one. Raises UsageError for less than one, and for several on
+    a GPU."""
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs} would train nothing. Give 1 or more.")
     asked = [run.settings for run in trainings]
@@ -77,7 +79,9 @@ def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
         )
     if not shared or not asked:
         return 1
-    return min(len(asked), jobs or max(1, CPU_COUNT // max(each)))
+    cores = max(1, CPU_COUNT // max(each))
+    left_over = len(asked) % cores if len(asked) < FEW * cores else 0
+    return min(len(asked), jobs or cores + left_over)
 
 
 def train_each(
