@@ -150,7 +150,10 @@ class Transcriber:
     """openai-whisper (Radford et al. 2022), with word times from its cross-attention.
 
     In float32, whatever the precision of the store: with its encoder in bfloat16, words move and are misheard.
+    `fallback`: the temperatures at which what was heard badly is heard again, each as long as the first time.
     """
+
+    fallback: tuple[float, ...] = FALLBACK
 
     def __init__(self, located: Located, language: str | None, device: torch.device):
         _begin_numba()
@@ -211,6 +214,7 @@ class Transcriber:
                 self.model,
                 piece,
                 language=language,
+                temperature=(0.0, *self.fallback),
                 word_timestamps=True,
                 sample_len=longest,
                 fp16=False,
@@ -278,7 +282,7 @@ class ChunkedTranscriber(Transcriber):
         that it does not depend on the others."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for temperature in FALLBACK:
+            for temperature in self.fallback:
                 if not _failed(result):
                     break
                 result = self._decoded(features[None], temperature, result.language)[0]

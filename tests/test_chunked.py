@@ -122,3 +122,7 @@ def test_only_windows_that_fail_are_decoded_at_other_temperatures(both, say, mon
     said = ["".join(word["word"] for word in segment["words"]).lower() for segment in segments]
     assert "garden" in said[0]
     assert "window" in said[1]
+    asked.clear()
+    monkeypatch.setattr(transcriber, "fallback", ())
+    transcriber.decode(windows)
+    assert asked == [(0.0, 2)]

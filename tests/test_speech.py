@@ -1,5 +1,7 @@
 """Whisper's words, and none where nobody speaks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,22 @@ def test_a_tone_does_not_keep_whisper_busy(transcriber, monkeypatch):
     )
     assert transcriber(tone(2.0)) == []
     assert 50 < len(steps) < 150
+
+
+@pytest.mark.weights
+def test_what_is_heard_badly_is_heard_again_at_other_temperatures_if_they_are_wanted(transcriber, say, monkeypatch):
+    asked, decode = [], transcriber.model.decode
+
+    def badly(mel, options):
+        asked.append(options.temperature)
+        return replace(decode(mel, options), avg_logprob=-1.1, no_speech_prob=0.0)
+
+    monkeypatch.setattr(transcriber.model, "decode", badly)
+    for fallback, temperatures in ((transcriber.fallback, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), ((), [0.0])):
+        asked.clear()
+        monkeypatch.setattr(transcriber, "fallback", fallback)
+        transcriber(say("Good morning."))
+        assert asked == temperatures * (len(asked) // len(temperatures)) != []
 
 
 @pytest.mark.weights

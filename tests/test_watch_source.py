@@ -319,6 +319,7 @@ def test_words_are_told_as_they_are_known_and_settle_once(kept):
     assert len(lane.now) <= 8
     assert lane.memory.said.embedding.shape == (len(lane.memory.said.words), 1)
     assert lane.passed == 0
+    assert lane.transcriber.fallback == ()
 
 
 def test_what_whisper_is_too_slow_for_is_passed_over():
