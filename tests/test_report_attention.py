@@ -13,6 +13,7 @@ from affuse.features import FeatureStore
 from affuse.pipelines.report.attention import attention_of, percent, step_names, weights_of
 from affuse.pipelines.report.sources import read_source
 from test_report import facts_in
+from test_report_browser import Looking, browser  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,23 @@ def test_why_nothing_is_told_is_said(gated, data, tmp_path):
     told = attention_of(read_source(gated, store.path))
     assert "resnet50 → iresnet50" in told["reason"]
     assert told["modalities"] == []
+
+
+def test_bars_are_as_long_as_the_shares(browser, gated, data, tmp_path):  # noqa: F811
+    made = affuse.report(gated, tmp_path / "page.html", features=data[0].path)
+    looking = Looking(browser, made, drawn="#attention-list .bar")
+    told = facts_in(made)["attention"]["modalities"]
+    assert looking("return [...document.querySelectorAll('#attention-list dt')].map((e) => e.textContent)") == [
+        "face", "sound", "words",
+    ]  # fmt: skip
+    assert looking.text("#attention-list dd") == told[0]["said"]
+    parts = "return [...document.querySelectorAll('#attention-list .bar')].map((bar) => "
+    parts += "[...bar.children].map((part) => part.getBoundingClientRect().width / bar.clientWidth))"
+    most = max(1, *(sum(each["changed"]) for each in told))
+    expected = [row for each in told for row in (each["taken"], [share / most for share in each["changed"]])]
+    for found, shares in zip(looking(parts), expected, strict=True):
+        assert found == pytest.approx(shares, abs=0.01)
+    assert "no cause" in looking.text("#attention-limits")
+    looking = Looking(browser, affuse.report(gated, tmp_path / "alone.html"))
+    assert "--features" in looking.text("#attention-note")
+    assert looking("return document.querySelector('#attention-limits').hidden")
