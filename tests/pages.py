@@ -1,8 +1,9 @@
-"""What pages are made of in tests: predictions, the store and videos that they came from, labels, and a run."""
+"""What pages are made of in tests: predictions, the store and videos that they came from, labels, runs, comparisons."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,32 @@ def train_run(folder: Path) -> tuple[Path, FeatureStore, Path]:
     store, labels = tiny.make_data(folder, 3, 2)
     fuse.train(store, labels, folder / "run", tiny.small(epochs=2))
     return folder / "run", store, labels
+
+
+MEANS = {"concat": 0.5, "rjcma": 0.6, HOSTILE: 0.62, "unimodal@audio": 0.3}
+APART = {"concat": (0.1, 0.04, 0.16), HOSTILE: (-0.02, -0.08, 0.04), "unimodal@audio": (0.3, 0.2, 0.4)}
+
+
+def write_comparison(folder: Path, means=MEANS, apart=APART, **changes) -> Path:
+    """What `compare` leaves of models of these mean CCCs, and of what rjcma's is less each other's, and how sure."""
+    models = [
+        {"model": name, "valence": mean + 0.1, "valence_sd": 0.02, "arousal": mean - 0.1, "arousal_sd": 0.03,
+         "mean": mean, "mean_sd": 0.01, "seeds": 2, "videos": 7, "parameters": 12_345, "seconds_per_epoch": 0.25}
+        for name, mean in means.items()
+    ]  # fmt: skip
+    differences = [
+        {"model": name, "target": target, "videos": 7, "above_zero": 0.9, "difference": d, "low": low, "high": high}
+        for name, (d, low, high) in apart.items()
+        for target in ("valence", "mean")
+    ]  # fmt: skip
+    facts = {
+        "reference": "rjcma", "seeds": [0, 1], "targets": ["valence", "arousal"], "reference_named": False,
+        "environment": {"date": "2026-11-28", "affuse": "0.1.0", "torch": "2.14", "hardware": "2 CPU cores"},
+        "protocol": {"preset": "affuse", "stop_patience": 3}, "interval_method": "95 % by resamples", "untrained": [],
+        "baselines": ["concat"], "models": models, "scores": [], "differences": differences, **changes,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(facts))
+    for name in ("table.csv", "differences.csv"):
+        (folder / name).touch()
+    return folder

@@ -156,6 +156,10 @@ def test_explain_shows_updates_and_gates(name):
     time = x["visual"].shape[1]
     passes = model.config["recursions"]
     assert set(seen["updates"]) == (set(x) if passes else set())
+    for m, norm in seen["norms"].items():
+        assert norm.shape == (3, time)
+        if model.spec.l2 == "encoded":  # frames of unit length
+            torch.testing.assert_close(norm[mask[m]], torch.ones_like(norm[mask[m]]))
     for m, norms in seen["updates"].items():
         assert norms.shape == (3, time, passes)
         assert (norms[~mask[m]] == 0).all()

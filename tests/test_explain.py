@@ -44,7 +44,8 @@ def slowly(run, video):
             mask[m] = torch.from_numpy(valid[part])[None]
         found = run.model.explain(inputs, mask)
         for m in aligned:
-            columns = {f"update_{m}_{i + 1}": found["updates"][m][0, :, i] for i in range(2)}
+            columns = {f"norm_{m}": found["norms"][m][0]}
+            columns |= {f"update_{m}_{i + 1}": found["updates"][m][0, :, i] for i in range(2)}
             columns |= {f"gate_{m}_G{i + 1}": found["gates"][m][0, :, i] for i in range(2)}
             columns |= {
                 f"gate_{m}_G{i + 1}_X{j}": found["inner_gates"][m][i][0, :, j]

@@ -1,5 +1,7 @@
 """A folder of predictions is of one run and one way to predict; the truth beside them; each reason told once."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from affuse import fuse
 from affuse.commands import main
 from affuse.errors import AffuseError, UsageError, by_reason, listed
 from affuse.extract.videos import find_jobs
+from affuse.features import FeatureStore
 from affuse.files import file_name
 from affuse.fuse.scoring.predict import Prediction
 from affuse.fuse.training.outputs import MADE, Outputs
@@ -101,6 +104,38 @@ def test_a_video_that_fails_later_leaves_nothing_that_passes_for_new(trained, tm
     (tmp_path / "summary.csv").write_text("no table")
     with pytest.raises(AffuseError, match=r"summary\.csv cannot be read"):
         fuse.predict(folder / "run0", store, tmp_path, [one], figures=False)
+
+
+def test_what_showed_earlier_values_does_not_stand_beside_others(trained, tmp_path, caplog):
+    folder, store, _ = trained
+    store = FeatureStore(shutil.copytree(store.path, tmp_path / "store"))
+    same, changed, renewed = store.ids[:3]
+    out = tmp_path / "out"
+    films = {video: out / f"{file_name(video)}-annotated.mp4" for video in (same, changed, renewed)}
+
+    def draw(made):
+        films[made.id].write_text("new")
+        return {}
+
+    fuse.predict(folder / "run0", store, out, films)
+    for film in films.values():
+        film.write_text("old")
+        film.with_name(film.name.replace("-annotated.mp4", ".vtt")).touch()
+    for video in (changed, renewed):
+        tiny.extract_again(store, video, 99)
+    with caplog.at_level("WARNING"):
+        fuse.predict(folder / "run0", store, out, [same, changed], figures=False)
+        fuse.predict(folder / "run0", store, out, [renewed], beside=draw)
+    stems = [file_name(video) for video in films]
+    assert films[same].read_text() == "old"
+    assert films[renewed].read_text() == "new"
+    assert {path.name for path in out.iterdir()} == {
+        MADE, "summary.csv", *(f"{stem}.csv" for stem in stems), f"{stems[0]}.png", f"{stems[0]}.vtt",
+        f"{stems[0]}-annotated.mp4", f"{stems[2]}.png", f"{stems[2]}-annotated.mp4",
+    }  # fmt: skip
+    said = [message for message in caplog.messages if "earlier ones" in message]
+    assert [f"removed: {stems[1]}.vtt, {stems[1]}-annotated.mp4." in one for one in said] == [True, False]
+    assert f"removed: {stems[2]}.vtt." in said[1]
 
 
 def test_an_explanation_that_fails_later_is_gone(trained, tmp_path, monkeypatch):

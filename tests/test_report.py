@@ -24,7 +24,19 @@ from affuse.pipelines.report.media import find_media
 from affuse.pipelines.report.series import boxes, gaps, thin
 from affuse.pipelines.report.sources import read_source
 from media import talking_head
-from pages import AROUSAL, FRAMES, HOSTILE, TALK, VALENCE, WORDS, make_scene, prediction, record, train_run
+from pages import (
+    AROUSAL,
+    FRAMES,
+    HOSTILE,
+    TALK,
+    VALENCE,
+    WORDS,
+    make_scene,
+    prediction,
+    record,
+    train_run,
+    write_comparison,
+)
 
 
 @pytest.fixture(scope="module")
@@ -341,9 +353,11 @@ def test_untrained_networks_are_told_on_the_page_and_beside_it(tmp_path, caplog,
     names = ["visual (resnet50)", "audio (audio-net)", "text (text-net)", "speech (speech-net)"]
     for source in ("run", "store", "predictions"):
         caplog.clear()
-        page = affuse.report(tmp_path / source, tmp_path / "page.html")
+        given = {"features": store.path} if source == "run" else {}
+        page = affuse.report(tmp_path / source, tmp_path / "page.html", **given)
         assert sorted(facts_in(page)["untrained"]) == sorted(names), source
-        assert re.search(r"from untrained backbones: .*visual \(resnet50\)", caplog.text)
+        assert len(re.findall(r"from untrained backbones: .*visual \(resnet50\)", caplog.text)) == 1
+        assert (["predicted by", str(run)] in facts_in(page)["about"]) is (source == "predictions")
     (tmp_path / "predictions" / "predicted.json").write_text("[]")
     with pytest.raises(affuse.AffuseError, match=r"predicted\.json cannot be read"):
         affuse.report(tmp_path / "predictions", tmp_path / "page.html")
@@ -363,6 +377,7 @@ def test_a_demo_is_reported_with_all_that_lies_in_it(scene, tmp_path, monkeypatc
         (demo / name).parent.mkdir(parents=True, exist_ok=True)
         (demo / name).symlink_to(scene / place)
     prediction(TALK).save(demo / "predictions", figures=False)
+    write_comparison(demo / "comparison")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["report", "demo"])
     assert done.exit_code == 0, done.output
@@ -371,3 +386,4 @@ def test_a_demo_is_reported_with_all_that_lies_in_it(scene, tmp_path, monkeypatc
     assert talk["words"]
     assert talk["summary"]["CCC"] == pytest.approx(1, abs=1e-3)
     assert [*facts["media"]] == [TALK]
+    assert facts["comparison"]["rows"][1]["model"] == facts["comparison"]["reference"] == "rjcma"

@@ -48,7 +48,9 @@ def browser():
 class Looking:
     """A page in the browser, as somebody looks at it."""
 
-    def __init__(self, browser, page: Path, width: int = 1280, scheme: str = "light"):
+    def __init__(
+        self, browser, page: Path, width: int = 1280, scheme: str = "light", drawn: str = "#curves .trace"
+    ):
         self.browser = browser
         self.command(
             "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
@@ -57,7 +59,7 @@ class Looking:
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
         )
         browser.get(page.as_uri())
-        self.until("return document.querySelectorAll('#curves .trace').length > 0")
+        self.until(f"return document.querySelectorAll('{drawn}').length > 0")
 
     def command(self, name: str, **options) -> None:
         self.browser.execute_cdp_cmd(name, options)

@@ -86,6 +86,7 @@ def compare(
     facts = {
         **surroundings(trials, entries, reference),
         "reference_named": named,
+        "untrained": store.provenance.untrained,
         "baselines": [entry.name for entry in entries if find(entry.settings.model).fit],
         "models": tables.records(table.reset_index()),
         "scores": tables.records(trials.scores),

@@ -136,6 +136,7 @@ class FusionModel(nn.Module):
         """What attention and gates did, for the same inputs as `forward`.
 
         output    (batch, time, targets)
+        norms     {m: (batch, time)}: ‖X^0‖, the size of the features that attention gets
         updates   {m: (batch, time, passes)}: ‖X^i − X^{i−1}‖ of every pass i, zero at masked frames
         gates     {m: (batch, time, k)}: the weights over `candidates`; empty for a model without gates
         candidates  the k names, such as X0, X1, X2
@@ -146,6 +147,7 @@ class FusionModel(nn.Module):
         updates = {m: torch.stack(norms, -1)[:, :time] for m, norms in moved.items() if norms}
         return {
             "output": output,
+            "norms": {m: steps[0][m].norm(dim=-1)[:, :time] for m in updates},
             "updates": updates,
             "gates": {m: w[0][:, :time] for m, w in weights.items()},
             "candidates": next(iter(self.gates.values())).names if self.gates else [],

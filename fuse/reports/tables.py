@@ -36,9 +36,14 @@ def aligned(head: list[str], rows: list[list[str]], justify: Callable[[str, int]
     ]
 
 
-def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     """A table without its index, in full precision unless a format is given."""
-    write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
+    return table.to_csv(index=False, float_format=float_format, lineterminator="\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write what `as_csv` gives."""
+    write_text(path, as_csv(table, float_format))
 
 
 def write_json(path: Path, facts: dict) -> None:
@@ -132,7 +137,7 @@ def comparison_card(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     parts = ["# Models compared", _how(facts), markdown(*model_cells(table)), *not_above(table, facts["baselines"])]
     if len(differences):
         positive = f"Share above 0: resamples in which {facts['reference']} is ahead."
-        said = " ".join([_what_differs(facts), positive, *_flattered(facts)])
+        said = " ".join([what_differs(facts), positive, *flattered(facts)])
         parts += [f"## {facts['reference']} less each other model", said]
         parts.append(markdown(*difference_cells(differences)))
     return "\n\n".join(parts) + "\n"
@@ -144,11 +149,11 @@ def comparison_text(table: pd.DataFrame, differences: pd.DataFrame, facts: dict)
     if len(differences):
         mean = differences[differences["target"] == "mean"]
         title = f"CCC of {facts['reference']} less that of each other model (interval: {facts['interval_method']}):"
-        lines += ["", title, *aligned(*difference_cells(mean)), *_flattered(facts)]
+        lines += ["", title, *aligned(*difference_cells(mean)), *flattered(facts)]
     return "\n".join(lines)
 
 
-def _flattered(facts: dict) -> list[str]:
+def flattered(facts: dict) -> list[str]:
     """What is to be known of a reference that was chosen by the table that it stands in."""
     why = f"{facts['reference']} is the best of these models on these same videos, which flatters it"
     return [] if facts["reference_named"] else [f"{why}; --reference names one beforehand."]
@@ -165,7 +170,7 @@ def not_above(table: pd.DataFrame, baselines: list[str]) -> list[str]:
 
 def ablation_card(title: str, question: str, table: pd.DataFrame, facts: dict) -> str:
     """<ablation>.md: the question, and one row per level."""
-    lost = f"Lost: CCC of {facts['reference']} as it is less that of the row. {_what_differs(facts)}"
+    lost = f"Lost: CCC of {facts['reference']} as it is less that of the row. {what_differs(facts)}"
     return "\n\n".join([f"# {title}", question, _how(facts), markdown(*ablation_cells(table)), lost]) + "\n"
 
 
@@ -226,7 +231,8 @@ def _how(facts: dict) -> str:
     )
 
 
-def _what_differs(facts: dict) -> str:
+def what_differs(facts: dict) -> str:
+    """How intervals are made, and what they say."""
     return (
         f"Intervals: {facts['interval_method']}, the same resamples for both models; a model's CCC in one is the mean "
         "over its seeds. They say what other videos would change, not what other seeds would."

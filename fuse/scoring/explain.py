@@ -17,6 +17,7 @@ def explained(model: FusionModel, windows: Windows, made: Prediction, batch: int
     """One row per frame of the windows' one video, its own: time (seconds), the targets, what was there and valid as in
     its prediction, 0 or 1; then for every modality m
 
+      norm_<m>                ‖X^0‖, the size of the features before attention
       update_<m>_<i>          ‖X^i − X^{i−1}‖, what pass i of the attention changed
       gate_<m>_<candidate>    the gate's weight of X^i, or for HGRJCA of the inner gate G_i; they sum to 1
       gate_<m>_G<i>_X<j>      HGRJCA: the weight of X^j in its inner gate G_i
@@ -40,7 +41,7 @@ def explained(model: FusionModel, windows: Windows, made: Prediction, batch: int
 
 def _flat(explanation: dict) -> dict[str, torch.Tensor]:
     """What `FusionModel.explain` gives of attention and gates, as columns (windows, L)."""
-    columns = {}
+    columns = {f"norm_{m}": norm for m, norm in explanation["norms"].items()}
     for m, updates in explanation["updates"].items():
         columns |= {f"update_{m}_{i}": norm for i, norm in enumerate(updates.unbind(-1), 1)}
     for m, weights in explanation["gates"].items():

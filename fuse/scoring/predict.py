@@ -14,11 +14,11 @@ import pandas as pd
 from affuse.config import nearest
 from affuse.errors import UsageError, counted
 from affuse.features.timeline import ends
-from affuse.files import as_path, file_name, make_folder
+from affuse.files import as_path, file_name, make_folder, write_text
 from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.data.track import SLACK, mean_between
 from affuse.fuse.reports.figures import headline, save_figure, traces
-from affuse.fuse.reports.tables import write_csv
+from affuse.fuse.reports.tables import as_csv, write_csv
 from affuse.fuse.scoring.estimate import REACH, Estimate, bridge
 from affuse.fuse.scoring.metrics import ccc, each_target
 
@@ -131,16 +131,20 @@ class Prediction:
         title = headline(", ".join(filter(None, [self.id, self.model])), scores)
         return traces(title, self.targets, self.time, self.values, self.valid, truth, face, reach)
 
-    def write_csv(self, path: Path, every: float | None = None) -> None:
+    def csv(self, every: float | None = None) -> str:
         """One row per frame, `frame` in numbers: time in seconds, each target, face, sound and words of the modalities
         that the model takes, and valid, 1 where any of them was there. Or one row per so many seconds, see `every`."""
+        return as_csv(self.numbers if every is None else self.every(every), "%.6f")
+
+    def write_csv(self, path: Path, every: float | None = None) -> None:
+        """Write what `csv` gives."""
         make_folder(path.parent)
-        write_csv(path, self.numbers if every is None else self.every(every), "%.6f")
+        write_text(path, self.csv(every))
 
     def save(
         self, folder: Path | str, figures: bool = True, every: float | None = None, truth: np.ndarray | None = None
     ) -> dict:
-        """Write `<folder>/<video>.csv`, as `write_csv` does, and, with `figures`, a figure beside it, with the truth as
+        """Write `<folder>/<video>.csv`, what `csv` gives, and, with `figures`, a figure beside it, with the truth as
         `plot` takes it.
 
         Gives {"csv", "figure", "frames", "face", "sound", "words", "valid"}: the files, the number of frames, and of

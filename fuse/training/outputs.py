@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from affuse.config import nearest
-from affuse.errors import AffuseError, UsageError, first_line
+from affuse.errors import AffuseError, UsageError, first_line, listed
 from affuse.features.contents import is_store
 from affuse.features.store import FeatureStore
 from affuse.files import as_path, file_name, make_folder, write_text
@@ -22,8 +23,11 @@ from affuse.fuse.scoring.predict import SUMMARY, write_summary
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
 
+log = logging.getLogger("affuse")
+
 MADE = "predicted.json"  # says by what the tables beside it were made
 ENDINGS = {"csv": ".csv", "figure": ".png", "vtt": ".vtt", "video": "-annotated.mp4"}  # of a video's files
+BESIDE = ("vtt", "video")  # made on request
 
 
 class Outputs:
@@ -36,6 +40,7 @@ class Outputs:
         check_apart(self.folder, run)
         self.made = {"run": str(run.path), "weights": weights_digest(run), "untrained": run.provenance.untrained}
         self.made |= options
+        self.removed: list[Path] = []  # tracks and films of an earlier call
         path = self.folder / MADE
         self.begun = path.exists()
         try:
@@ -59,6 +64,24 @@ class Outputs:
         for video in failed if self.begun else ():
             for kind in ENDINGS:
                 self.file(video, kind).unlink(missing_ok=True)
+
+    def renew(self, video: str, table: str) -> None:
+        """Before a video's table is written: where an earlier one said otherwise, remove what is beside it, which shows
+        what it said."""
+        file = self.file(video, "csv")
+        if self.begun and not (file.exists() and file.read_bytes() == table.encode()):
+            beside = [self.file(video, kind) for kind in BESIDE]
+            self.removed += [path for path in beside if path.exists()]
+            self.forget([video])
+
+    def say_removed(self) -> None:
+        """Warn of what `renew` has removed, and no one has made anew."""
+        if gone := [path.name for path in self.removed if not path.exists()]:
+            log.warning(
+                "the values have changed; what showed the earlier ones is removed: %s. `affuse predict` with --vtt and "
+                "--video makes it anew",
+                listed(gone),
+            )
 
     def summarise(self, table: pd.DataFrame) -> str:
         """Write the summary, in it also what failed in earlier calls, and those of their videos whose tables are still

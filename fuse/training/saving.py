@@ -58,11 +58,13 @@ def predict(
         facts[made.id] = made.facts()
         own = corpus.own(0)
         truth = np.where(own.annotated[:, None], own.truth, np.nan) if made.id in tracks else None
+        outputs.renew(made.id, made.csv(every))
         return {**made.save(outputs.folder, figures, every, truth), **beside(made)}
 
     written, unread = run.each_video(store, ids, device, save, tracks) if ids or not failed else ({}, {})
     failed = {**(failed or {}), **unread}
     outputs.forget(failed)
+    outputs.say_removed()
     return {"written": written, "failed": failed, "summary": outputs.summarise(summarised(facts, failed))}
 
 

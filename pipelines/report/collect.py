@@ -21,6 +21,7 @@ from affuse.fuse.scoring.evaluate import judge
 from affuse.fuse.scoring.predict import SEEN_AS, Prediction
 from affuse.fuse.training.checkpoint import RunFolder
 from affuse.fuse.training.run import Run
+from affuse.pipelines.report.attention import attention_of
 from affuse.pipelines.report.series import boxes, gaps, moments_each, plain, rounded, thin
 from affuse.pipelines.report.sources import Reported, frames_of, outline, read_labels
 from affuse.pipelines.report.truth import laid_on, paired
@@ -55,19 +56,22 @@ class Clip:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a page says. about: [what, how] of a run or a store; histories: learning curves by seed; scores as
-    `judge` gives them, or a run's own CCC alone; failed {video: why}; untrained, as `Reported` has it."""
+    """All that a page says. about: [what, how] of a run, a store or a comparison; histories: learning curves by seed;
+    scores as `judge` gives them, or a run's own CCC alone; failed {video: why}; untrained, as `Reported` has it;
+    attention as `attention_of` gives it, comparison as `collect_comparison`."""
 
     kind: str
     name: str
     made: str
     targets: list[str]
-    clips: list[Clip]
-    failed: dict[str, str]
-    about: list[list[str]]
-    histories: dict[str, dict[str, list]]
-    scores: dict
-    untrained: list[str]
+    clips: list[Clip] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    about: list[list[str]] = field(default_factory=list)
+    histories: dict[str, dict[str, list]] = field(default_factory=dict)
+    scores: dict = field(default_factory=dict)
+    untrained: list[str] = field(default_factory=list)
+    attention: dict | None = None
+    comparison: dict | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -110,6 +114,7 @@ def collect(source: Reported, labels: Path | str | None = None) -> Facts:
         _histories(source),
         scores,
         source.untrained,
+        attention_of(source),
     )
 
 
@@ -222,7 +227,9 @@ def _about(source: Reported) -> list[list[str]]:
         return _about_run(source.run)
     if source.kind == "store":
         return _about_store(source)
-    return []
+    smoothed = f"moving mean of {source.made['smooth']:g} s" if source.made.get("smooth") else ""
+    told = [["predicted by", source.made.get("run", "")], ["smoothed", smoothed]]
+    return [[what, how] for what, how in told if how]
 
 
 def _about_run(run: Run) -> list[list[str]]:

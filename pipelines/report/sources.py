@@ -47,7 +47,8 @@ OUTLINE = (
 @dataclass(frozen=True)
 class Reported:
     """What a page is made of: its kind, "predictions", "run" or "store", and what lies in it; failed {video: why} of
-    those that could not be predicted; untrained, the backbones with seeded weights behind it, as "part (name)"."""
+    those that could not be predicted; untrained, the backbones with seeded weights behind it, as "part (name)"; made,
+    by what predictions were, as `read_made` gives it."""
 
     kind: str
     path: Path
@@ -56,6 +57,7 @@ class Reported:
     run: Run | None = None
     failed: dict[str, str] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
+    made: dict = field(default_factory=dict)
 
     @property
     def closed(self) -> bool:
@@ -90,6 +92,7 @@ def read_source(source: Path | str, features: Path | str | None = None) -> Repor
     if not folder.ensemble.exists() and any(path.glob("seed*/config.yaml")):
         raise AffuseError(f"The run in {path} is not finished. Go on with the same train command and --out.")
     run = load_run(path) if folder.config.exists() or folder.ensemble.exists() else None
+    made = read_made(path) if run is None else {"untrained": run.provenance.untrained}
     predictions = read_predictions(path if run is None else folder.predictions)
     if not predictions and run is not None:
         raise UsageError(
@@ -103,9 +106,8 @@ def read_source(source: Path | str, features: Path | str | None = None) -> Repor
             "and no shards in it. Give the --out of `affuse predict`, `affuse fuse train` or `affuse extract`."
         )
     stores = (_store(features, predictions),) if features is not None else _kept_stores(path)
-    kind, untrained = ("predictions", read_untrained(path)) if run is None else ("run", run.provenance.untrained)
-    untrained = [*dict.fromkeys([*untrained, *untrained_of(stores)])]
-    return Reported(kind, path, predictions, stores, run, failed, untrained)
+    untrained = [*dict.fromkeys([*made.get("untrained", []), *untrained_of(stores)])]
+    return Reported("run" if run else "predictions", path, predictions, stores, run, failed, untrained, made)
 
 
 def untrained_of(stores: Iterable[FeatureStore]) -> list[str]:
@@ -117,14 +119,27 @@ def untrained_of(stores: Iterable[FeatureStore]) -> list[str]:
     return [*found]
 
 
-def read_untrained(folder: Path) -> list[str]:
-    """The backbones with seeded weights of the run that has predicted in a folder, by its account there. Raises
-    AffuseError where it cannot be read."""
+def read_made(folder: Path) -> dict:
+    """By what a folder's predictions were made: {"run", "untrained", "smooth"}, as `Outputs` keeps it there, or nothing
+    where it has not. Raises AffuseError where it cannot be read, UsageError for what `affuse fuse explain` has made."""
     path = folder / MADE
+    if not path.exists():
+        return {}
     try:
-        return [str(name) for name in json.loads(path.read_bytes())["untrained"]] if path.exists() else []
+        made = json.loads(path.read_bytes())
+        kept = {
+            "run": str(made["run"]),
+            "untrained": [str(name) for name in made["untrained"]],
+            "smooth": float(made.get("smooth", 0)),
+        }
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise AffuseError(f"{path} cannot be read: {first_line(error)}. Predict again, or remove it.") from None
+    if "explained" in made:
+        raise UsageError(
+            f"{folder} holds what `affuse fuse explain` wrote, of which no page is made. The page of the run "
+            f"{kept['run']} says it in words, with --features."
+        )
+    return kept
 
 
 def parts_of_demo(source: Path | str) -> dict[str, Path]:

@@ -9,6 +9,8 @@ const EPSILON = 0.001; // seconds; a player may stop that much before where it w
 const [TARGET_HEIGHT, LANE_HEIGHT, SPACE] = [150, 20, 16]; // px
 const MANY = 30; // videos; of more, coverage is drawn sorted
 const RANKED = 10; // videos named at each end
+const AGREES = "CCC is agreement with the truth in shape, level and spread: 1 is perfect, 0 is none.";
+const POLES = { valence: ["unpleasant", "pleasant"], arousal: ["calm", "excited"] };
 const LANES = ["face", "sound", "words"];
 
 const state = { clip: null, t: 0, playing: false, since: 0, player: false, order: null, falling: false, word: -1 };
@@ -28,7 +30,8 @@ function make(name, text, attributes = {}) {
 /** A text as plotly's labels take it, which know some tags. */
 const literal = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const minus = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
-const signed = (value) => (value === null || value === undefined ? "–" : (value < 0 ? "" : "+") + minus(value));
+const signed = (value, digits) =>
+  value === null || value === undefined ? "–" : (value < 0 ? "" : "+") + minus(value, digits);
 const tone = (name) =>
   getComputedStyle(document.documentElement)
     .getPropertyValue("--" + name)

@@ -155,8 +155,8 @@ function drawCircumplex(clip) {
       },
     ],
     {
-      xaxis: { ...scale, title: { text: "valence", standoff: 4 } },
-      yaxis: { ...scale, title: { text: "arousal", standoff: 4 } },
+      xaxis: { ...scale, title: { text: `${POLES.valence[0]} – valence – ${POLES.valence[1]}`, standoff: 4 } },
+      yaxis: { ...scale, title: { text: `${POLES.arousal[0]} – arousal – ${POLES.arousal[1]}`, standoff: 4 } },
       margin: { l: LEFT, r: RIGHT, t: RIGHT, b: LEFT },
     },
   );

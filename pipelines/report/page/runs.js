@@ -20,7 +20,7 @@ function showScores() {
     }),
   );
   at("scores-note").textContent = scores.interval_method
-    ? `Over ${scores.frames.toLocaleString("en")} annotated rows of ${count(scores.videos, "video")}.` +
+    ? `${AGREES} Over ${scores.frames.toLocaleString("en")} annotated rows of ${count(scores.videos, "video")}.` +
       (scores.interval.ccc ? ` In brackets: ${scores.interval_method}.` : "")
     : "The validation CCC as training left it. Give labels for intervals and truth.";
   if (facts.kind === "run") at("scores-note").textContent += " " + FLATTERED;

@@ -2,6 +2,7 @@
 
 function drawAll() {
   tones = { cursor: tone("cursor"), ink: tone("ink") };
+  drawForest();
   drawHistories();
   drawCoverage();
   if (state.clip) drawClip();
@@ -16,7 +17,8 @@ function drawClip() {
 
 function notesOf(clip) {
   const notes = Object.entries(clip.reasons).map(([name, why]) => `${name}: ${why}`);
-  return facts.media[clip.id] ? notes : [...notes, "No video is shown with this page; the moment moves all the same."];
+  const unseen = "No video is shown: --video-dir, its folder, would bring it here. The moment moves all the same.";
+  return facts.media[clip.id] ? notes : [...notes, unseen];
 }
 
 function open(clip) {
@@ -53,24 +55,41 @@ function listed(id, pairs) {
   at(id + "-list").replaceChildren(...pairs.flatMap(([what, how]) => [make("dt", what), make("dd", how)]));
 }
 
-function start() {
-  const kinds = {
-    predictions: "Predictions",
-    run: "A run and its predictions of validation videos",
-    store: "A feature store",
-  };
+const KINDS = {
+  predictions: "Predictions",
+  run: "A run and its predictions of validation videos",
+  store: "A feature store",
+  comparison: "Models trained and scored alike",
+};
+
+function showHead() {
+  const failed = Object.keys(facts.failed).length,
+    models = facts.kind === "comparison" ? facts.comparison.rows : null,
+    many = models ? count(models.length, "model") : count(facts.clips.length, "video"),
+    poles = facts.kind === "store" ? [] : facts.targets.filter((target) => POLES[target]);
   at("name").textContent = facts.name;
-  at("made").textContent = `${kinds[facts.kind]}: ${count(facts.clips.length, "video")}. ${facts.made}.`;
+  at("made").textContent =
+    `${KINDS[facts.kind]}: ${many}${failed ? `, ${failed} failed (see the end)` : ""}. ${facts.made}.`;
+  at("meaning").hidden = !poles.length;
+  at("meaning").textContent =
+    poles.map((target) => `${target} runs from ${POLES[target][0]} (−1) to ${POLES[target][1]} (1)`).join(", ") +
+    ": how somebody looks and sounds to raters, not what the person feels.";
   at("untrained").hidden = !facts.untrained.length;
   at("untrained").textContent =
     `Untrained backbones: ${facts.untrained.join(", ")}. ` +
     "What is predicted with them says nothing about real people: it shows that the machinery works.";
+}
+
+function start() {
+  showHead();
   listed("about", facts.about);
   listed("failures", Object.entries(facts.failed));
   buildTable();
   showScores();
+  showAttention();
+  showCompared();
   at("choice").replaceChildren(...facts.clips.map((clip, i) => make("option", clip.id, { value: i })));
-  at("watch").hidden = at("summary").hidden = !facts.clips.length;
+  at("skip").hidden = at("watch").hidden = at("summary").hidden = !facts.clips.length;
   if (facts.clips.length) choose(facts.clips[0]);
   drawAll();
 }
