@@ -136,8 +136,7 @@ def crossval(
         if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
             log.warning("fold %s is trained anew: %s", fold.name, changed)
             folder.discard()
-        if not folder.holds(own, data):
-            folder.check(own, data)
+        folder.check(own, data)
         trainings.append(Training(f"fold {fold.name}", folder, own))
     made: dict[int, Trained] = {}
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from affuse.device import pick_device, threads, told
-from affuse.errors import AffuseError
+from affuse.errors import AffuseError, UsageError
 from affuse.files import as_path, write_text
 from affuse.fuse.data.clock import choose_rate, read_otherwise
 from affuse.fuse.data.corpus import Corpus, Features, as_store
@@ -84,7 +84,11 @@ def train(
     settings, store = as_settings(settings), as_store(store)
     device, folder = pick_device(settings.device), RunFolder(as_path("a folder for the run", out))
     data = fingerprint(store, labels, settings.split)
-    folder.check(settings, data)
+    if folder.check(settings, data):
+        raise UsageError(
+            f"{folder.path} holds a finished run with these settings: nothing to do. Evaluate it, or choose another "
+            "folder for --out."
+        )
     settings = folder.decided(settings, device)
     check_training(settings, store.widths, len(data.get("train", ())), device)
     devices = [device] if device.type == "cuda" else []
