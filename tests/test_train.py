@@ -21,7 +21,7 @@ from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.data.windows import Normalisation, Windows
-from affuse.fuse.training import train as training
+from affuse.fuse.training import learning
 from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.losses import LOSSES
 
@@ -185,15 +185,15 @@ def test_another_seed_is_another_run_and_torchs_random_state_is_left_alone(data,
 def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypatch):
     store, labels = data
     scores = iter([0.5, 0.4, 0.3])
-    real = training.score
+    real = learning.score
     monkeypatch.setattr(
-        training,
+        learning,
         "score",
         lambda *a: {**real(*a), "ccc": {"valence": 0, "arousal": 0, "mean": next(scores, 0)}},
     )
     weights = []
     monkeypatch.setattr(
-        training._Training,
+        learning.Learning,
         "_save",
         lambda self: weights.append({k: v.clone() for k, v in self.model.state_dict().items()}),
     )
