@@ -65,6 +65,9 @@ def train(
         folder.begin(settings, data)
         if store.provenance.untrained:
             log.warning("the features come from untrained backbones: %s", ", ".join(store.provenance.untrained))
+        if model.spec.fit and settings.loss == "gaussian":
+            name = settings.model
+            log.warning("loss=gaussian means nothing to %s, which has no loss: it does not say how sure it is", name)
         make = Fitting if model.spec.fit else Learning
         run = make(folder, settings, model, training, validation, store, fps)
         resumed_at = run.resume()
