@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shlex
-import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial, reduce
@@ -139,7 +136,7 @@ def progress_bar(**options):
     return tqdm(file=sys.stderr, disable=True if _loudness == QUIET else None, **options)
 
 
-class _Status:
+class Status:
     """One line that says how far the work is; every text replaces the one before."""
 
     def __init__(self):
@@ -156,7 +153,7 @@ class _Status:
         self._bar = None
 
 
-_status = _Status()
+status = Status()  # of this process
 
 
 def say(text: str) -> None:
@@ -167,50 +164,14 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """A warning or an error, also with -q."""
-    _status.end()
+    status.end()
     click.echo("\n".join(map(shown, text.split("\n"))), err=True)
 
 
 def answer(facts: dict | list, as_json: bool, text: str) -> None:
     """A command's result: one JSON object where it is asked for, else the same for a person."""
-    _status.end()
+    status.end()
     click.echo(json.dumps(facts, indent=2) if as_json else text)
-
-
-class _Epochs:
-    """How far training is, or each of several: the status on a terminal; in a pipe a line, for the first epoch that
-    ends after `PAUSE` seconds without one."""
-
-    def __init__(self):
-        self._said = -math.inf
-        self._rows: dict[str, dict] = {}
-
-    def show(self, row: dict) -> None:
-        if watched():
-            self._rows[row.get("run", "")] = row
-            at_work = [self._rows[name] for name in row.get("at_work", [""]) if name in self._rows]
-            _status.show(epochs_shown(at_work, shutil.get_terminal_size().columns))
-        elif time.monotonic() - self._said >= PAUSE:
-            self._said = time.monotonic()
-            say("  " + "".join(f"{row[key]}: " for key in ("run",) if key in row) + _epoch(row))
-
-
-def _epoch(row: dict) -> str:
-    return f"epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, CCC {row['ccc_mean']:.3f}"
-
-
-def epochs_shown(rows: list[dict], width: int) -> str:
-    """How far trainings side by side are, in a line of that width: each by its name where that fits."""
-    if len(rows) == 1:
-        return f"  {_epoch(rows[0])}"
-    line = "  " + " | ".join(f"{r['run']}: epoch {r['epoch']} of {r['epochs']}, CCC {r['ccc_mean']:.3f}" for r in rows)
-    if len(line) < width:
-        return line
-    epochs, scores = ([row[key] for row in rows] for key in ("epoch", "ccc_mean"))
-    return f"  {len(rows)} at work, epochs {min(epochs)} to {max(epochs)}, CCC {min(scores):.3f} to {max(scores):.3f}"
-
-
-show_epoch = _Epochs().show
 
 
 def tell_failures(failed: Mapping[str, str]) -> None:
@@ -228,9 +189,9 @@ def show_progress(line: str, failure: str | None, last: bool) -> None:
     if failure:
         _told.add(failure)
         warn(f"failed: {shown(failure)}")
-    _status.show(line)
+    status.show(line)
     if last:
-        _status.end()
+        status.end()
 
 
 class Once(logging.Filter):

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from affuse.console import DEVICE, FOLDER, JSON, STORE, Group, answer, one_of, show_epoch, shown, tell_failures
+from affuse.console import DEVICE, FOLDER, JSON, STORE, Group, answer, one_of, shown, tell_failures
 from affuse.errors import UsageError, counted
 from affuse.fuse.experiments.commands import crossval_, fuse_ablate, fuse_compare, fuse_search
 from affuse.fuse.options import (
@@ -22,6 +22,7 @@ from affuse.fuse.options import (
     showing_options,
     training_options,
 )
+from affuse.fuse.progress import show_epoch
 
 
 @click.group(cls=Group)

@@ -42,7 +42,7 @@ RUNS = click.option(
 LABELS = click.option("--labels", type=FOLDER, required=True, help="Folder with train/ and validation/.")
 PRESET = click.option(
     "--preset",
-    shell_complete=completing(lambda: import_module("affuse.fuse.training.settings").PRESETS),
+    shell_complete=completing(lambda: import_module("affuse.fuse.training.presets").PRESETS),
     help="Ours, affuse, or a paper's: released, rcma, grjca, lfan, jca, rjca, dca, ca.  [default: affuse]",
 )
 TRAIN_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, or auto.  [default: auto]")

@@ -142,7 +142,7 @@ def train(
         train_seeds(store, labels, out, seeds, chosen, on_epoch, jobs)
         return load_run(out)
     data = fingerprint(store, labels, chosen.split)
-    if not RunFolder(as_path("a folder for the run", out)).holds(chosen, data):
+    if not RunFolder(as_path("a folder for the run", out)).check(chosen, data):
         train_run(store, labels, out, chosen, on_epoch)
     return load_run(out)
 

@@ -14,7 +14,8 @@ from affuse.extract.settings import ExtractSettings
 from affuse.extract.summary import describe
 from affuse.extract.videos import Job
 from affuse.features.store import FeatureStore
-from affuse.fuse import TrainSettings, crossval
+from affuse.fuse import TrainSettings
+from affuse.fuse.experiments.crossval import crossval_each
 from affuse.fuse.experiments.folds import Fold
 from affuse.fuse.experiments.trials import folder_name
 
@@ -35,17 +36,16 @@ def train_all(
     models: Sequence[str], store: FeatureStore, labels: Path, out: Path, folds: Sequence[Fold], training: TrainSettings,
     *, announce: Announce, finish: Callable[[Path, dict], None] = lambda folder, result: None, **how: Any,
 ) -> dict[str, dict]:  # fmt: skip
-    """{model: what `crossval` gives}, each in a folder of its own below `out`; how: more of its arguments. `finish` may
-    add to a result."""
-    results = {}
-    for model in models:
-        settings, folder = resolve(TrainSettings, training.model_dump(), {"model": model}), out / folder_name(model)
+    """{model: what `crossval` gives}, each in a folder of its own below `out`; how: more of the arguments of
+    `crossval_each`. `finish` may add to a result."""
+    own = {m: (out / folder_name(m), resolve(TrainSettings, training.model_dump(), {"model": m})) for m in models}
 
-        def tell(fold: str, made: bool, model: str = model) -> None:
-            announce(f"{model}, {fold}: {'trained' if made else 'there'}")
+    def tell(model: str, fold: str, made: bool) -> None:
+        announce(f"{model}, {fold}: {'trained' if made else 'there'}")
 
-        results[model] = crossval(store, labels, folder, folds, settings, on_fold=tell, **how)
-        finish(folder, results[model])
+    results = crossval_each(store, labels, own, folds, on_fold=tell, **how)
+    for model, result in results.items():
+        finish(own[model][0], result)
     return results
 
 

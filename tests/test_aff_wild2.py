@@ -224,7 +224,7 @@ def test_the_whole_recipe(root, store, tmp_path):
     config.write_text(json.dumps(settings))
     args = ["recipe", "run", "aff-wild2", root, "--out", tmp_path / "out", "--features", store.path]
     args += ["--test-list", root / "test_list.txt", "--sample", root / "sample.txt", "--model", "concat"]
-    args += ["--config", config]
+    args += ["--config", config, "--jobs", 1]
     result = CliRunner().invoke(cli.main, [*map(str, args), "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

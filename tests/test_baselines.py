@@ -109,6 +109,18 @@ def test_the_weights_are_those_of_plain_least_squares(data, tmp_path, monkeypatc
     )
 
 
+def test_a_likelihood_means_nothing_to_them_and_they_say_so_once(data, tmp_path, caplog):
+    fuse.compare(*data, tmp_path / "out", "linear,concat", [0, 1], tiny.small(epochs=1, loss="gaussian"))
+    said = [text for text in caplog.messages if "loss=gaussian" in text]
+    assert said == [
+        "loss=gaussian means nothing to linear, which has no loss: it does not say how sure it is"
+    ]
+    runs = {name: fuse.load_run(tmp_path / "out" / "runs" / f"{name}-seed0") for name in ("linear", "concat")}
+    assert {name: run.model.options.deviations for name, run in runs.items()} == {
+        "linear": False, "concat": True
+    }  # fmt: skip
+
+
 def test_rescaled_is_as_spread_as_the_training_labels(data, tmp_path):
     store, labels = data
     spread = {}

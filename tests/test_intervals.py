@@ -13,7 +13,8 @@ from affuse.errors import UsageError
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.pool import load_corpus
-from affuse.fuse.scoring.evaluate import Adjustment, fit, later, score, smooth
+from affuse.fuse.reports.tables import score_table
+from affuse.fuse.scoring.evaluate import Adjustment, fit, judge, later, score, smooth
 from affuse.fuse.scoring.metrics import _sums, bootstrap, ccc, pearson, permuted, rmse
 from affuse.fuse.scoring.metrics import scores_of_moments as _scores
 
@@ -71,6 +72,16 @@ def test_chance_is_near_zero_and_a_prediction_that_knows_stands_out():
     assert permuted(blind, ["v"], 200)["v"]["p"] > 0.01
     # predictions that only know the level all videos share are worth nothing here either
     assert permuted({name: (x, 0 * x + 0.1) for name, (x, _) in made.items()}, ["v"], 10)["v"]["high"] == 0
+
+
+def test_one_video_has_no_chance_level_and_the_table_says_so():
+    rng = np.random.default_rng(3)
+    text = score_table({"partition": "all", "left_out": {}, **judge(one := simulated(rng, 1), ["v"], 10)})
+    assert judge(one, ["v"], 10)["chance"] == {}
+    assert "interval and chance need several videos" in text
+    several = score_table({"partition": "all", "left_out": {}, **judge(simulated(rng, 2), ["v"], 10)})
+    assert "chance: 95 of 100" in several
+    assert "need several videos" not in several
 
 
 def test_the_moving_mean_and_the_shift_by_hand():

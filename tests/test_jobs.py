@@ -17,12 +17,12 @@ import torch
 import tiny
 from affuse import fuse
 from affuse.config import read_yaml
-from affuse.console import epochs_shown
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.pool import Pool, Want
 from affuse.fuse.experiments.folds import Fold
+from affuse.fuse.progress import epochs_shown
 from affuse.fuse.training import parallel
 from affuse.fuse.training.checkpoint import RunFolder, read_tensors
 from processes import ROOT, wait_until

@@ -15,8 +15,8 @@ from affuse.errors import UsageError
 from affuse.fuse import build_model, describe
 from affuse.fuse.models.heads import TrailingMean
 from affuse.fuse.models.layers import MaskedBatchNorm1d, drop_modalities
-from affuse.fuse.models.model import load_weights
 from affuse.fuse.models.registry import MODELS, find
+from affuse.fuse.training.loading import load_weights
 
 WIDTHS = {"visual": 7, "audio": 5, "text": 6}
 CHANNELS = {"visual": [6, 4], "audio": [4, 4], "text": [5, 6]}

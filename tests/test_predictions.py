@@ -13,6 +13,7 @@ import tiny
 from affuse import commands as cli
 from affuse import console, fuse
 from affuse.errors import AffuseError, UsageError
+from affuse.fuse import progress
 from affuse.fuse.reports.figures import traces
 from affuse.fuse.reports.tables import score_table
 from affuse.fuse.scoring.evaluate import judge
@@ -309,7 +310,7 @@ def test_progress_is_seen_on_a_terminal(monkeypatch):
         monkeypatch.setattr("sys.stderr", stream)
         console.show_progress("1 of 2 videos", None, False)
         console.show_progress("2 of 2 videos", "b: it is no video", True)
-        console._Epochs().show(EPOCH)
+        progress._Epochs().show(EPOCH)
         console.say("done")
         text = stream.getvalue()
         assert ("1 of 2 videos" in text) is seen
@@ -320,9 +321,9 @@ def test_progress_is_seen_on_a_terminal(monkeypatch):
 
 def test_in_a_pipe_training_says_now_and_then_where_it_is(monkeypatch):
     clock = iter([100.0, 100.0, 101.0, 109.9, 110.0, 110.0, 119.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    show = console._Epochs().show
+    show = progress._Epochs().show
     for epoch in range(1, 6):
         show({**EPOCH, "epoch": epoch})
     said = [f"  epoch {epoch} of 3: loss 0.750, CCC 0.500" for epoch in (1, 4)]

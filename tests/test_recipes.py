@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import layouts
@@ -17,6 +18,8 @@ from affuse.extract.extraction import extract_settings
 from affuse.features import FeatureStore
 from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
+from affuse.fuse.training import parallel
+from affuse.fuse.training.checkpoint import read_tensors
 from affuse.pipelines.recipes.dataset import check, find_data
 from affuse.pipelines.recipes.joining import join
 from affuse.pipelines.recipes.known import RECIPES, named
@@ -116,6 +119,7 @@ def test_the_whole_way(roots, tmp_path, name):
     channels = {m: [4, 4] for m in RECIPES[name].modalities}
     config.write_text(json.dumps({**tiny.SMALL, "epochs": 1, "channels": channels}))
     arguments = ["run", name, root, "--out", tmp_path / "out", "--features", store.path, "--config", config]
+    arguments += ["--jobs", 1]  # soonest at this size
     arguments += ["--model", "concat"] * (len(channels) > 1)
     said = affuse(*arguments, "--json")
     assert said.exit_code == 0, said.output
@@ -150,6 +154,31 @@ def test_the_whole_way(roots, tmp_path, name):
     again = affuse(*arguments)
     assert again.stdout.strip() == (tmp_path / "out/table.txt").read_text().strip()
     assert "trained" not in again.stderr
+
+
+def test_models_and_folds_side_by_side_are_one_after_another(roots, tmp_path, monkeypatch):
+    root, files = roots["msp-improv"]
+    store, config = layouts.store_of(tmp_path / "store", files, 24), tmp_path / "c.json"
+    config.write_text(json.dumps({**tiny.SMALL, "epochs": 2, "channels": {m: [4, 4] for m in tiny.WIDTHS}}))
+    started, start = [], parallel._start
+    monkeypatch.setattr(parallel, "_start", lambda *given: started.append(given) or start(*given))
+    results = []
+    for jobs in (1, 2):
+        arguments = ["run", "msp-improv", root, "--out", tmp_path / str(jobs), "--features", store.path]
+        arguments += ["--config", config, "--model", "concat", "--model", "rjcma", "--jobs", jobs, "--json"]
+        said = affuse(*arguments)
+        assert said.exit_code == 0, said.output
+        results.append(json.loads(said.stdout))
+        assert results[-1]["models"].keys() == {"concat", "rjcma"}
+        assert [model.pop("run") for model in results[-1]["models"].values()]
+        assert said.stderr.count(": trained\n") == 4  # two folds of each
+    assert len(started) == 2
+    assert results[0] == results[1]
+    runs = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").glob("*/*/model.safetensors")]
+    assert len(runs) == 4
+    for run in runs:
+        one, other = (read_tensors(tmp_path / jobs / run)[0] for jobs in "12")
+        assert all(torch.equal(one[name], other[name]) for name in {**one, **other})
 
 
 def tracks(name, roots, tmp_path, **options):

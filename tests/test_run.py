@@ -91,7 +91,9 @@ def test_a_finished_run_is_not_trained_over(trained, tmp_path):
         fuse.train(store, labels, run, tiny.small(gaps="mask", epochs=2, batch=5))
     other = tiny.copy_labels(labels, tmp_path / "labels")
     tiny.change_label(other / "train/t1.txt")
-    with pytest.raises(UsageError, match=r"made from other data \(labels of video 't1' have changed\)"):
+    with pytest.raises(
+        AffuseError, match="finished run that began with other data: labels of video 't1' have"
+    ):
         fuse.train(store, other, run, tiny.small(gaps="mask", epochs=2))
     assert (run / "model.safetensors").read_bytes() == kept
 

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from affuse import fuse
-from affuse.fuse.training import train as training
+from affuse.fuse.training import learning
 from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.schedule import Schedule, at_rest
 from affuse.fuse.training.settings import train_settings
@@ -99,20 +99,20 @@ RESTARTING = {  # a plateau after one epoch without gain, below the least rate a
 @pytest.fixture
 def scored(monkeypatch):
     """The validation CCC falls from the second epoch on, whatever is learned."""
-    real = training.score
+    real = learning.score
     scores = {"ccc": {"valence": 0.0, "arousal": 0.0, "mean": 0.0}}
 
     def score(corpus, prediction):
         scores["ccc"]["mean"] -= 0.1
         return {**real(corpus, prediction), "ccc": dict(scores["ccc"])}
 
-    monkeypatch.setattr(training, "score", score)
+    monkeypatch.setattr(learning, "score", score)
     return scores
 
 
 def test_a_restart_begins_anew_from_the_best_weights(data, tmp_path, scored, monkeypatch):
     began, best = [], {}
-    restart = training._Training._restart
+    restart = learning.Learning._restart
 
     def watched(self):
         restart(self)
@@ -121,7 +121,7 @@ def test_a_restart_begins_anew_from_the_best_weights(data, tmp_path, scored, mon
         for name, tensor in self.model.state_dict().items():
             assert torch.equal(tensor, best[name]), name
 
-    monkeypatch.setattr(training._Training, "_restart", watched)
+    monkeypatch.setattr(learning.Learning, "_restart", watched)
     rows = []
     fuse.train(*data, tmp_path / "run", tiny.small(**RESTARTING, reload_best=False), rows.append)
     assert began == [(3, {}), (6, {})]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +17,16 @@ from click.testing import CliRunner
 import tiny
 from affuse import commands, fuse, train_settings
 from affuse.errors import AffuseError, UsageError
+from affuse.fuse.experiments.search import JOURNAL
 from affuse.fuse.experiments.space import Drawn, choices, split_space
 from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.losses import LOSSES
+from processes import ROOT, Started, wait_until
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("undrawn")
 SPACE = {"learning_rate": "1e-5..1e-2", "dropout.attention": "0.1,0.5"}
+SCORES = ["valence", "arousal", "mean"]
 SHORT = tiny.small(epochs=1, modalities=["visual", "audio"])
 
 
@@ -69,37 +75,64 @@ def test_the_best_is_trained_again_by_the_command_that_is_given(found):
     assert all(torch.equal(here[name], there[name]) for name in there)
 
 
-def test_a_search_that_was_stopped_draws_and_finds_the_same(found, data, tmp_path):
-    with pytest.raises(tiny.Stop):
-        fuse.search(*data, tmp_path / "out", SPACE, SHORT, 3, on_epoch=stop_in("trial 1"))
-    assert not (tmp_path / "out" / "trials.csv").exists()
+def test_with_a_larger_budget_it_goes_further(found, data, tmp_path):
+    out = Path(shutil.copytree(found[0], tmp_path / "out"))
     said = []
-    again = fuse.search(*data, tmp_path / "out", SPACE, SHORT, 3, announce=said.append)
-    assert not any("trial 0" in text for text in said)
-    columns = ["trial", *SPACE, "valence", "arousal", "mean"]
-    pd.testing.assert_frame_equal(again.table[columns], found[1].table[columns], check_exact=True)
-    more = fuse.search(*data, tmp_path / "out", SPACE, SHORT, 4)
-    pd.testing.assert_frame_equal(more.table[columns][:3], again.table[columns], check_exact=True)
+    more = fuse.search(*data, out, SPACE, SHORT, 4, announce=said.append)
+    assert [text[:5] for text in said] == ["[4/4]", "[4/4]"]
     assert len(more.table) == 4
+    columns = ["trial", *SPACE, *SCORES]
+    pd.testing.assert_frame_equal(more.table[columns][:3], found[1].table[columns], check_exact=True)
 
 
-def stop_in(name: str):
-    def stop(row):
-        if row["run"].startswith(name):
-            raise tiny.Stop
+def kill(run: Started, gate: Path, held: int) -> None:
+    """By SIGKILL, once so many of its processes wait at the gate."""
+    try:
+        run.until(lambda: len(list(gate.parent.glob("*.held"))) == held, "the gate")
+        workers = run.workers()
+    finally:
+        run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    wait_until(lambda: not any(worker.is_running() for worker in workers), "the workers' end")
+    for path in gate.parent.glob("*.held"):
+        path.unlink()
 
-    return stop
 
-
-def test_a_round_is_told_together_and_the_same_after_a_stop(data, tmp_path, monkeypatch):
-    """Of two at once, the second is stopped: the first is not told before, so that what is drawn next is the same."""
-    monkeypatch.setattr("affuse.fuse.experiments.search.how_many", lambda jobs, trainings: 2)
-    whole = fuse.search(*data, tmp_path / "whole", SPACE, SHORT, 4).table
-    with pytest.raises(tiny.Stop):
-        fuse.search(*data, tmp_path / "out", SPACE, SHORT, 4, on_epoch=stop_in("trial 1"))
-    columns = ["trial", *SPACE, "mean"]
-    again = fuse.search(*data, tmp_path / "out", SPACE, SHORT, 4).table
-    pd.testing.assert_frame_equal(again[columns], whole[columns], check_exact=True)
+@pytest.mark.usefixtures("no_waiting_for_ever")
+def test_a_search_that_is_killed_draws_and_finds_the_same(data, tmp_path, monkeypatch):
+    """Killed with both trials of its first round at work, and again in the second trial, when the first has ended and
+    is not told before the round has. Uninterrupted it is the same model, by the name that it has without a gate."""
+    (store, labels), out, gate = data, tmp_path / "out", tmp_path / "gate" / "epochs"
+    for place, model in (("config.yaml", "waiting_fusion.py:waiting"), ("free.yaml", "own_fusion.py:mbt")):
+        own = {**SHORT.model_dump(), "epochs": 2, "model": str(ROOT / "tests" / model)}
+        (tmp_path / place).write_text(yaml.safe_dump(own))
+    with monkeypatch.context() as patch:
+        patch.setattr("affuse.fuse.experiments.search.how_many", lambda jobs, trainings: 2)
+        free = train_settings(tmp_path / "free.yaml")
+        whole = fuse.search(store, labels, tmp_path / "whole", SPACE, free, budget=4).table
+    command = ["-m", "affuse", "fuse", "search", "--features", store.path, "--labels", labels, "--out", out]
+    command += ["--budget", 4, "--config", tmp_path / "config.yaml"]
+    command += [word for key, text in SPACE.items() for word in ("--set", f"{key}={text}")]
+    paths = {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "GATE": str(gate),
+        "RUNS": str(out / "runs"),
+    }
+    gate.parent.mkdir()
+    for jobs, epochs, finished in ((2, 0, []), (1, 3, ["trial000"])):
+        gate.write_text(str(epochs))
+        kill(Started(tmp_path / f"{jobs}.log", [*command, "--jobs", jobs], **paths), gate, held=jobs)
+        assert [path.parent.name for path in out.glob("runs/*/model.safetensors")] == finished
+        storages = optuna.storages
+        storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(out / JOURNAL)))
+        study = optuna.load_study(study_name="search", storage=storage)
+        assert [trial.state.name for trial in study.trials] == ["RUNNING"] * 2
+    gate.write_text("")
+    run = Started(tmp_path / "last.log", [*command, "--jobs", 1], **paths)
+    assert run.wait() == 0, run.said
+    found = pd.DataFrame(json.loads((out / "results.json").read_text())["trials"])
+    columns = ["trial", *SPACE, *SCORES]
+    pd.testing.assert_frame_equal(found[columns], whole[columns], check_exact=True)
 
 
 def test_trials_that_fail_stay_in_the_table(data, tmp_path, monkeypatch):

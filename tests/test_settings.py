@@ -13,7 +13,8 @@ from affuse import fuse
 from affuse.commands import main
 from affuse.errors import UsageError
 from affuse.extract.extraction import extract_settings
-from affuse.fuse.training.settings import PRESETS, TrainSettings, train_settings
+from affuse.fuse.training.presets import PRESETS
+from affuse.fuse.training.settings import TrainSettings, train_settings
 from affuse.pipelines.settings import spelt
 
 PUBLISHED = {  # optimiser, rate, weight decay, batch, epochs, warm-up and its epochs, restarts, least rate, early stop

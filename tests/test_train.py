@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,10 @@ from affuse.fuse.data.labels import read_track
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.pool import load_corpus
 from affuse.fuse.data.windows import Normalisation, Windows
-from affuse.fuse.training import train as training
+from affuse.fuse.training import learning
 from affuse.fuse.training.checkpoint import read_tensors
 from affuse.fuse.training.losses import LOSSES
+from processes import ROOT, Started
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -146,6 +146,7 @@ def test_audio_only_runs_use_the_same_frames(data):
 # ---- the loop
 
 
+PATHS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 EPOCHS = {"epochs": 6, "warmup_epochs": 1, "learning_rate": 3e-3}
 
 
@@ -155,6 +156,14 @@ def finished(data, tmp_path_factory):
     store, labels = data
     rows, out = [], tmp_path_factory.mktemp("finished") / "run"
     return out, fuse.train(store, labels, out, tiny.small(**EPOCHS), rows.append), rows
+
+
+@pytest.fixture(scope="module")
+def whole(data, finished, tmp_path_factory):
+    """{precision: such a run}"""
+    half = tmp_path_factory.mktemp("half") / "run"
+    fuse.train(*data, half, tiny.small(**EPOCHS, precision="bfloat16"))
+    return {"float32": finished[0], "bfloat16": half}
 
 
 def read_metrics(run):
@@ -185,15 +194,15 @@ def test_another_seed_is_another_run_and_torchs_random_state_is_left_alone(data,
 def test_after_a_worse_epoch_the_best_weights_come_back(data, tmp_path, monkeypatch):
     store, labels = data
     scores = iter([0.5, 0.4, 0.3])
-    real = training.score
+    real = learning.score
     monkeypatch.setattr(
-        training,
+        learning,
         "score",
         lambda *a: {**real(*a), "ccc": {"valence": 0, "arousal": 0, "mean": next(scores, 0)}},
     )
     weights = []
     monkeypatch.setattr(
-        training._Training,
+        learning.Learning,
         "_save",
         lambda self: weights.append({k: v.clone() for k, v in self.model.state_dict().items()}),
     )
@@ -218,42 +227,48 @@ import signal
 from pathlib import Path
 import tiny
 from affuse import fuse
-def on_epoch(row):
-    print(row["epoch"], flush=True)
-    if row["epoch"] == {held}:
+from affuse.fuse.training.losses import LOSSES
+done, steps = 0, 0
+def hold():
+    if (done, steps) == {moment!r}:
+        print("held", flush=True)
         signal.pause()
+def on_epoch(row):
+    global done, steps
+    done, steps = row["epoch"], 0
+    hold()
+def loss(*given, loss=LOSSES["ccc"]):
+    global steps
+    steps += 1
+    hold()
+    return loss(*given)
+LOSSES["ccc"] = loss
 fuse.train(Path({store!r}), Path({labels!r}), Path({out!r}), tiny.small(**{settings!r}), on_epoch)
 """
 
 
-@pytest.mark.parametrize(("epoch", "wait"), [(1, 0.0), (4, 0.08)])  # killed as one ends, and in the next
-def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(data, finished, tmp_path, epoch, wait):
-    store, labels = data
-    out = tmp_path / "run"
-    held = epoch + (wait > 0)  # it goes no further, however long the kill takes
-    script = RUN.format(store=str(store.path), labels=str(labels), out=str(out), settings=EPOCHS, held=held)
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    for line in process.stdout:
-        if line.strip() == str(epoch):
-            time.sleep(wait)
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("moment", [(1, 0), (4, 2)], ids=["an epoch has ended", "a step is half done"])
+def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(data, whole, tmp_path, moment, precision):
+    """Held at that moment, epochs and the steps since, it is killed by SIGKILL."""
+    (store, labels), out, settings = data, tmp_path / "run", {**EPOCHS, "precision": precision}
+    names = {"store": str(store.path), "labels": str(labels), "out": str(out)}
+    run = Started(tmp_path / "log", ["-c", RUN.format(**names, settings=settings, moment=moment)], **PATHS)
+    try:
+        run.until(lambda: "held" in run.said, "the moment")
+    finally:
+        run.process.kill()
+    assert run.wait() == -signal.SIGKILL
     with pytest.raises(AffuseError, match="not finished"):
         fuse.load_run(out)
-    result = fuse.train(store, labels, out, tiny.small(**EPOCHS))
-    assert epoch <= result["resumed_at"] < EPOCHS["epochs"]
+    assert fuse.train(store, labels, out, tiny.small(**settings))["resumed_at"] == moment[0]
     (tensors, facts), (expected, known) = (
-        read_tensors(run / "model.safetensors") for run in (out, finished[0])
+        read_tensors(run / "model.safetensors") for run in (out, whole[precision])
     )
+    assert facts["settings"]["precision"] == precision
     assert all(torch.equal(tensors[name], expected[name]) for name in {**tensors, **expected})
     assert {**facts, "git": ""} == {**known, "git": ""}  # somebody may commit while this runs
-    assert read_metrics(out) == read_metrics(finished[0])
+    assert read_metrics(out) == read_metrics(whole[precision])
 
 
 def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):

@@ -80,7 +80,7 @@ def test_convolutions_are_cudnns_repeatable_and_not_in_tf32(data, tmp_path):
 def test_going_on_on_another_device_is_said_and_kept(data, tmp_path, monkeypatch, caplog):
     with pytest.raises(tiny.Stop):
         fuse.train(*data, tmp_path / "run", tiny.small(), tiny.stop_after(2))
-    monkeypatch.setattr("affuse.fuse.training.train.told", lambda device: "a GPU")
+    monkeypatch.setattr("affuse.fuse.training.learning.told", lambda device: "a GPU")
     with caplog.at_level(logging.WARNING):
         fuse.train(*data, tmp_path / "run", tiny.small())
     began = f"cpu {torch.backends.cpu.get_cpu_capability()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from affuse.console import FILE, FOLDER, STORE, Command, answer, completing, say, show_epoch
+from affuse.console import FILE, FOLDER, STORE, Command, answer, completing, say
 from affuse.fuse.options import (
     COMPLETED,
     ENSEMBLE,
@@ -16,6 +16,7 @@ from affuse.fuse.options import (
     training_options,
     trials_options,
 )
+from affuse.fuse.progress import show_epoch
 
 
 @click.command("crossval", cls=Command, goes_on=True)

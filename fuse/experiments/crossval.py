@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,50 +111,99 @@ def crossval(
     all out-of-fold predictions together, and "folds": {name: {"videos", "best_epoch", "ccc"}}, "ensemble": {"method",
     "videos"} and, if asked to score it, "test". Raises as `train` does, and UsageError for settings that name a split.
     """
-    settings, store = as_settings(settings), as_store(store)
-    out = as_path("a folder for the runs of the folds", out)
-    if settings.validation or settings.held_out:
-        raise UsageError("The settings `validation` and `held_out` name one split; leave it to cross-validation.")
-    if settings.choose == "inner" and len(folds) < 3:
-        raise UsageError("choose=inner takes one fold to score, one to choose, others to train: 3 folds at least.")
+    (result,) = crossval_each(
+        store, labels, {"": (out, settings)}, folds, ensemble, score_test,
+        on_epoch, lambda _, *fold: on_fold(*fold), jobs,
+    ).values()  # fmt: skip
+    return result
+
+
+def crossval_each(
+    store: Features,
+    labels: Path | str,
+    models: Mapping[str, tuple[Path | str, TrainSettings | None]],
+    folds: Sequence[Fold],
+    ensemble: str = "mean",
+    score_test: bool = False,
+    on_epoch: Callable[[dict], None] | None = None,
+    on_fold: Callable[[str, str, bool], None] = lambda model, fold, made: None,
+    jobs: int | None = 1,
+) -> dict[str, dict]:
+    """`crossval` of several models {name: (out, settings)} over the same folds and features, which are in memory once:
+    the folds of all are trained side by side. on_fold gets (name, fold, whether it was trained now)."""
     if ensemble not in METHODS:
         raise UsageError(f"Unknown ensemble {ensemble!r}. Known: {', '.join(METHODS)}.")
-    if taken := [fold.name for fold in folds if fold.name.lower() in TAKEN]:
-        raise UsageError(f"A fold cannot be named {taken[0]!r}: {out / taken[0]} holds something else. Rename it.")
-    make_folder(out)
-    held = sorted((video, fold.name) for fold in folds for video in fold.validation)
-    write_csv(out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
+    store = as_store(store)
     videos = [video for fold in folds for video in fold.validation if video in store]
+    each = [_Folds(name, *given, folds) for name, given in models.items()]
+    trainings = [run for one in each for run in one.trainings(store, labels, videos)]
     pool = Pool(store, videos, shared=jobs != 1)  # a fold trains on what others validate on
-    settings = settings.model_copy(update={"fps": choose_rate(store, videos, settings.fps) or "own"})
-    trainings = []
-    for fold, following in zip(folds, [*folds[1:], *folds[:1]], strict=True):
-        own = settings.model_copy(update={"validation": list(fold.validation), "resplit": True})
-        if settings.choose == "inner":
-            own = own.model_copy(update={"validation": list(following.validation), "held_out": list(fold.validation)})
-        folder, data = RunFolder(out / file_name(fold.name)), fingerprint(store, labels, own.split)
-        if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
-            log.warning("fold %s is trained anew: %s", fold.name, changed)
-            folder.discard()
-        if not folder.holds(own, data):
-            folder.check(own, data)
-        trainings.append(Training(f"fold {fold.name}", folder, own))
-    made: dict[int, Trained] = {}
 
     def end(number: int, trained: Trained) -> None:
-        made[number] = trained
-        on_fold(folds[number].name, trained.now)
+        model, fold = divmod(number, len(folds))
+        each[model].made[fold] = trained
+        on_fold(each[model].name, folds[fold].name, trained.now)
 
     train_each(pool, labels, trainings, jobs, on_epoch=on_epoch, on_end=end)
-    runs = [load_run(run.folder.path).on(settings.device) for run in trainings]
-    result = _out_of_fold(runs, folds, [made[number] for number in range(len(runs))], pool, labels, out)
-    result["ensemble"] = {"method": ensemble, **_others(runs, folds, store, out, ensemble)}
-    if score_test:
-        targets, test = runs[0].model.targets, {"test": False}
-        (corpus,) = labelled_corpora(pool, labels, test, settings, targets, runs[0].device, runs[0].fps)
-        result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble).values), targets)
-    write_json(out / "results.json", result)
-    return result
+    return {one.name: one.result(pool, labels, ensemble, score_test) for one in each}
+
+
+class _Folds:
+    """The cross-validation of one model. made: of every fold what has been trained, by its number. Raises UsageError
+    for settings or folds that cannot be."""
+
+    def __init__(self, name: str, out: Path | str, settings: TrainSettings | None, folds: Sequence[Fold]):
+        self.name, self.folds, self.settings = name, folds, as_settings(settings)
+        self.out = as_path("a folder for the runs of the folds", out)
+        self.made: dict[int, Trained] = {}
+        if self.settings.validation or self.settings.held_out:
+            raise UsageError("The settings `validation` and `held_out` name one split; leave it to cross-validation.")
+        if self.settings.choose == "inner" and len(folds) < 3:
+            raise UsageError("choose=inner takes one fold to score, one to choose, others to train: 3 folds at least.")
+        if taken := [fold.name for fold in folds if fold.name.lower() in TAKEN]:
+            raise UsageError(
+                f"A fold cannot be named {taken[0]!r}: {self.out / taken[0]} holds something else. Rename it."
+            )
+
+    def folder(self, fold: Fold) -> RunFolder:
+        return RunFolder(self.out / file_name(fold.name))
+
+    def trainings(self, store: FeatureStore, labels: Path | str, videos: list[str]) -> list[Training]:
+        """One of each fold, in a folder that can take it; videos are those of all folds."""
+        make_folder(self.out)
+        held = sorted((video, fold.name) for fold in self.folds for video in fold.validation)
+        write_csv(self.out / "folds.csv", pd.DataFrame(held, columns=["video", "fold"]))
+        fps, trainings = choose_rate(store, videos, self.settings.fps) or "own", []
+        for fold, following in zip(self.folds, [*self.folds[1:], *self.folds[:1]], strict=True):
+            inner = self.settings.choose == "inner"
+            split = {
+                "validation": list((following if inner else fold).validation),
+                "held_out": list(fold.validation) if inner else [],
+                "resplit": True,
+            }
+            own = self.settings.model_copy(update={"fps": fps, **split})
+            name = f"{self.name}, fold {fold.name}".removeprefix(", ")
+            folder, data = self.folder(fold), fingerprint(store, labels, own.split)
+            if folder.config.exists() and not folder.differences(own) and (changed := folder.changes(data)):
+                log.warning("%s is trained anew: %s", name, changed)
+                folder.discard()
+            folder.check(own, data)
+            trainings.append(Training(name, folder, own))
+        return trainings
+
+    def result(self, pool: Pool, labels: Path | str, ensemble: str, score_test: bool) -> dict:
+        """What `crossval` gives, once all folds are made; written, too."""
+        runs = [load_run(self.folder(fold).path).on(self.settings.device) for fold in self.folds]
+        made = [self.made[fold] for fold in range(len(runs))]
+        result = _out_of_fold(runs, self.folds, made, pool, labels, self.out)
+        result["ensemble"] = {"method": ensemble, **_others(runs, self.folds, pool.store, self.out, ensemble)}
+        if score_test:
+            first, test = runs[0], {"test": False}
+            how = self.settings, first.model.targets, first.device, first.fps
+            (corpus,) = labelled_corpora(pool, labels, test, *how)
+            result["test"] = judge(pairs(corpus, predict_together(runs, corpus, ensemble).values), first.model.targets)
+        write_json(self.out / "results.json", result)
+        return result
 
 
 def _out_of_fold(runs, folds, made: Sequence[Trained], pool: Pool, labels: Path | str, out: Path) -> dict:
@@ -165,8 +214,8 @@ def _out_of_fold(runs, folds, made: Sequence[Trained], pool: Pool, labels: Path 
         own = pairs(corpus, estimate.values)
         found |= own
         left_out |= corpus.left_out
-        for made in by_video(corpus, estimate).values():
-            made.save(out / "predictions", figures=False)
+        for prediction in by_video(corpus, estimate).values():
+            prediction.save(out / "predictions", figures=False)
         agreement = score_pairs(own, corpus.targets)["ccc"]
         each[fold.name] = {"videos": len(own), "best_epoch": run.best["epoch"], "ccc": agreement}
     return {

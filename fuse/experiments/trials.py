@@ -221,8 +221,7 @@ def run_trials(
     data = fingerprint(store, labels, entries[0].settings.split)
     check_folder(out, data)
     for run in trainings:
-        if not run.folder.holds(run.settings, data):
-            run.folder.check(run.settings, data)
+        run.folder.check(run.settings, data)
     rows, sums = {}, {}
 
     def say(number: int, what: str) -> None:

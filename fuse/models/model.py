@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from affuse.errors import AffuseError, UsageError
 from affuse.fuse.models.encoders import ENCODERS, BiLSTM
 from affuse.fuse.models.gates import GATES
+from affuse.fuse.models.inputs import check_features, masks
 from affuse.fuse.models.layers import (
     Valid,
     any_valid,
@@ -30,34 +31,7 @@ from affuse.fuse.models.spec import VARIANTS, ModelSpec, Options
 from affuse.plugins import installed, said
 
 STANDARD_WIDTHS = {"visual": 512, "audio": 128, "text": 768}  # IR-50, VGGish, BERT: parameters are counted at these
-NAMED = 4  # differences spelled out; the rest are counted
 FIRST, NARROW_WIDE = -1.5, (-4.0, 1.0)  # logarithm of a deviation: where it starts, as of ratings, and its bounds
-
-
-def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dictionary into `model`, all of it or nothing. Raises as `check_weights` does."""
-    check_weights(model, state, source)
-    model.load_state_dict(state)
-
-
-def check_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """See that a state dictionary fits `model`, which may be one of torch's device "meta".
-
-    source names the file in the message. Raises UsageError saying how the weights differ: tensors that are
-    missing, tensors the model has no place for, tensors of another shape.
-    """
-    own, given = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (model.state_dict(), state))
-    differences = [f"{k} is missing" for k in own if k not in given]
-    differences += [f"{k} has no place in the model" for k in given if k not in own]
-    reshaped = [k for k in own if k in given and own[k] != given[k]]
-    differences += [f"{k} is {given[k]} in the file and {own[k]} in the model" for k in reshaped]
-    if differences:
-        more = len(differences) - NAMED
-        rest = f"; and {more} more" if more > 0 else ""
-        raise UsageError(
-            f"The weights in {source} belong to another model, other widths or another window: "
-            f"{'; '.join(differences[:NAMED])}{rest}. Build the model from the settings saved with them."
-        )
 
 
 class FusionModel(nn.Module):
@@ -206,11 +180,11 @@ class FusionModel(nn.Module):
 
     def _inputs(self, features, mask) -> tuple[dict[str, Tensor], Valid, int]:
         """Features checked, ordered, zeroed where invalid, padded to the window; masks; length given."""
-        batch, time = self._check(features)
+        batch, time = check_features(features, self.options, self.window, next(self.parameters(), None))
         dropping = self.options.modality_dropout if self.training else 0.0
         valid, short = None, self.window - time if self.window else 0
         if mask is not None or short or dropping:
-            valid = self._masks(mask, (batch, time), features[self.modalities[0]].device)
+            valid = masks(mask, self.modalities, (batch, time), features[self.modalities[0]].device)
         if dropping:
             valid = drop_modalities(valid, dropping)
         x = {m: zero_invalid(features[m], frames(valid, m)) for m in self.modalities}
@@ -218,60 +192,6 @@ class FusionModel(nn.Module):
             x = {m: F.pad(v, (0, 0, 0, short)) for m, v in x.items()}
             valid = {m: F.pad(v, (0, short)) for m, v in valid.items()}
         return x, None if valid is None else unless_full(valid), time
-
-    def _check(self, features: dict[str, Tensor]) -> tuple[int, int]:
-        name, widths = self.options.name, self.options.widths
-        if not isinstance(features, dict) or not all(isinstance(v, Tensor) for v in features.values()):
-            kinds = features.values() if isinstance(features, dict) else [features]
-            raise UsageError(
-                f"Features must be a dictionary {{modality: torch.Tensor (batch, time, width)}} of "
-                f"{', '.join(widths)}, not of {', '.join(dict.fromkeys(type(k).__name__ for k in kinds))}."
-            )
-        if set(features) != set(widths):
-            raise UsageError(
-                f"Model {name!r} takes {', '.join(widths)}, not {', '.join(features) or 'nothing'}. "
-                "For a missing one pass zeros and a mask that is False."
-            )
-        shapes = {m: tuple(v.shape) for m, v in features.items()}
-        if any(len(s) != 3 for s in shapes.values()) or len({s[:2] for s in shapes.values()}) != 1:
-            raise UsageError(f"Features must be (batch, time, width) of one batch and time, not {shapes}.")
-        own = next(self.parameters(), None)
-        for m, width in widths.items():
-            if shapes[m][2] != width:
-                raise UsageError(
-                    f"Model {name!r} was built for {m} features {width} wide, these are {shapes[m][2]} wide: "
-                    "they come from another backbone, or the model from other features."
-                )
-            if own is not None and features[m].dtype != own.dtype and not torch.is_autocast_enabled(own.device.type):
-                raise UsageError(
-                    f"The {m} features are {features[m].dtype}, the model is {own.dtype}: give it "
-                    f"features.to({own.dtype}), or let Run.predict read them."
-                )
-        batch, time = shapes[self.modalities[0]][:2]
-        if time > (self.window or time) or not time:
-            raise UsageError(f"The input has {time} frames, the model's window {self.window}; cut it into windows.")
-        return batch, time
-
-    def _masks(self, mask, shape: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
-        """{m: (batch, time) bool} of every modality, whatever form the mask was given in."""
-        mask = mask if isinstance(mask, dict) else dict.fromkeys(self.modalities, mask)
-        if unknown := set(mask) - set(self.modalities):
-            raise UsageError(
-                f"The mask names {', '.join(sorted(map(str, unknown)))}; known: {', '.join(self.modalities)}."
-            )
-        valid = dict.fromkeys(self.modalities, torch.ones(shape, dtype=torch.bool, device=device))
-        for m, v in mask.items():
-            if v is None:
-                continue
-            if not isinstance(v, Tensor):
-                raise UsageError(
-                    "A mask is a torch.Tensor (batch, time), True where a frame counts, or a dictionary of such, "
-                    f"not {type(v).__name__}."
-                )
-            if tuple(v.shape) != shape:
-                raise UsageError(f"The mask of {m} is {tuple(v.shape)}; it must be (batch, time) = {shape}.")
-            valid[m] = v.bool()
-        return valid
 
 
 def build_model(name: str, widths: dict[str, int], **settings) -> FusionModel:

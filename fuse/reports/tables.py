@@ -81,6 +81,8 @@ def score_table(result: dict) -> str:
         lines.append(f"truth within the {result['band']:.0%} band: {shares}")
     if result.get("chance"):
         lines.append("chance: 95 of 100 predictions swapped between videos score less")
+    if result["videos"] == 1:
+        lines.append("interval and chance need several videos, to draw from and to swap between")
     for name, seconds in result.get("adjustment", {}).items():
         if any(seconds.values()):
             lines.append(f"{name}: " + ", ".join(f"{target} {s:g} s" for target, s in seconds.items()))

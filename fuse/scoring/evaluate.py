@@ -153,7 +153,7 @@ def score_pairs(pairs: Pairs, targets: list[str]) -> dict:
 
 def judge(pairs: Pairs, targets: list[str], permutations: int = 0) -> dict:
     """What `score_pairs` gives, with "interval" (95 %, made as "interval_method" says) and "chance" (of so many
-    swapped predictions; none for 0)."""
+    swapped predictions; none for 0). A single video has neither."""
     return {
         **score_pairs(pairs, targets),
         "interval": bootstrap(pairs, targets),

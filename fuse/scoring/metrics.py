@@ -231,8 +231,11 @@ def permuted(pairs: Pairs, targets: list[str], times: int = PERMUTATIONS, seed: 
 
     Each time every video gets the prediction of a randomly drawn other (each is given away once), stretched to its
     length and turned by a random part of it. {target | "mean": {"mean", "high" (95th percentile), "p"}}, p being
-    the share of permutations, with the real order as one of them, that score at least as well as the real order.
+    the share of permutations, with the real order as one of them, that score at least as well as the real order;
+    nothing for fewer than two videos.
     """
+    if len(pairs) < 2:
+        return {}
     rng = np.random.default_rng(seed)
     truth, predictions = zip(*pairs.values(), strict=True)
     whole = np.concatenate(truth)

@@ -73,10 +73,10 @@ class RunFolder:
         """Where the run of one of several seeds is."""
         return RunFolder(self.path / f"seed{seed}")
 
-    def check(self, settings: TrainSettings, data: Fingerprint) -> None:
-        """See that a run with these settings on these data can begin here, or go on.
+    def check(self, settings: TrainSettings, data: Fingerprint) -> bool:
+        """See that a run with these settings on these data is here, or can begin or go on; whether it is finished.
 
-        Raises UsageError for a finished run, other settings (naming them), and a folder of other things; AffuseError
+        Raises UsageError for a run with other settings (naming them) and for a folder of other things, AffuseError
         where other data were trained on (naming the videos).
         """
         if not self.config.exists():
@@ -84,23 +84,19 @@ class RunFolder:
                 raise UsageError(f"{self.path} holds a run of several seeds. Give --seeds, or choose another --out.")
             if taken(self.path):
                 raise UsageError(f"{self.path} is not empty and holds no run. Choose another folder for --out.")
-            return
-        differences, changed = "; ".join(self.differences(settings)), self.changes(data)
-        if self.finished:
-            which = "these settings: nothing to do"
-            which = f"these settings, made from other data ({changed})" if changed else which
-            which = f"other settings ({differences})" if differences else which
-            raise UsageError(f"{self.path} holds a finished run with {which}. Evaluate it, or choose another --out.")
-        if differences:
+            return False
+        run = f"{self.path} holds {'a finished' if self.finished else 'an unfinished'} run"
+        if differences := "; ".join(self.differences(settings)):
             raise UsageError(
-                f"{self.path} holds an unfinished run with other settings: {differences}. Give the same ones "
-                f"(--config {self.config}), or choose another folder for --out."
+                f"{run} with other settings: {differences}. Give the same ones (--config {self.config}), or choose "
+                "another folder for --out."
             )
-        if changed:
+        if changed := self.changes(data):
             raise AffuseError(
-                f"{self.path} holds an unfinished run that began with other data: {changed}. Bring the data back to "
-                "go on with it, or choose another folder for --out to train on what is there now."
+                f"{run} that began with other data: {changed}. Bring the data back, or choose another folder for --out "
+                "to train on what is there now."
             )
+        return self.finished
 
     def decided(self, settings: TrainSettings, device: torch.device) -> TrainSettings:
         """The settings with their precision and threads: "auto" is that of the run once it is begun, before that what
@@ -112,18 +108,6 @@ class RunFolder:
         if chosen["threads"] == "auto":
             chosen["threads"] = torch.get_num_threads()
         return settings.model_copy(update=chosen)
-
-    def holds(self, settings: TrainSettings, data: Fingerprint) -> bool:
-        """Whether a finished run with these settings on these data is here. Raises UsageError for a finished one with
-        other settings."""
-        if not self.finished:
-            return False
-        if differences := "; ".join(self.differences(settings)):
-            raise UsageError(
-                f"{self.path} holds a finished run with other settings: {differences}. Give the same ones, or choose "
-                "another folder for --out."
-            )
-        return not self.changes(data)
 
     def begin(self, settings: TrainSettings, data: Fingerprint) -> None:
         """Make the folder with settings and data, unless there is one to go on with."""

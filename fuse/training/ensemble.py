@@ -59,8 +59,7 @@ def train_seeds(
     data = fingerprint(store, labels, settings.split)
     trainings = [Training(f"seed {own.seed}", folder.member(own.seed), own) for own in each]
     for run in trainings:
-        if not run.folder.holds(run.settings, data):
-            run.folder.check(run.settings, data)
+        run.folder.check(run.settings, data)
     make_folder(folder.path)
     made: dict[int, Trained] = {}
     train_each(Pool(store, shared=jobs != 1), labels, trainings, jobs, on_epoch=on_epoch, on_end=made.__setitem__)

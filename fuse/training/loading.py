@@ -10,17 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from affuse.config import resolve
 from affuse.errors import AffuseError, UsageError
 from affuse.features.record import Provenance
 from affuse.files import as_path, sha256_of
 from affuse.fuse.data.windows import Normalisation
-from affuse.fuse.models.model import build_model, check_weights, load_weights
+from affuse.fuse.models.model import build_model
 from affuse.fuse.training.checkpoint import RunFolder, blaming, read_tensors, unprefixed
 from affuse.fuse.training.memory import SHORT, measured
 from affuse.fuse.training.run import Run
 from affuse.fuse.training.settings import TrainSettings
+
+NAMED = 4  # differences spelled out; the rest are counted
 
 
 def load_run(path: Path | str | Iterable[Path | str]) -> Run:
@@ -101,3 +104,29 @@ def as_run(run: Run | Path | str | Iterable[Path | str]) -> Run:
     if isinstance(run, (Run, list, tuple)):
         return run if isinstance(run, Run) else load_run(run)
     return load_run(as_path("a Run or the path of one", run))
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state dictionary into `model`, all of it or nothing. Raises as `check_weights` does."""
+    check_weights(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """See that a state dictionary fits `model`, which may be one of torch's device "meta".
+
+    source names the file in the message. Raises UsageError saying how the weights differ: tensors that are
+    missing, tensors the model has no place for, tensors of another shape.
+    """
+    own, given = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (model.state_dict(), state))
+    differences = [f"{k} is missing" for k in own if k not in given]
+    differences += [f"{k} has no place in the model" for k in given if k not in own]
+    reshaped = [k for k in own if k in given and own[k] != given[k]]
+    differences += [f"{k} is {given[k]} in the file and {own[k]} in the model" for k in reshaped]
+    if differences:
+        more = len(differences) - NAMED
+        rest = f"; and {more} more" if more > 0 else ""
+        raise UsageError(
+            f"The weights in {source} belong to another model, other widths or another window: "
+            f"{'; '.join(differences[:NAMED])}{rest}. Build the model from the settings saved with them."
+        )

@@ -65,7 +65,7 @@ class Trained(NamedTuple):
 
 
 def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
-    """How many trainings are to be at work at the same time: so many, or, where that is None, one per core, and of a few
+    """How many trainings are to be at work at the same time: so many, or, where that is None, one per core, and of few
     so many more that no core is idle in the end; on a GPU one. Raises UsageError for less than one, and for several on
     a GPU."""
     if jobs is not None and jobs < 1:

@@ -6,7 +6,7 @@ Everything is kept in one folder and made only once: run again after a stop, or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,14 @@ def run_aff_wild2(
     features: Path | None = None,
     ensemble: str = "mean",
     allow_missing: bool = False,
+    jobs: int | None = 1,
+    on_epoch: Callable[[dict], None] | None = None,
     announce: Announce = lambda text: None,
     **how: Any,
 ) -> dict:
-    """Run the recipe in `out`. features: a store to use instead of extracting, with the challenge's video names; how:
-    weights_dir, allow_untrained, compute and progress of `extract_jobs`.
+    """Run the recipe in `out`. features: a store to use instead of extracting, with the challenge's video names; jobs
+    and on_epoch: as `crossval_each` has them; how: weights_dir, allow_untrained, compute and progress of
+    `extract_jobs`.
 
     Gives {"check", "models": {model: what crossval gives, and "submission"}, "table"}. Raises UsageError for a folder
     that is not the data set, AffuseError for videos that are missing (unless `allow_missing`) or cannot be extracted.
@@ -69,10 +72,10 @@ def run_aff_wild2(
     refuse_unreadable(report)
     if not features and extraction.faces != "given":
         raise UsageError("Aff-Wild2 brings its face crops; extraction must take them (faces=given).")
-    jobs = data.jobs()
-    store = (
-        FeatureStore(features) if features else extract_all(jobs, out / "store", extraction, announce=announce, **how)
-    )
+    if features:
+        store = FeatureStore(features)
+    else:
+        store = extract_all(data.jobs(), out / "store", extraction, announce=announce, **how)
 
     def submit(folder: Path, result: dict) -> None:
         if sample:
@@ -80,8 +83,9 @@ def run_aff_wild2(
 
     training = training.model_copy(update={"allow_missing": allow_missing})
     results = train_all(
-        models, store, data.labels, out, six_folds(data), training, announce=announce, finish=submit, ensemble=ensemble
-    )
+        models, store, data.labels, out, six_folds(data), training, announce=announce, ensemble=ensemble,
+        jobs=jobs, on_epoch=on_epoch, finish=submit,
+    )  # fmt: skip
     text = table(results)
     write_text(out / "table.txt", text + "\n")
     return {"check": report, "models": results, "table": text}

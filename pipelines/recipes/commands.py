@@ -24,7 +24,8 @@ from affuse.console import (
 )
 from affuse.errors import UsageError
 from affuse.extract.profiles import profile_option
-from affuse.fuse.options import COMPLETED, ENSEMBLE, PRESET, TRAIN_SET
+from affuse.fuse.options import COMPLETED, ENSEMBLE, JOBS, PRESET, TRAIN_SET
+from affuse.fuse.progress import show_epoch
 
 NAME = click.argument(
     "name", shell_complete=completing(lambda: import_module("affuse.pipelines.recipes.known").RECIPES)
@@ -109,6 +110,7 @@ def check(name, root, test_list, as_json) -> None:
     help="Of several raters: published, mean, or ewe, weighted by agreement.  [default: published]",
 )  # fmt: skip
 @ENSEMBLE
+@JOBS
 @click.option("--features", type=FOLDER, help="A store to use instead of extracting.")
 @profile_option("paper")
 @click.option("--allow-untrained", is_flag=True, help="Seed a missing visual or audio backbone.")
@@ -125,7 +127,7 @@ def check(name, root, test_list, as_json) -> None:
 @JSON
 @CONFIG
 @TRAIN_SET
-def run(name, root, out, models, preset, split, gold, ensemble, features, profile, allow_untrained, views, face,
+def run(name, root, out, models, preset, split, gold, ensemble, jobs, features, profile, allow_untrained, views, face,
         allow_missing, test_list, sample, weights_dir, as_json, config, assignments, **compute) -> None:  # fmt: skip
     """All the way with the data set NAME below ROOT.
 
@@ -144,8 +146,9 @@ def run(name, root, out, models, preset, split, gold, ensemble, features, profil
 
     about = named(name)
     common = {
-        "features": features, "ensemble": ensemble, "weights_dir": weights_dir, "allow_untrained": allow_untrained,
-        "allow_missing": allow_missing, "compute": Compute.of(**compute), "announce": say, "progress": show_progress,
+        "features": features, "ensemble": ensemble, "jobs": jobs, "on_epoch": show_epoch, "weights_dir": weights_dir,
+        "allow_untrained": allow_untrained, "allow_missing": allow_missing, "compute": Compute.of(**compute),
+        "announce": say, "progress": show_progress,
     }  # fmt: skip
     if isinstance(about, Recipe):
         _only_aff_wild2(test_list=test_list, sample=sample)

@@ -6,7 +6,7 @@ Everything is kept in one folder and made only once: run again after a stop, or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,15 @@ def run_recipe(
     features: Path | None = None,
     ensemble: str = "mean",
     allow_missing: bool = False,
+    jobs: int | None = 1,
+    on_epoch: Callable[[dict], None] | None = None,
     announce: Announce = lambda text: None,
     **how: Any,
 ) -> dict:
     """Run a recipe in `out`. gold: see `gold_standard`; split: official, or subject for folds that keep subjects
     together, and by default official where there is one; features: a store to use instead of extracting, with the data
-    set's names; how: weights_dir, allow_untrained, compute and progress of `extract_jobs`.
+    set's names; jobs and on_epoch: as `crossval_each` has them; how: weights_dir, allow_untrained, compute and progress
+    of `extract_jobs`.
 
     Gives {"check", "models": {model: what crossval gives}, "table"}. Raises UsageError for a folder that is not the
     data set, AffuseError for videos that are missing or files that cannot be read, unless `allow_missing`.
@@ -72,8 +75,8 @@ def run_recipe(
     if features:
         store = FeatureStore(features)
     else:
-        jobs = contained([job for job in data.jobs() if job.id not in report["unreadable"]], out / "media")
-        store = extract_all(jobs, out / "store", extraction, announce=announce, **how)
+        videos = contained([job for job in data.jobs() if job.id not in report["unreadable"]], out / "media")
+        store = extract_all(videos, out / "store", extraction, announce=announce, **how)
     if any(recording.apart for recording in data.recordings):
         store, ratings = join_all(store, data.recordings, ratings, out / "joined", allow_missing)
     elif allow_missing:
@@ -83,7 +86,7 @@ def run_recipe(
     test = data.split and any(one.partition == "test" and one.id in ratings for one in data.recordings)
     results = train_all(
         models, store, out / LABELS, out, folds, training, announce=announce, ensemble=ensemble, score_test=test,
-        finish=lambda folder, result: write_back(recipe, folder),
+        jobs=jobs, on_epoch=on_epoch, finish=lambda folder, result: write_back(recipe, folder),
     )  # fmt: skip
     text = table(recipe, results, f"{by} validation" if by == "official" else f"out of {counted(len(folds), 'fold')}")
     write_text(out / "table.txt", text + "\n")
