@@ -148,7 +148,9 @@ def test_a_tone_does_not_keep_whisper_busy(transcriber, monkeypatch):
 
 
 @pytest.mark.weights
-def test_what_is_heard_badly_is_heard_again_at_other_temperatures_if_they_are_wanted(transcriber, say, monkeypatch):
+def test_what_is_heard_badly_is_heard_again_at_other_temperatures_if_they_are_wanted(
+    transcriber, say, monkeypatch
+):
     asked, decode = [], transcriber.model.decode
 
     def badly(mel, options):
