@@ -124,6 +124,8 @@ class Index:
             changed = (self.shards / folder).stat().st_mtime_ns
         except FileNotFoundError:
             return Scan()
+        except OSError as error:
+            raise _closed(self.shards / folder, error) from None
         known = self._scans.get(folder) or Scan.read(self.folder / folder)
         if known.changed != changed:
             known = self._look(folder, changed, known)
@@ -224,4 +226,10 @@ def shards_in(folder: Path) -> list[Path]:
             names = sorted(file.name for file in files if file.name.endswith(".h5") and not file.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise _closed(folder, error) from None
     return [folder / name for name in names]
+
+
+def _closed(folder: Path, error: OSError) -> AffuseError:
+    return AffuseError(f"{folder} cannot be read: {error.strerror}. Check the folder, its permissions and its disk.")

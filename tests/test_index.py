@@ -95,6 +95,20 @@ def test_a_store_that_may_only_be_read_is_asked_all_the_same(store, monkeypatch)
     assert not list((store.path / "index").iterdir())
 
 
+def test_a_folder_that_may_not_be_read_is_named(store, monkeypatch):
+    (first, *_) = store.files()
+    os.utime(first.parent)  # so that it is listed again
+
+    def denied(folder):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as closed:
+        closed.setattr(os, "scandir", denied)
+        with pytest.raises(AffuseError, match=rf"shards/{first.parent.name} cannot be read: Permission denied\. Check"):
+            list(store)
+    assert store.ids == NAMES
+
+
 def test_whatever_is_done_to_the_index_it_says_nothing_false(store):
     files = sorted((store.path / "index").iterdir())
     assert len(files) == len(NAMES)
