@@ -18,6 +18,16 @@ from affuse.fuse import TrainSettings
 from affuse.fuse.experiments.crossval import crossval_each
 from affuse.fuse.experiments.folds import Fold
 from affuse.fuse.experiments.trials import folder_name
+from affuse.fuse.models.registry import find
+from affuse.fuse.training.checkpoint import RunFolder
+from affuse.fuse.training.parallel import Training, how_many
+
+
+def refuse_untrainable(models: Sequence[str], training: TrainSettings, jobs: int | None) -> None:
+    """Raise UsageError, before hours of extraction, for a model that does not exist and for jobs that cannot be."""
+    for model in models:
+        find(model)
+    how_many(jobs, [Training(model, RunFolder(Path(model)), training) for model in models])
 
 
 def extract_all(

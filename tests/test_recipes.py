@@ -181,6 +181,21 @@ def test_models_and_folds_side_by_side_are_one_after_another(roots, tmp_path, mo
         assert all(torch.equal(one[name], other[name]) for name in {**one, **other})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "rjcm"], "did you mean 'rjcma'"),
+        (["--jobs", 2, "--device", "cuda:77"], "Device 'cuda:77'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["sewa", "aff-wild2"])
+def test_what_cannot_be_trained_is_said_before_anything_is_made(tmp_path, name, options, message):
+    said = affuse("run", name, tmp_path / "data", "--out", tmp_path / "out", *options)
+    assert said.exit_code == 2
+    assert message in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def tracks(name, roots, tmp_path, **options):
     """Label files {id: track} that a run leaves, whose training fails: there is nothing to train."""
     root, files = roots[name]

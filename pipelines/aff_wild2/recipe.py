@@ -19,7 +19,7 @@ from affuse.fuse import TrainSettings
 from affuse.fuse.reports.tables import write_json
 from affuse.pipelines.aff_wild2.data import check, discover, six_folds, write_submission
 from affuse.pipelines.recipes.dataset import About
-from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, train_all
+from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, refuse_untrainable, train_all
 
 AFF_WILD2 = About(
     "aff-wild2", "Aff-Wild2", "videos in the wild with face crops; a rating of every frame",
@@ -65,6 +65,7 @@ def run_aff_wild2(
     Gives {"check", "models": {model: what crossval gives, and "submission"}, "table"}. Raises UsageError for a folder
     that is not the data set, AffuseError for videos that are missing (unless `allow_missing`) or cannot be extracted.
     """
+    refuse_untrainable(models, training, jobs)
     data = discover(root, test_list)
     report = check(data)
     write_json(make_folder(out) / "check.json", report)

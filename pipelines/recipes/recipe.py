@@ -25,7 +25,7 @@ from affuse.pipelines.recipes.dataset import DataSet, Recipe, check, find_data
 from affuse.pipelines.recipes.joining import join_all
 from affuse.pipelines.recipes.media import contained
 from affuse.pipelines.recipes.ratings import Ratings, apart, from_unit, label_file, settle
-from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, train_all
+from affuse.pipelines.steps import extract_all, refuse_missing, refuse_unreadable, refuse_untrainable, train_all
 
 SPLITS = ("official", "subject")
 FOLDS = 5  # of subjects, where the field has none of its own
@@ -60,6 +60,7 @@ def run_recipe(
     """
     if (out / LABELS).exists() and not (out / CHECK).exists():
         raise UsageError(f"{out / LABELS} is there already, and not a recipe's. Choose another folder for --out.")
+    refuse_untrainable(models, training, jobs)
     data = find_data(recipe, root)
     report = check(data)
     write_json(make_folder(out) / CHECK, report)
