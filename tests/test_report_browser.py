@@ -204,6 +204,14 @@ def test_the_table_sorts_and_opens(looking):
     looking.until("return document.querySelector('video').readyState >= 2")
 
 
+def test_the_head_says_what_is_there_and_what_values_mean(looking):
+    assert looking.text("#made").startswith("Predictions: 2 videos, 1 failed (see the end). ")
+    assert "arousal runs from calm (−1) to excited (1): how somebody looks" in looking.text("#meaning")
+    assert looking("return [-0.004, 0, 0.004, -0.2, null].map((v) => signed(v))") == [
+        "0.00", "0.00", "0.00", "−0.20", "–",
+    ]  # fmt: skip
+
+
 def test_nothing_is_asked_of_a_network_and_nothing_goes_wrong(looking, browser):
     looking.click("#table tbody button", 0)
     looking.until("return document.querySelector('video').readyState >= 2")
@@ -261,6 +269,8 @@ def test_runs_and_stores_open(browser, trained, scene, tmp_path):
     made = affuse.report(run, tmp_path / "run.html", features=store.path, labels=labels)
     looking = Looking(browser, made)
     looking.until("return document.querySelectorAll('#histories .trace').length === 4")
+    beside = "return [...document.querySelectorAll('#histories > div')].every((plot) => "
+    looking.until(beside + "Math.abs(plot.querySelector('.main-svg').clientWidth - plot.clientWidth) < 2)")
     assert looking("return document.querySelectorAll('#scatter .trace').length") == 4
     number = r"−?[01]\.\d\d"
     assert re.fullmatch(rf"{number}\d \[{number}, {number}\]", looking.text("#scores-table tbody td"))

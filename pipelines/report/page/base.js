@@ -30,8 +30,12 @@ function make(name, text, attributes = {}) {
 /** A text as plotly's labels take it, which know some tags. */
 const literal = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const minus = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
-const signed = (value, digits) =>
-  value === null || value === undefined ? "–" : (value < 0 ? "" : "+") + minus(value, digits);
+/** With its sign, which what rounds to nothing has none of. */
+function signed(value, digits = 2) {
+  if (value === null || value === undefined) return "–";
+  const nothing = Number(value.toFixed(digits)) === 0;
+  return nothing ? (0).toFixed(digits) : (value < 0 ? "" : "+") + minus(value, digits);
+}
 const tone = (name) =>
   getComputedStyle(document.documentElement)
     .getPropertyValue("--" + name)

@@ -184,6 +184,11 @@ function widePlot(parent, name, traces, layout, label) {
   draw(element, traces, { height: 260, margin: { l: LEFT, r: RIGHT, t: 54, b: BOTTOM }, ...layout });
 }
 
+/** Bring plots to the width of their columns, of which there are as many as plots: known once all of them are there. */
+function fit(place) {
+  if (place.offsetParent) for (const plot of place.children) Plotly.Plots.resize(plot);
+}
+
 const above = { showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } };
 const titled = (text) => ({
   title: { text: literal(text), font: { size: 13 }, x: 0, xref: "paper", y: 0.985, yanchor: "top" },

@@ -5,6 +5,7 @@ function drawAll() {
   drawForest();
   drawHistories();
   drawCoverage();
+  for (const place of [at("histories"), at("coverage-plots")]) fit(place);
   if (state.clip) drawClip();
 }
 
