@@ -104,7 +104,9 @@ def test_a_folder_that_may_not_be_read_is_named(store, monkeypatch):
 
     with monkeypatch.context() as closed:
         closed.setattr(os, "scandir", denied)
-        with pytest.raises(AffuseError, match=rf"shards/{first.parent.name} cannot be read: Permission denied\. Check"):
+        with pytest.raises(
+            AffuseError, match=rf"shards/{first.parent.name} cannot be read: Permission denied\. Check"
+        ):
             list(store)
     assert store.ids == NAMES
 
