@@ -60,6 +60,9 @@ def test_what_cannot_be_is_said_in_a_sentence(tmp_path):
         (folder / "results.json").write_text(damaged)
         with pytest.raises(affuse.AffuseError, match=r"results\.json cannot be read"):
             affuse.report(folder, tmp_path / "page.html")
+    (folder / "results.json").write_text('{"targets": []}')
+    with pytest.raises(affuse.AffuseError, match="it has no 'environment'"):
+        affuse.report(folder, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 

@@ -37,7 +37,8 @@ def collect_comparison(path: Path) -> Facts:
             comparison=_side_by_side(facts),
         )
     except (OSError, LookupError, TypeError, ValueError) as error:
-        raise AffuseError(f"{file} cannot be read: {first_line(error)}. Give the same compare command again.") from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise AffuseError(f"{file} cannot be read: {why}. Give the same compare command again.") from None
 
 
 def _about(facts: dict) -> list[list[str]]:
