@@ -19,6 +19,7 @@ from affuse import fuse
 from affuse.config import read_yaml
 from affuse.errors import AffuseError, UsageError
 from affuse.features import FeatureStore
+from affuse.fuse.data import corpus
 from affuse.fuse.data.partitions import find_labels
 from affuse.fuse.data.pool import Pool, Want
 from affuse.fuse.experiments.folds import Fold
@@ -122,8 +123,10 @@ def test_another_process_has_the_same_features_not_a_copy(data, monkeypatch, fre
 
 
 def test_statistics_of_the_same_frames_are_found_once(data, tmp_path, monkeypatch):
-    found, var_mean = [], torch.var_mean
-    monkeypatch.setattr(torch, "var_mean", lambda x, *a, **k: found.append(x.shape) or var_mean(x, *a, **k))
+    found, statistics = [], corpus.mean_and_variance
+    monkeypatch.setattr(
+        corpus, "mean_and_variance", lambda rows: found.append(rows.shape) or statistics(rows)
+    )
     fuse.compare(*data, tmp_path / "out", "concat,rjcma,unimodal@audio", [0, 1], SHORT)
     assert len(found) == len(tiny.WIDTHS) - 2  # `released` normalises text alone
     found.clear()
