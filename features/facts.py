@@ -60,7 +60,7 @@ def provenance_of(store: Store, examples: list[tuple[Header, int]]) -> Provenanc
 def info_of(store: Store) -> dict:
     """See `FeatureStore.info`."""
     provenance = store.provenance.as_dict() if len(store) else {}
-    with no_search_for_cycles():
+    with _no_search_for_cycles():
         videos = {entry.id: _facts(entry) for entry in store.entries()}
     return {
         "settings": provenance.get("settings", {}),
@@ -81,7 +81,7 @@ def _facts(entry: Entry) -> dict:
 
 
 @contextmanager
-def no_search_for_cycles() -> Iterator[None]:
+def _no_search_for_cycles() -> Iterator[None]:
     """While very many objects are made, none of which is in a cycle: Python looks through them all again and again,
     which takes as long as making them."""
     before = gc.isenabled()

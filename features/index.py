@@ -1,7 +1,7 @@
 """What a store has, known without opening its records: of each folder of shards, what was in it when it was last looked
 at, kept in a file of its own; and of each pack what its table says.
 
-    index/<folder>   {"changed": …, "damaged": …, "format": 1, "ids": …, "made": …}   (one line)
+    index/<folder>   {"changed": …, "damaged": …, "format": 2, "ids": …, "made": …}   (one line)
                      [bytes, mtime, entry] of each record, in the order of `ids`, a line each
                      sha256 of the lines above
 

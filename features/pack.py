@@ -1,7 +1,7 @@
 """Packs: many records in one HDF5 file, for a store of few files, and so for transport and fast reading.
 
     affuse pack
-    {"end": …, "format": 1, "records": n, "start": …, "structure": sha256}   (one line)
+    {"end": …, "format": 2, "records": n, "start": …, "structure": sha256}   (one line)
     [bytes, mtime, entry, first byte] of each record, a line each
     sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
     /<name of the shard>   the bytes of each, in one piece
@@ -32,7 +32,7 @@ from affuse.features.entry import Entry
 from affuse.features.layout import folder_of, shard_name
 from affuse.features.place import Slice, opened
 from affuse.features.record import FORMAT_VERSION, canonical
-from affuse.features.seal import DamagedError, Problem, newer, noting, read_entry, structure
+from affuse.features.seal import DamagedError, Problem, newer, noting, older, read_entry, structure
 from affuse.files import PIECE, Sink, partial_of, publish
 
 MAGIC = b"affuse pack\n"
@@ -219,6 +219,8 @@ def _table(path: Path, file: BinaryIO, first: int) -> Table | None:
         facts = json.loads(head)
         if facts["format"] > FORMAT_VERSION:
             raise newer(path, facts["format"])
+        if facts["format"] < FORMAT_VERSION:
+            raise DamagedError(path, older(facts["format"]))
         known = {json.loads(line)[2][0]: line for line in lines}
         return Table(path, known, int(facts["start"]), int(facts["end"]), facts["structure"])
     except (LookupError, RecursionError, TypeError, ValueError):  # sealed, but not by us

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EDGES = ("left", "top", "right", "bottom")  # of a face's box
 SHOWN = 12  # of a digest, how many characters a message has
-FORMAT_VERSION = 1  # of the record and of the shard that keeps it; older code refuses newer shards
+FORMAT_VERSION = 2  # of the record and of the shard that keeps it; older code refuses newer shards
 
 
 @dataclass(frozen=True)

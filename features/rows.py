@@ -79,6 +79,8 @@ class _Sealed(NamedTuple):
             _, step, places = self.seal["arrays"][name]
             if out.dtype != dtype or out.shape[1:] != (*row,):
                 raise ValueError(f"its rows are {dtype} of {row}, not {out.dtype} of {out.shape[1:]}")
+            if len(out) != len(rows) or (len(rows) and not 0 <= rows[0] <= rows[-1] < many):
+                raise ValueError(f"it has {many} rows, and not those that were asked for")
             for first, place in zip(range(0, many, step), places, strict=True):
                 stop = min(first + step, many)
                 low, high = np.searchsorted(rows, (first, stop))

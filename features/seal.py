@@ -5,21 +5,21 @@ byte of a shard that HDF5 does not itself guard by a checksum, which is all but 
 proven here before HDF5 sees the file.
 
     affuse features
-    {"arrays": {dataset: …}, "data": [[first byte, end], …], "entry": ["clip01", …], "format": 1, "size": …,
+    {"arrays": {dataset: …}, "data": [[first byte, end], …], "entry": ["clip01", …], "format": 2, "size": …,
      "start": …, "structure": sha256}   (one line)
     sha256 of the lines above, then zeros up to byte `start`, where HDF5 begins
 
 `entry` is the record in short, see features/entry.py: a store learns what it has from these lines alone. `arrays`
 says where the pieces of each dataset are, see features/rows.py, for who reads without HDF5.
 
-These lines keep their form in every future format, so that any version can tell what it has before it.
+These lines, and "format" in them, stay in every future format, so that any version can tell what it has before it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -71,9 +71,10 @@ def noting(problems: list[Problem]) -> Iterator[None]:
         problems.append(error.problem)
 
 
-def room(entry: Entry, chunks: int) -> int:
-    """Bytes to leave before the HDF5 part: a power of two, as HDF5 wants, that holds any seal of `chunks`."""
-    needed = 2048 + len(canonical([entry.row, entry.views])) + 64 * chunks
+def room(entry: Entry, chunks: Mapping[str, int]) -> int:
+    """Bytes to leave before the HDF5 part: a power of two, as HDF5 wants, that holds any seal of datasets of so many
+    chunks each."""
+    needed = 1024 + len(canonical(entry.row)) + sum(32 + len(canonical(name)) + 64 * n for name, n in chunks.items())
     return 1 << (needed - 1).bit_length()
 
 
@@ -143,6 +144,8 @@ def _check(place: Place, file: BinaryIO, whole: bool) -> tuple[Entry, dict]:
         seal = json.loads(text)
         if seal["format"] > FORMAT_VERSION:
             raise newer(path, seal["format"])
+        if seal["format"] < FORMAT_VERSION:
+            raise DamagedError(path, older(seal["format"]), video_id)
         size, start, data = file.seek(0, 2), seal["start"], seal["data"]
         if size != seal["size"]:
             raise DamagedError(path, f"it has {size} bytes where {seal['size']} were written", video_id)
@@ -164,6 +167,11 @@ def newer(path: Path, version: int) -> UsageError:
         f"{path} has format version {version}, made by a newer affuse; this one reads up to {FORMAT_VERSION}. Update "
         "affuse (pip install --upgrade affuse), or give another store."
     )
+
+
+def older(version: int) -> str:
+    """Why what an older affuse made is made anew."""
+    return f"it has format version {version}, which an older affuse made; this one reads {FORMAT_VERSION}"
 
 
 def _claimed(name: str, text: bytes) -> str:

@@ -47,7 +47,7 @@ from affuse.features.layout import (
 from affuse.features.parts import MODALITIES, Status, checked_modalities
 from affuse.features.place import Place, Slice, file_of, opened
 from affuse.features.record import FORMAT_VERSION, Provenance, Source, VideoFeatures, canonical, check_types
-from affuse.features.rows import pieces_of
+from affuse.features.rows import pieces_of, read_rows
 from affuse.features.seal import DamagedError, Problem, check_seal, noting, room, write_seal
 from affuse.files import Sink, publish
 
@@ -73,7 +73,8 @@ def write_shard(path: Path, video: VideoFeatures, provenance: Provenance) -> Non
     arrays = arrays_of(video)
     if not math.isfinite(video.fps + video.duration):
         raise RecordError(f"Video {video.id!r} cannot be kept: {video.fps} frames/s, {video.duration} s long.")
-    start = room(Entry.of(video, provenance, sha256().hexdigest()), sum(map(chunk_count, arrays.values())))
+    chunked = {name: chunk_count(array) for name, array in arrays.items()}
+    start = room(Entry.of(video, provenance, sha256().hexdigest()), chunked)
 
     def fill(sink: Sink) -> None:
         # The default libver: files written with "latest" never open again after a kill.
@@ -210,12 +211,22 @@ def _verify_or_raise(path: Path) -> None:
 
 
 def _verify_dataset(shard: _Shard, name: str) -> None:
-    """Read a dataset in blocks and compare it with its sha256."""
+    """Read a dataset in blocks, through HDF5 and by the seal, and compare it with its sha256."""
     with _blaming(shard, name) as dataset:
         step = max(1, BLOCK // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
-        blocks = (dataset[start : start + step] for start in range(0, len(dataset), step))
+        blocks = (_block(shard, dataset, name, start, step) for start in range(0, len(dataset), step))
         if array_digest(dataset.dtype, dataset.shape, blocks) != json.loads(dataset.attrs["sha256"]):
             raise _damage(shard, name, "it does not hold what was written")
+
+
+def _block(shard: _Shard, dataset: h5py.Dataset, name: str, start: int, step: int) -> np.ndarray:
+    """Some rows of a dataset, which the seal must say are where they are."""
+    block = dataset[start : start + step]
+    sealed = np.empty_like(block)
+    read_rows(shard.place, [(name, np.arange(start, start + len(block)), sealed)])
+    if sealed.tobytes() != block.tobytes():
+        raise _damage(shard, name, "it is not what its seal says")
+    return block
 
 
 class _Shard(NamedTuple):

@@ -98,8 +98,11 @@ class FeatureStore(Contents):
 
         Raises like `read`; reads no embeddings.
         """
-        _, (seen, heard) = self.overview(video_id, "visual/time", "audio/time")
-        return seen if len(seen) else heard
+        for name in ("visual/time", "audio/time"):
+            _, (time,) = self.overview(video_id, name)
+            if len(time):
+                break
+        return time
 
     def header(self, video_id: str) -> Header:
         """All that is known of a video but its arrays. Raises like `read`."""
@@ -110,8 +113,8 @@ class FeatureStore(Contents):
         return self._at(video_id, read_arrays, arrays)
 
     def read_rows(self, video_id: str, wanted: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
-        """Read rows of embeddings into arrays that are there: of each (path, such as "visual/embedding"; rows (K,),
-        rising; array (K, width) of float16). Raises like `read`."""
+        """Read rows into arrays that are there: of each (path, such as "visual/embedding"; rows (K,), rising; array
+        (K, …) of its type). Raises like `read`."""
         self._at(video_id, read_rows, list(wanted))
 
     def _at(self, video_id: str, read: Callable[..., T], *arguments: Any) -> T:

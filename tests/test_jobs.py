@@ -166,7 +166,9 @@ def test_how_many_are_at_work(monkeypatch, tmp_path):
 
     monkeypatch.setattr(parallel, "CPU_COUNT", 6)
     assert [asked(None, 4), asked(None, threads=4), asked(8), asked(3), asked(3, 0)] == [4, 1, 8, 3, 1]
-    assert [asked(None, runs) for runs in (6, 7, 9, 12, 23, 24, 25)] == [6, 7, 9, 6, 11, 6, 6]
+    assert [asked(None, runs) for runs in (6, 7, 9, 12, 23, 25)] == [6, 7, 9, 6, 6, 9]
+    monkeypatch.setattr(parallel, "CPU_COUNT", 2)
+    assert [asked(None, runs) for runs in (1, 2, 3, 5, 6, 39)] == [1, 2, 3, 3, 2, 2]
     with pytest.raises(UsageError, match="--jobs 0 would train nothing"):
         asked(0)
     monkeypatch.setattr(parallel, "pick_device", lambda name: torch.device("cuda"))

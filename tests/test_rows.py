@@ -8,9 +8,11 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from affuse.features import FeatureStore
 from affuse.features.layout import arrays_of
 from affuse.features.rows import read_arrays, read_rows
 from affuse.features.seal import DamagedError, read_entry
+from affuse.features.shard import verify_shard
 from builders import provenance, random_video
 from shards import chunks, cut, flip, put
 
@@ -93,3 +95,22 @@ def test_a_seal_that_says_what_cannot_be_is_damage(tmp_path, pieces):
         file.write((lines + sha256(lines).hexdigest().encode() + b"\n").ljust(seal["start"], b"\0"))
     with pytest.raises(DamagedError, match="visual/embedding"):
         read_rows(path, [("visual/embedding", np.arange(40), np.zeros((40, 24), np.float16))])
+
+
+@pytest.mark.parametrize("rows", [[40], [-1], [0, 5000]])
+def test_rows_that_are_not_there_are_not_left_open(tmp_path, rows):
+    with pytest.raises(DamagedError, match="it has 40 rows"):
+        read_rows(put(tmp_path), [("visual/time", np.array(rows), np.zeros(len(rows)))])
+
+
+def test_the_clock_of_pictures_needs_no_sound(tmp_path):
+    store = FeatureStore(tmp_path, create=True)
+    store.write(VIDEO, provenance(WIDE))
+    flip(store.shard("clip01"), 8 * chunks(store.shard("clip01"), "audio/time")[0][0])
+    np.testing.assert_array_equal(store.frame_times("clip01"), VIDEO.visual.time)
+
+
+def test_a_seal_of_very_many_views_has_room(tmp_path):
+    views = [f"view-{i}" for i in range(150)]
+    path = put(tmp_path, random_video(frames=3, words=0, views=views))
+    assert verify_shard(path) == []

@@ -22,7 +22,7 @@ from affuse.features.rows import read_arrays
 from affuse.features.seal import DamagedError, read_entry
 from affuse.features.shard import describe_shard, read_header, read_shard, verify_shard
 from builders import provenance, random_video
-from shards import VIEWS, chunks, edit, flip, put
+from shards import VIEWS, chunks, edit, flip, put, settle
 
 VISUAL = 7  # its place in the row of an entry
 
@@ -285,10 +285,36 @@ def test_rows_that_are_not_stored_are_refused_whatever_the_size_of_the_file(tmp_
 
 def test_a_newer_format_says_so(tmp_path, monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr("affuse.features.seal.FORMAT_VERSION", 2)
+        future.setattr("affuse.features.seal.FORMAT_VERSION", 3)
         path = put(tmp_path)
     for read in (read_shard, read_header, verify_shard):
         with pytest.raises(
-            UsageError, match=r"clip01-.*\.h5 has format version 2, .* up to 1\. Update affuse"
+            UsageError, match=r"clip01-.*\.h5 has format version 3, .* up to 2\. Update affuse"
         ):
             read(path)
+
+
+def test_an_older_format_is_made_anew(tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path, create=True)
+    with monkeypatch.context() as past:
+        for module in ("seal", "index", "pack"):
+            past.setattr(f"affuse.features.{module}.FORMAT_VERSION", 1)
+        store.write(random_video("loose"), provenance())
+        store.write(random_video("packed"), provenance())
+        settle(tmp_path)
+        assert len(FeatureStore(tmp_path)) == 2
+    old = FeatureStore(tmp_path)
+    assert [problem.reason[:24] for problem in old.damaged] == ["it has format version 1,"] * 2
+    known = provenance().settings_hash, 1000, 17, lambda: ""
+    assert "which an older affuse made" in old.examine("loose", *known)[0]
+    for name in ("loose", "packed"):
+        old.write(random_video(name), provenance())
+    assert (old.ids, old.damaged) == (["loose", "packed"], [])
+
+
+def test_a_seal_that_says_otherwise_where_an_array_lies_is_found(tmp_path):
+    path, names = put(tmp_path, random_video(views=("flip",))), ("visual/embedding", "visual/views/flip")
+    pieces = json.loads(path.read_bytes().split(b"\n")[1])["arrays"]
+    sealed(path, arrays=pieces | dict(zip(names, (pieces[name] for name in names[::-1]), strict=True)))
+    found = [(problem.dataset, problem.reason) for problem in verify_shard(path)]
+    assert found == [(name, "it is not what its seal says") for name in names]

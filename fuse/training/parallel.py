@@ -39,7 +39,7 @@ from affuse.processes import deaf_to_ctrl_c, end_with_parent
 log = logging.getLogger("affuse")
 
 ALONE = 1  # thread of each of several trainings
-FEW = 4  # trainings a core, of which the last ones are felt
+WORTH = 0.9  # of the time, from which on more runs than cores at once are worth their memory
 OF_DATA = ("modalities", "views", "fps", "validation", "resplit", "held_out", "allow_missing", "label_rate", "target",
            "gaps")  # fmt: skip
 
@@ -65,8 +65,8 @@ class Trained(NamedTuple):
 
 
 def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
-    """How many trainings are to be at work at the same time: so many, or, where that is None, one per core, and of few
-    so many more that no core is idle in the end; on a GPU one. Raises UsageError for less than one, and for several on
+    """How many trainings are to be at work at the same time: so many, or, where that is None, as `_at_once` has it, and
+    on a GPU one. Raises UsageError for less than one, and for several on
     a GPU."""
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs} would train nothing. Give 1 or more.")
@@ -79,9 +79,19 @@ def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
         )
     if not shared or not asked:
         return 1
-    cores = max(1, CPU_COUNT // max(each))
-    left_over = len(asked) % cores if len(asked) < FEW * cores else 0
-    return min(len(asked), jobs or cores + left_over)
+    return min(len(asked), jobs or _at_once(len(asked), max(1, CPU_COUNT // max(each))))
+
+
+def _at_once(runs: int, cores: int) -> int:
+    """How many of equal runs share the cores at a time, so that all end soonest: one per core, or more where that is a
+    tenth sooner, such as 3 of 5 on 2 cores, since none is then idle while the last one ends."""
+
+    def rounds(slots: int) -> float:
+        whole, rest = divmod(runs, slots)
+        return whole * slots / cores + (max(1.0, rest / cores) if rest else 0.0)
+
+    best = min(range(cores, 2 * cores), key=rounds)
+    return best if rounds(best) < WORTH * rounds(cores) else cores
 
 
 def train_each(

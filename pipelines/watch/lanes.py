@@ -156,7 +156,7 @@ class Words:
         self, networks: Networks, memory: Memory, sound: RecentSound, kept: bool, tell: Callable[[list], None]
     ):
         self.transcriber, self.encoder = networks.transcriber, networks.word_encoder
-        self.transcriber.fallback = ()  # what is heard badly is heard again in any case, with more sound
+        self.transcriber.fallback = ()  # each would take as long as the first, and there is more sound in 2 s
         self.memory, self.sound, self.kept, self.tell = memory, sound, kept, tell
         self.settled: list[Word] = []
         self.now: list[Word] = []
