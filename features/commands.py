@@ -39,10 +39,12 @@ def info(store, as_json) -> None:
     affuse features info store
     affuse features info store --json
     """
+    from affuse.features.facts import no_search_for_cycles
     from affuse.features.store import FeatureStore
 
-    facts = account(FeatureStore(store).info())
-    answer(facts, as_json, describe(facts))
+    with no_search_for_cycles():
+        facts = account(FeatureStore(store).info())
+        answer(facts, as_json, describe(facts))
     sys.exit(bool(facts["damaged"]))
 
 

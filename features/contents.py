@@ -41,8 +41,12 @@ class Contents:
 
     def entries(self) -> Iterator[Entry]:
         """Every video in short, sorted by id, as they are now; no record is opened."""
+        return (Entry.from_row(row) for _, row in self.rows())
+
+    def rows(self) -> Iterator[tuple[str, list]]:
+        """The id of every video, sorted, and the row of its entry."""
         scans = {video_id: scan for scan in self._index.scans() for video_id in scan.lines}
-        return (scans[video_id][video_id] for video_id in sorted(scans))
+        return ((video_id, scans[video_id].row(video_id)) for video_id in sorted(scans))
 
     @property
     def seconds(self) -> float:

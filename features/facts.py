@@ -60,8 +60,8 @@ def provenance_of(store: Store, examples: list[tuple[Header, int]]) -> Provenanc
 def info_of(store: Store) -> dict:
     """See `FeatureStore.info`."""
     provenance = store.provenance.as_dict() if len(store) else {}
-    with _no_search_for_cycles():
-        videos = {entry.id: _facts(entry) for entry in store.entries()}
+    with no_search_for_cycles():
+        videos = {video_id: Entry.told(row) for video_id, row in store.rows()}
     return {
         "settings": provenance.get("settings", {}),
         "settings_hash": provenance.get("settings_hash", ""),
@@ -71,17 +71,8 @@ def info_of(store: Store) -> dict:
     }
 
 
-def _facts(entry: Entry) -> dict:
-    facts: dict = {name: getattr(entry, name) for name in ("fps", "duration", "frames", "faces")}
-    for m in MODALITIES:
-        part = getattr(entry, m)
-        facts[m] = {"status": part.status.value, "reason": part.reason, "rows": part.rows, "width": part.width}
-    facts["visual"]["views"] = list(entry.views)
-    return facts
-
-
 @contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
+def no_search_for_cycles() -> Iterator[None]:
     """While very many objects are made, none of which is in a cycle: Python looks through them all again and again,
     which takes as long as making them."""
     before = gc.isenabled()

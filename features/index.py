@@ -48,8 +48,11 @@ class Scan:
     made: dict[str, list] = field(default_factory=dict)
     damaged: list[Problem] = field(default_factory=list)
 
+    def row(self, video_id: str) -> list:
+        return json.loads(self.lines[video_id])[2]
+
     def __getitem__(self, video_id: str) -> Entry:
-        return Entry.from_row(json.loads(self.lines[video_id])[2])
+        return Entry.from_row(self.row(video_id))
 
     def add(self, line: str) -> None:
         _, _, (video_id, settings_hash, _, _, duration, *_), *_ = json.loads(line)
