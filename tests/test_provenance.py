@@ -32,7 +32,7 @@ def test_the_hash_knows_what_decides_the_features_and_nothing_else():
         settings_hash(made.settings, {}),
     }
     assert len(others - same) == 7
-    assert made.settings_hash == "738804da39abe456a5bd8e50425f029d323234fc860d678046b41093c1433e6d"
+    assert made.settings_hash == "ed8a807d89c8bec10b72d170631d9d8891e6d344417c1190529de7f258decf15"
 
 
 def test_how_settings_differ_is_told_by_dotted_key():
