@@ -41,9 +41,9 @@ class Contents:
 
     def entries(self) -> Iterator[Entry]:
         """Every video in short, sorted by id, as they are now; no record is opened."""
-        return (Entry.from_row(row) for _, row in self.rows())
+        return (Entry.from_row(row) for _, row in self.entry_rows())
 
-    def rows(self) -> Iterator[tuple[str, list]]:
+    def entry_rows(self) -> Iterator[tuple[str, list]]:
         """The id of every video, sorted, and the row of its entry."""
         scans = {video_id: scan for scan in self._index.scans() for video_id in scan.lines}
         return ((video_id, scans[video_id].row(video_id)) for video_id in sorted(scans))

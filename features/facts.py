@@ -61,7 +61,7 @@ def info_of(store: Store) -> dict:
     """See `FeatureStore.info`."""
     provenance = store.provenance.as_dict() if len(store) else {}
     with no_search_for_cycles():
-        videos = {video_id: Entry.told(row) for video_id, row in store.rows()}
+        videos = {video_id: Entry.told(row) for video_id, row in store.entry_rows()}
     return {
         "settings": provenance.get("settings", {}),
         "settings_hash": provenance.get("settings_hash", ""),

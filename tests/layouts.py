@@ -261,3 +261,12 @@ KNOWN = {  # how many there are of each in miniature
     "msp-podcast": {"train": 2, "validation": 1, "test": 1, "utterances": 16},
     "cmu-mosei": {"train": 3, "validation": 2, "test": 1, "utterances": 24},
 }
+
+
+def make_all(tmp_path_factory) -> dict[str, tuple]:
+    """{data set: its folder, what its files are called}"""
+    made = {}
+    for name, make in LAYOUTS.items():
+        root = tmp_path_factory.mktemp("data") / name
+        made[name] = root, make(root)
+    return made

@@ -116,7 +116,7 @@ def test_a_damaged_video_does_not_decide(tmp_path, tiles):
     assert (summary.made, made.settings["precision"]) == (["a"], "float32")
 
 
-def test_stores_in_float32_are_known_by_the_hash_they_always_had():
+def test_the_hash_of_a_store_in_float32_does_not_change():
     settings = extract_settings("offline", precision="float32")
     located = locate_backbones(settings.model_copy(update={"modalities": ("visual", "audio")}), None, True)
     assert make_provenance(settings, located).settings_hash == (

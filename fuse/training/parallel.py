@@ -66,8 +66,7 @@ class Trained(NamedTuple):
 
 def how_many(jobs: int | None, trainings: Iterable[Training]) -> int:
     """How many trainings are to be at work at the same time: so many, or, where that is None, as `_at_once` has it, and
-    on a GPU one. Raises UsageError for less than one, and for several on
-    a GPU."""
+    on a GPU one. Raises UsageError for less than one, and for several on a GPU."""
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs} would train nothing. Give 1 or more.")
     asked = [run.settings for run in trainings]
