@@ -33,7 +33,7 @@ from affuse.console import (
 from affuse.extract.profiles import EXTRACT_SET, profile_option
 from affuse.features.commands import features
 from affuse.fuse.commands import finish_prediction, fuse
-from affuse.fuse.options import EVERY, PRESET, RUNS, SEEDS, SMOOTH
+from affuse.fuse.options import EVERY, PRESET, RUNS, SEEDS, SMOOTH, STREAM
 from affuse.pipelines.bench.commands import bench
 from affuse.pipelines.recipes.commands import recipe
 from affuse.pipelines.report.commands import report
@@ -151,13 +151,14 @@ def settings(which, profile, preset, as_json) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder for features, and a CSV and a figure per video.")
 @SMOOTH
 @EVERY
+@STREAM
 @click.option("--vtt", is_flag=True, help="Also a WebVTT track of the words, with the values of each cue.")
 @click.option("--video", is_flag=True, help="Also an annotated MP4: box, circumplex, words and traces, with the sound.")
 @WEIGHTS
 @compute_options
 @JSON
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
-def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, **compute) -> None:
+def predict(runs, out, smooth, every, stream, vtt, video, weights_dir, as_json, videos, **compute) -> None:
     """Valence and arousal of new VIDEOS, end to end.
 
     They are files, folders, and lists (.txt, a path a line; .csv, .parquet with the columns path and id).
@@ -178,6 +179,7 @@ def predict(runs, out, smooth, every, vtt, video, weights_dir, as_json, videos, 
         every,
         vtt,
         video,
+        stream,
         weights_dir=weights_dir,
         announce=say,
         progress=show_progress,

@@ -18,6 +18,7 @@ from affuse.fuse.options import (
     RUN,
     RUNS,
     SMOOTH,
+    STREAM,
     parse_seeds,
     showing_options,
     training_options,
@@ -106,10 +107,11 @@ def train(store, labels, out, model, preset, seed, seeds, rate, jobs, device, as
     help="Raters' delay: none, fit (on train), or seconds.",
 )
 @click.option("--permutations", default=100, show_default=True, help="Swapped predictions for the chance level.")
+@STREAM
 @RATE
 @DEVICE
 @JSON
-def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, device, as_json) -> None:
+def evaluate(run, store, labels, partition, smooth, delay, permutations, stream, rate, device, as_json) -> None:
     """Score a run on labelled videos.
 
     CCC over all frames with its interval, and beside it CCC per video, Pearson r, RMSE, and what chance gives.
@@ -121,7 +123,7 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
     from affuse.fuse import evaluate as score
     from affuse.fuse.reports.tables import score_table
 
-    result = score(run, store, labels, partition, device, smooth, delay, rate, permutations)
+    result = score(run, store, labels, partition, device, smooth, delay, rate, permutations, stream)
     answer(result, as_json, score_table(result))
 
 
@@ -130,8 +132,9 @@ def evaluate(run, store, labels, partition, smooth, delay, permutations, rate, d
 @showing_options
 @SMOOTH
 @EVERY
+@STREAM
 @click.option("--labels", type=FOLDER, help="Folder of labels, to draw the truth where it is known.")
-def fuse_predict(runs, store, out, device, as_json, smooth, every, labels) -> None:
+def fuse_predict(runs, store, out, device, as_json, smooth, every, stream, labels) -> None:
     """Predict on the videos of a store.
 
     A table per video (time, targets, whether there was a face, sound and words, valid), a figure, and a summary.
@@ -143,7 +146,8 @@ def fuse_predict(runs, store, out, device, as_json, smooth, every, labels) -> No
     """
     from affuse.fuse import predict as run_prediction
 
-    result = run_prediction(runs, store, out, device=device, smooth=smooth, every=every, labels=labels)
+    how = {"device": device, "smooth": smooth, "every": every, "stream": stream}
+    result = run_prediction(runs, store, out, labels=labels, **how)
     finish_prediction(result, as_json)
 
 

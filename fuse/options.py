@@ -53,6 +53,7 @@ SEEDS = click.option(
 TRIALS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of runs and tables; made, or gone on with.")
 VIDEOS_OUT = click.option("--out", type=FOLDER, required=True, help="Folder for a CSV and a figure per video.")
 SMOOTH = click.option("--smooth", type=float, default=0.0, metavar="SECONDS", help="Moving mean over so many seconds.")
+STREAM = click.option("--stream", is_flag=True, help="Each frame's values as if nothing after it were known.")
 EVERY = click.option("--every", type=float, metavar="SECONDS", help="Table rows that stand for so many seconds each.")
 TRAIN_SET = set_option(lambda: import_module("affuse.fuse.training.settings").TrainSettings)
 JOBS = click.option(

@@ -43,6 +43,7 @@ class Run(trained.Run):
         source: Features | Iterable[AnyPath],
         ids: Iterable[str] | None = None,
         device: str = "auto",
+        stream: bool = False,
         *,
         keep: AnyPath | None = None,
         weights_dir: AnyPath | None = None,
@@ -54,15 +55,16 @@ class Run(trained.Run):
 
         Videos are extracted with the run's own settings into a store below the folder `keep`, so that a second call
         is quick, or into none that lasts. What has another frame rate than the run is read at the run's, and predicted
-        on its own frames. Raises UsageError where the run was trained on features that videos alone cannot give,
-        AffuseError where the weights here are not the run's; a video that fails is in `failed`.
+        on its own frames; stream: as for a store. Raises UsageError where the run was trained on features that videos
+        alone cannot give, AffuseError where the weights here are not the run's; a video that fails is in `failed`.
         """
         if isinstance(source, FeatureStore) or (isinstance(source, AnyPath) and Path(source, SHARDS).is_dir()):
-            return super().predict(source, ids, device)
+            return super().predict(source, ids, device, stream)
         with TemporaryDirectory(prefix="affuse-") if keep is None else nullcontext(keep) as folder:
             told = {"weights_dir": weights_dir, "announce": announce, "progress": progress}
             store, there, failed = self.extract(find_jobs(source), Path(folder), Compute(device), **told)
-            made = super().predict(store, there if ids is None else ids, device) if there else Predictions({})
+            wanted = there if ids is None else ids
+            made = super().predict(store, wanted, device, stream) if there else Predictions({})
             return Predictions(made, {**failed, **made.failed})
 
     def extract(
@@ -166,6 +168,7 @@ def predict_videos(
     every: float | None = None,
     vtt: bool = False,
     video: bool = False,
+    stream: bool = False,
     **how: Any,
 ) -> dict:
     """Predict on videos, each saved in `out` as soon as it is made; their features are kept in `<out>/features`. vtt:
@@ -174,7 +177,7 @@ def predict_videos(
 
     Gives what fuse.predict does, and raises as it and `Run.predict` do; how: weights_dir, announce and progress of it.
     """
-    check_spans(smooth, every)
+    check_spans(smooth, every, stream)
     loaded, places = load_run(run), [videos] if isinstance(videos, AnyPath) else list(videos)
     if store := next((place for place in places if Path(place, SHARDS).is_dir()), None):
         raise UsageError(
@@ -182,7 +185,7 @@ def predict_videos(
             f"--run {loaded.path} --features {store} --out {out}`."
         )
     jobs = find_jobs(places)
-    outputs = Outputs(out, loaded, smooth=smooth, every=every)  # refused before anything is extracted
+    outputs = Outputs(out, loaded, smooth=smooth, every=every, stream=stream)  # refused before anything is extracted
     jobs = apart(outputs, jobs)
     check_names(job.id for job in jobs)
     if vtt and not loaded.provenance.width("text"):
@@ -205,5 +208,14 @@ def predict_videos(
         return files
 
     return saving.predict(
-        loaded, store, out, there, compute.device, smooth=smooth, every=every, failed=failed, beside=beside
+        loaded,
+        store,
+        out,
+        there,
+        compute.device,
+        smooth=smooth,
+        every=every,
+        failed=failed,
+        beside=beside,
+        stream=stream,
     )

@@ -185,7 +185,7 @@ def test_films_of_an_earlier_call_are_no_videos_of_this_one(trained, tmp_path):
         path.touch()
     (clip, film), outputs = (
         find_jobs(tmp_path),
-        Outputs(out, fuse.load_run(folder / "run0"), smooth=0.0, every=None),
+        Outputs(out, fuse.load_run(folder / "run0"), smooth=0.0, every=None, stream=False),
     )
     assert apart(outputs, [clip, film]) == [clip]
     with pytest.raises(UsageError, match=r"clip-annotated\.mp4 lies in"):

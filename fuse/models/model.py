@@ -103,7 +103,8 @@ class FusionModel(nn.Module):
         Shorter inputs than the window are padded with masked frames and the output is cut back; raises
         UsageError for longer ones, and for shapes that do not fit the model.
         """
-        return self._run(features, mask)[0]
+        x, valid, time = self._inputs(features, mask)
+        return self.fuse(self.encode(x, valid), valid)[0][:, :time]
 
     @torch.no_grad()
     def explain(self, features: dict[str, Tensor], mask: Tensor | dict[str, Tensor] | None = None) -> dict:
@@ -116,11 +117,12 @@ class FusionModel(nn.Module):
         candidates  the k names, such as X0, X1, X2
         inner_gates  HGRJCA only: {m: [(batch, time, i+1) for i = 1 … l]}, over X0 … Xi
         """
-        output, steps, weights, time = self._run(features, mask)
+        x, valid, time = self._inputs(features, mask)
+        output, steps, weights = self.fuse(self.encode(x, valid), valid)
         moved = {m: [(b[m] - a[m]).norm(dim=-1) for a, b in pairwise(steps)] for m in self.modalities}
         updates = {m: torch.stack(norms, -1)[:, :time] for m, norms in moved.items() if norms}
         return {
-            "output": output,
+            "output": output[:, :time],
             "norms": {m: steps[0][m].norm(dim=-1)[:, :time] for m in updates},
             "updates": updates,
             "gates": {m: w[0][:, :time] for m, w in weights.items()},
@@ -128,14 +130,16 @@ class FusionModel(nn.Module):
             "inner_gates": {m: [g[:, :time] for g in w[1:]] for m, w in weights.items() if len(w) > 1},
         }
 
-    def _run(self, features, mask):
-        x, valid, time = self._inputs(features, mask)
+    def encode(self, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
+        """X^0, what attention gets of features {m: (batch, time, width_m)}: {m: (batch, time, d_m)}."""
         if self.spec.l2 == "features":
             x = {m: F.normalize(v, dim=-1) for m, v in x.items()}
         x = {m: self.encoders[m](v, frames(valid, m)) for m, v in x.items()}
-        if self.spec.l2 == "encoded":
-            x = {m: F.normalize(v, dim=-1) for m, v in x.items()}
-        steps = [x]  # X^0, X^1 … X^l
+        return {m: F.normalize(v, dim=-1) for m, v in x.items()} if self.spec.l2 == "encoded" else x
+
+    def fuse(self, x: dict[str, Tensor], valid: Valid) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Tensor]]:
+        """What is said of X^0 as long as the window: (batch, time, targets), then X^0 … X^l, and the gates' weights."""
+        steps = [x]
         for i in range(self.options.recursions):
             steps.append(self._attend(self.blocks[0 if self.options.tied else i], steps[-1], valid))
         x, weights = dict(steps[-1]), {}
@@ -143,11 +147,11 @@ class FusionModel(nn.Module):
             x[m], weights[m] = gate([step[m] for step in steps])
         fused = self.fusion(x, valid)
         with torch.autocast(fused.device.type, enabled=False):
-            output = self.head(at_least_single(fused), any_valid(valid, self.modalities))[:, :time]
+            output = self.head(at_least_single(fused), any_valid(valid, self.modalities))
         if self.options.deviations:
             values, spread = output.chunk(2, -1)
             output = torch.cat([values, (FIRST + 2 * spread).clamp(*NARROW_WIDE).exp()], -1)
-        return output, steps, weights, time
+        return output, steps, weights
 
     def _attend(self, block: nn.Module, x: dict[str, Tensor], valid: Valid) -> dict[str, Tensor]:
         """One pass of the attention, zero at the frames that do not count whatever the block makes of them."""

@@ -41,10 +41,14 @@ class Estimate(NamedTuple):
 
     def shifted(self, corpus: Corpus, offsets: Mapping[str, Sequence[float]]) -> Estimate:
         """With the offset of each target added in the videos that have one."""
-        values = self.values.copy()
+        by = np.zeros_like(self.values)
         for video, name in enumerate(corpus.videos):
-            values[corpus.frames(video)] += offsets.get(name, 0)
-        return self._replace(values=values.clip(-1, 1))
+            by[corpus.frames(video)] = offsets.get(name, 0)
+        return self.moved(by)
+
+    def moved(self, by: np.ndarray | Sequence[float] | float) -> Estimate:
+        """With `by`, of each target or each value, added."""
+        return self._replace(values=(self.values + by).clip(-1, 1))
 
     def widened(self, noise: np.ndarray) -> Estimate:
         """With the variance noise (targets,) added to that of the deviation, where there is one."""
@@ -82,3 +86,10 @@ def bridge(time: np.ndarray, values: np.ndarray, seen: np.ndarray) -> None:
     """Put the line between the nearest rows that are `seen` (T,) in the place of the others, in values (T, columns)."""
     for column in values.T:
         column[~seen] = np.interp(time[~seen], time[seen], column[seen])
+
+
+def hold(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """values (T, columns) with those of the last row that is `seen` (T,) in the place of the others, of the first one
+    before it."""
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(seen)), -1))
+    return values[np.where(last < 0, seen.argmax(), last)]

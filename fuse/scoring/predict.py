@@ -231,10 +231,14 @@ def check_names(videos: Iterable[str]) -> None:
         raise UsageError(f"The table of the video {taken[0]!r} would have the name of {SUMMARY}. Rename the video.")
 
 
-def check_spans(smooth: float = 0.0, every: float | None = None) -> None:
-    """Raise UsageError where either is no length of time, or one of too many rows."""
+def check_spans(smooth: float = 0.0, every: float | None = None, stream: bool = False) -> None:
+    """Raise UsageError where either is no length of time, or one of too many rows, or smoothing would look ahead."""
     if not 0 <= smooth < float("inf"):
         raise UsageError(f"--smooth {smooth:g} is no length of time. Give seconds, for example 1.")
+    if smooth and stream:
+        raise UsageError(
+            "--smooth takes the mean over later frames, too, of which --stream knows nothing. Leave one out."
+        )
     if every is not None and not SHORTEST <= every < float("inf"):
         raise UsageError(f"--every {every:g} cannot be: give seconds, at least {SHORTEST:g}, for example 1.")
 

@@ -34,6 +34,7 @@ from affuse.fuse.scoring.metrics import PERMUTATIONS
 from affuse.fuse.scoring.predict import Prediction, Predictions, by_video
 from affuse.fuse.training.memory import check_prediction
 from affuse.fuse.training.settings import TrainSettings
+from affuse.fuse.training.stream import RunStream, estimate_streamed
 
 log = logging.getLogger("affuse")
 
@@ -61,15 +62,23 @@ class Run:
     offsets: dict[str, list[float]]
     others: tuple[Run, ...] = ()
 
-    def predict(self, features: Features, ids: Iterable[str] | None = None, device: str = "auto") -> Predictions:
+    def predict(
+        self, features: Features, ids: Iterable[str] | None = None, device: str = "auto", stream: bool = False
+    ) -> Predictions:
         """Predict on the videos of a store, or those in `ids`: cut into the run's windows, normalised as in training,
         joined as its setting `overlap` says. Features may be float16. A video of another frame rate than the run's is
-        read at the run's, and predicted on its own frames; a warning says of how many that was so.
+        read at the run's, and predicted on its own frames; a warning says of how many that was so. With `stream` every
+        frame has the value that it has when nothing after it is known, see `stream`.
 
         One video's features are in memory at a time; one without any of the run's modalities is in `failed`. Raises
         AffuseError for features made otherwise than the run's, UsageError for an id that the store does not have.
         """
-        return Predictions(*self.each_video(features, ids, device, Run.predicted))
+        return Predictions(*self.each_video(features, ids, device, lambda run, video: run.predicted(video, stream)))
+
+    def stream(self, device: str = "auto", video: str = "") -> RunStream:
+        """The run for one video as it comes, frame by frame. Raises UsageError for one whose model reads windows
+        backwards, as with a BiLSTM."""
+        return RunStream(self.on(device), video)
 
     def evaluate(
         self,
@@ -81,6 +90,7 @@ class Run:
         delay: str = "none",
         rate: float | None = None,
         permutations: int = PERMUTATIONS,
+        stream: bool = False,
     ) -> dict:
         """Score the run on one partition of a label folder: what `judge` gives, with run and partition named,
         "left_out" {video: why} and "adjustment" {"smoothing", "delay": {target: seconds}}; of a run that says how sure
@@ -88,7 +98,7 @@ class Run:
 
         partition is train, validation, test, or "all" for a folder without a split. smooth, delay: "none", "fit" (on
         the train partition), or seconds. rate: rows per second of label files that do not say, where it is not the
-        run's. Videos of other frame rates are scored on their own rows, too.
+        run's. Videos of other frame rates are scored on their own rows, too. stream: as `predict` has it.
 
         Raises AffuseError for features made otherwise than the run's, labels that do not fit, or missing videos.
         """
@@ -98,8 +108,9 @@ class Run:
                 "Smoothing and delay are fitted on training videos, and the partition all has them among those it "
                 "scores. Score validation or test."
             )
-        corpus, estimate = scored = self.predict_partition(features, labels, partition, device, rate)
-        seen, basis = self.predict_partition(features, labels, "train", device, rate) if fitted else scored
+        corpus, estimate = scored = self.predict_partition(features, labels, partition, device, rate, stream=stream)
+        train = features, labels, "train", device, rate
+        seen, basis = self.predict_partition(*train, stream=stream) if fitted else scored
         self.say_otherwise(corpus.other_rates)
         adjustment = fit(seen, basis.values, smooth, delay)
         unadjusted = estimate.deviation is not None and (smooth, delay) == ("none", "none")
@@ -133,6 +144,7 @@ class Run:
         device: str = "auto",
         rate: float | None = None,
         pool: Pool | None = None,
+        stream: bool = False,
     ) -> tuple[Corpus, Estimate]:
         """The labelled videos of one partition, drawn from a pool of these features where there is one, and the
         estimate for them. Raises as `evaluate` does."""
@@ -141,7 +153,7 @@ class Run:
         settings = resolve(TrainSettings, self.settings.model_dump(), {} if rate is None else {"label_rate": rate})
         how = settings, here.model.targets, here.device, self.fps
         (corpus,) = labelled_corpora(pool or Pool(store), labels, {partition: False}, *how)
-        return corpus, here.estimate(corpus)
+        return corpus, here.estimate(corpus, stream)
 
     # ---- one corpus, one video
 
@@ -161,8 +173,10 @@ class Run:
         check_prediction(self.model, min(settings.batch, len(windows)), self.device)
         return windows
 
-    def estimate(self, corpus: Corpus) -> Estimate:
-        """What is predicted for a corpus on the run's device."""
+    def estimate(self, corpus: Corpus, stream: bool = False) -> Estimate:
+        """What is predicted for a corpus on the run's device; with `stream` of each frame when it comes."""
+        if stream:
+            return estimate_streamed(self, corpus)
         each = [
             predict_frames(run.model, run.windows(corpus), run.settings.batch, run.settings.precision).shifted(
                 corpus, run.offsets
@@ -171,9 +185,9 @@ class Run:
         ]
         return Estimate.together(each).widened(self.noise)
 
-    def predicted(self, corpus: Corpus) -> Prediction:
+    def predicted(self, corpus: Corpus, stream: bool = False) -> Prediction:
         """The prediction for the one video of a corpus."""
-        (prediction,) = by_video(corpus, self.estimate(corpus), self.model.options.name).values()
+        (prediction,) = by_video(corpus, self.estimate(corpus, stream), self.model.options.name).values()
         return prediction
 
     def explained(self, corpus: Corpus) -> pd.DataFrame:

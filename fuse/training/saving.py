@@ -34,27 +34,29 @@ def predict(
     labels: Path | str | None = None,
     failed: Mapping[str, str] | None = None,
     beside: Callable[[Prediction], dict] = lambda made: {},
+    stream: bool = False,
 ) -> dict:
     """`Run.predict` of a run or what `load_run` takes: every video saved in `out` as soon as it is made, and a summary.
 
     smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
     frame; labels: a folder of labels, whose truth is drawn beside predictions; failed: {id: why} of videos that never
-    came into the store, for the summary; beside: makes more of each prediction, and gives its files.
+    came into the store, for the summary; beside: makes more of each prediction, and gives its files; stream: as
+    `Run.predict` has it, which nothing that knows later frames goes with.
 
     Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
     `Run.predict` does, UsageError for seconds that cannot be, a folder that is another run's, and labels of none of the
     videos.
     """
-    check_spans(smooth, every)
+    check_spans(smooth, every, stream)
     run, store, facts = as_run(run), as_store(store), {}
     ids = list(store.ids if ids is None else ids)
     check_names(ids)
-    outputs = Outputs(out, run, smooth=smooth, every=every)
+    outputs = Outputs(out, run, smooth=smooth, every=every, stream=stream)
     tracks = {} if labels is None else tracks_of(labels, store, ids, run.settings.label_rate)
 
     def save(here: Run, corpus: Corpus) -> dict:
         outputs.claim()
-        made = here.predicted(corpus).smoothed(smooth)
+        made = here.predicted(corpus, stream).smoothed(smooth)
         facts[made.id] = made.facts()
         own = corpus.own(0)
         truth = np.where(own.annotated[:, None], own.truth, np.nan) if made.id in tracks else None

@@ -1,7 +1,6 @@
 """The value now: what a run says of the last frame of its window, each time the clock has come one frame further.
 
-It is what the run predicts for the last frame of a video that ends there: that frame is in one window only, the one
-that ends with it, so nothing that comes later has a part in it.
+It is what `Run.predict` says of that frame with `stream`: nothing that comes later has a part in it.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from affuse.fuse.data.corpus import Corpus
 from affuse.fuse.scoring.predict import SEEN_AS
 from affuse.fuse.training.run import Run
+from affuse.fuse.training.stream import RunStream
 from affuse.pipelines.watch.lanes import begin
 from affuse.pipelines.watch.memory import Memory, Window
 
@@ -43,27 +41,17 @@ def frames_of(run: Run) -> int:
     return max(each.model.memory for each in (run, *run.others))
 
 
-def value_of(run: Run, window: Window, clock: Callable[[], float] = time.monotonic) -> Value:
-    """What the run says of the last frame of a window."""
-    rows = {m: [torch.from_numpy(part).to(run.device) for part in parts] for m, parts in window.rows.items()}
-    features, present = ({m: parts[i] for m, parts in rows.items()} for i in (0, 1))
-    frames, targets = len(window.time), run.model.targets
-    nothing = torch.zeros(frames, len(targets), device=run.device)
-    corpus = Corpus(
-        ["live"], list(targets), np.array([0, frames]), window.time, features, present, nothing,
-        torch.zeros(frames, dtype=torch.bool, device=run.device),
-    )  # fmt: skip
-    values, deviation = run.estimate(corpus)
-    last = {SEEN_AS[m]: bool(there[-1]) for m, (_, there) in window.rows.items()}
-    return Value(
-        float(window.time[-1]),
-        dict(zip(targets, values[-1].tolist(), strict=True)),
-        None if deviation is None else dict(zip(targets, deviation[-1].tolist(), strict=True)),
-        last,
-        any(last.values()),
-        window.taken,
-        clock() - window.taken,
-    )
+def changed(before: Window, window: Window) -> tuple[int, int]:
+    """How many of the last frames of the window before are no longer as they were, and from which frame of this one on
+    it goes on from the others. None in common: (all, 0)."""
+    left = int(np.searchsorted(before.time, window.time[0]))  # the clock has gone on since
+    common = min(len(before.time) - left, len(window.time))
+    same = before.time[left : left + common] == window.time[:common]
+    for m, parts in window.rows.items():
+        for old, new in zip(before.rows[m], parts, strict=True):
+            same &= (old[left : left + common] == new[:common]).all(axis=tuple(range(1, new.ndim)))
+    kept = common if same.all() else int(same.argmin())
+    return len(before.time) - left - kept, kept
 
 
 class Delays:
@@ -84,13 +72,15 @@ class Delays:
 class Reader:
     """The lane that makes values of a memory, always of the latest moment; `told` hears of each.
 
-    shown: how many were made; seen: of these, with a face, sound, words.
+    shown: how many were made; seen: of these, with a face, sound, words. What has changed in its window since the last
+    value is computed anew, the rest is as it was.
     """
 
     def __init__(self, run: Run, memory: Memory, told: Callable[[Value], None]):
         self.run, self.memory, self.told = run, memory, told
         self.delays, self.shown, self.number = Delays(), 0, -1
         self.seen = dict.fromkeys((SEEN_AS[m] for m in memory.modalities), 0)
+        self.stream, self.window, self.last = RunStream(run), None, None
 
     def work(self, stopped: threading.Event) -> None:
         begin("values")
@@ -105,9 +95,33 @@ class Reader:
                     continue
             self.number = number
             if (window := memory.window(number)) is not None:
-                value = value_of(self.run, window)
+                value = self.value(window)
                 self.shown += 1
                 for name, there in value.present.items():
                     self.seen[name] += there
                 self.delays.add(value.delay)
                 self.told(value)
+
+    def value(self, window: Window, clock: Callable[[], float] = time.monotonic) -> Value:
+        """Of the last frame of a window; one without face, sound and words has that of the one before."""
+        self._read(window)
+        present = {SEEN_AS[m]: bool(there[-1]) for m, (_, there) in window.rows.items()}
+        if any(present.values()) or self.last is None:
+            self.last = self.stream.values()
+        targets = self.run.model.targets
+        values, deviation = (
+            None if part is None else dict(zip(targets, part[0].tolist(), strict=True)) for part in self.last
+        )
+        delay = clock() - window.taken
+        return Value(float(window.time[-1]), values, deviation, present, any(present.values()), window.taken, delay)
+
+    def _read(self, window: Window) -> None:
+        """Give the stream what is new in a window."""
+        gone, kept = (0, 0) if self.window is None else changed(self.window, window)
+        if kept:
+            self.stream.forget(gone)
+        else:
+            self.stream = RunStream(self.run)
+        rows = {m: [part[kept:] for part in parts] for m, parts in window.rows.items()}
+        self.stream.add(*({m: parts[i] for m, parts in rows.items()} for i in (0, 1)))
+        self.window = window
