@@ -21,6 +21,7 @@ import torch
 
 from affuse.device import on
 from affuse.extract.gpu import beside
+from affuse.extract.heap import give_back
 
 A, B = TypeVar("A"), TypeVar("B")
 CPU = torch.device("cpu")
@@ -95,6 +96,7 @@ class Lanes:
             spent = time.perf_counter() - begin
             with self._lock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            give_back()
 
     def go_on(self) -> None:
         """Raise CancelledError where nobody wants the rest any more."""

@@ -5,14 +5,11 @@ Every video is on its own, so that one cannot take others along: path in, shard 
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +19,13 @@ from dask.system import CPU_COUNT
 from affuse.device import gpu_lost
 from affuse.errors import AffuseError, RecordError, first_line
 from affuse.extract.extractor import TIME_LIMIT, Extractor
+from affuse.extract.heap import save_memory
 from affuse.extract.networks import extraction_device, locate_backbones
 from affuse.extract.resume import remaining
 from affuse.extract.settings import ExtractSettings
 from affuse.extract.summary import Receipt, Summary
 from affuse.extract.videos import Job
 from affuse.features.store import FeatureStore
-
-M_ARENA_MAX = -8  # of glibc's malloc.h
-KERNELS = "64"  # ResNet-50 and the detector have as many at once
 
 
 class GpuLostError(AffuseError):
@@ -55,17 +50,6 @@ class Recipe:
         located = locate_backbones(self.settings, self.weights_dir, self.allow_untrained)
         threads = self.threads or CPU_COUNT
         return Extractor(self.settings, located, extraction_device(self.device), threads, self.time_limit)
-
-
-def save_memory() -> None:
-    """Have this process keep less of what its stages have given back, 0.5 GiB with two lanes in a long video.
-
-    All its threads allocate from one heap, where glibc would give each its own; and oneDNN keeps fewer kernels, of
-    which the detector needs another one for every number of faces that it looks at.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)  # read at the first of them
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def process(job: Job, extractor: Extractor, store: FeatureStore) -> Receipt:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from affuse.extract.heap import give_back
 from affuse.fuse.scoring.predict import SEEN_AS
 from affuse.fuse.training.run import Run
 from affuse.fuse.training.stream import RunStream
@@ -101,6 +102,7 @@ class Reader:
                     self.seen[name] += there
                 self.delays.add(value.delay)
                 self.told(value)
+            give_back()
 
     def value(self, window: Window, clock: Callable[[], float] = time.monotonic) -> Value:
         """Of the last frame of a window; one without face, sound and words has that of the one before."""

@@ -26,9 +26,9 @@ from PIL import Image
 
 from affuse.console import Announce
 from affuse.errors import AffuseError, UsageError, counted
+from affuse.extract.heap import save_memory
 from affuse.extract.media import Picture
 from affuse.extract.networks import Networks
-from affuse.extract.run import save_memory
 from affuse.extract.videos import AnyPath
 from affuse.features.parts import MODALITIES
 from affuse.fuse.scoring.predict import SEEN_AS
