@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from affuse.errors import UsageError
 from affuse.features import FeatureStore
 from affuse.fuse import load_run, predict, train
+from affuse.fuse.models.encoders import TCN
 from affuse.fuse.models.model import build_model
 from affuse.fuse.models.registry import MODELS
+from affuse.fuse.models.spec import ModelSpec
 from affuse.fuse.models.stream import Stream
 from affuse.fuse.scoring.estimate import hold
 from affuse.fuse.training.loading import together
@@ -119,16 +121,47 @@ def test_a_stream_has_its_own_copy_of_the_model_and_leaves_the_model_alone():
 def test_what_cannot_be_is_refused():
     model, x, _ = model_and_video("rjcma")
     stream = Stream(model)
-    with pytest.raises(UsageError, match="Of 0 frames in memory, the last 1 cannot be told"):
+    with pytest.raises(UsageError, match="Of 0 frames in memory the last 1 cannot be told"):
         stream.values()
     stream.add(x)
     stream.add(some(x, 0, 5))
-    with pytest.raises(UsageError, match="cannot be told: add them anew"):
-        stream.values(6)
+    for frames in (6, 0, -1):
+        with pytest.raises(UsageError, match="cannot be told: give more"):
+            stream.values(frames)
+    for frames in (stream.frames + 1, -1):
+        with pytest.raises(UsageError, match="cannot be taken back"):
+            stream.forget(frames)
     with pytest.raises(UsageError, match=r"takes visual, audio, text, not visual"):
         stream.add({"visual": x["visual"]})
+    with pytest.raises(UsageError, match="The input has no frames"):
+        stream.add(some(x, 3, 3))
     with pytest.raises(UsageError, match="reads every window in both directions"):
         Stream(build_model("rjca", {"visual": 12, "audio": 6}, window=WINDOW))
+
+
+class Convolved(torch.nn.Module):
+    """A block of one's own that begins anew in every window."""
+
+    def __init__(self, widths, options):
+        super().__init__()
+        self.parts = torch.nn.ModuleDict({m: TCN(d, [d], 0.0) for m, d in widths.items()})
+
+    def forward(self, x, valid):
+        return {m: v + self.parts[m](v) for m, v in x.items()}
+
+
+def test_convolutions_of_a_block_do_not_go_on_from_window_to_window(monkeypatch):
+    spec = ModelSpec("Own", "here", Convolved, recursions={"released": 1, "paper": 1})
+    monkeypatch.setitem(MODELS, "convolved", spec)
+    model, x, mask = model_and_video("convolved")
+    made, stream = whole(model, x, mask), Stream(model)
+    for i in range(FRAMES):
+        stream.add(some(x, i, i + 1), some(mask, i, i + 1))
+        torch.testing.assert_close(stream.values(), made[i : i + 1], rtol=0, atol=1e-9)
+    with torch.no_grad():
+        last = WINDOW // 2
+        part = ({m: v[None, :last] for m, v in rows.items()} for rows in (x, mask))
+        torch.testing.assert_close(made[last - 1], model(*part)[0, -1], rtol=0, atol=1e-9)
 
 
 def test_where_nothing_is_there_the_last_value_is_held():
@@ -226,8 +259,11 @@ def test_files_and_scores_of_a_stream(place, tmp_path):
     assert len(written) == 5
     with pytest.raises(UsageError, match=r"made otherwise \(stream: True → False\)"):
         predict(run, place / "store", tmp_path / "out", figures=False)
-    with pytest.raises(UsageError, match="of which --stream knows nothing"):
-        predict(run, place / "store", tmp_path / "smooth", smooth=1.0, stream=True)
+    for ahead in ({"smooth": 1.0}, {"every": 0.5}):
+        with pytest.raises(UsageError, match="take means over later frames"):
+            predict(run, place / "store", tmp_path / "ahead", **ahead, stream=True)
+    with pytest.raises(UsageError, match="takes the mean over later frames"):
+        run.evaluate(place / "store", place / "labels", smooth="fit", stream=True)
     plain, streamed = (
         run.evaluate(place / "store", place / "labels", device="cpu", stream=stream)["ccc"]["mean"]
         for stream in (False, True)
@@ -249,3 +285,52 @@ def test_offsets_of_subjects_are_in_it(run):
         said.append(stream.values(3).values)
     expected = (said[1] + [0.25, -0.25]).clip(-1, 1)
     np.testing.assert_allclose(said[0], expected)
+
+
+def test_nothing_later_has_a_part_at_another_frame_rate_but_what_half_a_step_holds(place, tmp_path):
+    train(place / "store", place / "labels", tmp_path / "slow", small(epochs=1, fps=5.0, window=16, hop=8))
+    run, (video, _) = load_run(tmp_path / "slow"), make_video("clip", 120, 9)
+    made = []
+    for frames in (120, 100):
+        store = FeatureStore(tmp_path / str(frames), create=True)
+        store.write(cut(video, frames), provenance())
+        made.append(run.predict(store, device="cpu", stream=True)["clip"].values)
+    ends = 100 - 5  # the last moment of the shorter one, whose features are those around it
+    np.testing.assert_allclose(made[0][:ends], made[1][:ends], atol=1e-6)
+    steps = np.flatnonzero(np.abs(np.diff(made[0][:, 0])) > 1e-9) + 1
+    assert set(np.diff(steps)) == {5}  # held from one moment of the run's clock to the next
+
+
+def test_runs_of_different_windows_stream_together(place, tmp_path):
+    train(place / "store", place / "labels", tmp_path / "short", small(epochs=1, window=16, hop=8))
+    run, rng = together([load_run(place / "run0"), load_run(tmp_path / "short")]), np.random.default_rng(0)
+    rows = {m: rng.normal(size=(60, width)).astype(np.float16) for m, width in WIDTHS.items()}
+    right, taken = run.stream("cpu"), run.stream("cpu")
+    right.add(rows)
+    taken.add({m: np.concatenate([x[:30], -x[30:59]]) for m, x in rows.items()})
+    taken.forget(29)
+    taken.add(some(rows, 30, 60))
+    np.testing.assert_allclose(taken.values().values, right.values().values, atol=1e-6)
+
+
+def test_rows_of_any_kind_are_taken_as_they_are_now(run):
+    rng = np.random.default_rng(0)
+    rows = {m: rng.normal(size=(6, width)) for m, width in WIDTHS.items()}
+    there = {m: np.ones(6, bool) for m in WIDTHS}
+    right = run.stream("cpu")
+    right.add(rows, there)
+    odd = run.stream("cpu")
+    fleeting = {m: x.copy() for m, x in rows.items()}, {m: x.copy() for m, x in there.items()}
+    odd.add(some(fleeting[0], 0, 2), some(fleeting[1], 0, 2))
+    for part in fleeting:
+        for buffer in part.values():
+            buffer[:] = 0
+    odd.add({m: np.flip(x[:1:-1], 0) for m, x in rows.items()}, {"text": None})
+    np.testing.assert_allclose(odd.values().values, right.values().values, atol=1e-6)
+    for wrong in ({"visual": rows["visual"][:, :1]}, rows["visual"], {"visual": rows["visual"][:, 0]}):
+        with pytest.raises(UsageError):
+            odd.add({**rows, **wrong} if isinstance(wrong, dict) else wrong)
+    with pytest.raises(UsageError, match="A mask is a torch"):
+        odd.add(rows, there["visual"])
+    with pytest.raises(UsageError, match="mask of text"):
+        odd.add(rows, {"text": there["text"][:2]})

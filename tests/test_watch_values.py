@@ -11,7 +11,7 @@ from affuse.extract.transcripts import Word
 from affuse.features import FeatureStore, VideoFeatures
 from affuse.fuse import train
 from affuse.fuse.training.loading import load_run, together
-from affuse.pipelines.watch.memory import EARLY, Face, Memory, Said
+from affuse.pipelines.watch.memory import EARLY, Face, Memory, Said, Window
 from affuse.pipelines.watch.reading import Delays, Reader, frames_of
 from affuse.pipelines.watch.watch import WAITS, described
 from tiny import FPS, WIDTHS, make_data, make_video, provenance, small
@@ -101,6 +101,41 @@ def test_a_value_is_the_last_one_predicted_of_a_record_that_ends_there(runs, kin
         compared += 1
     assert compared >= 4
     assert (value.deviation is not None) == (kind == "seeds")
+
+
+def test_what_was_before_the_window_is_not_forgotten_where_all_of_it_has_changed(runs, tmp_path):
+    """As where words come late: a window of which every frame is another one goes on from what was before it."""
+    run, (video, _) = runs["equal"], make_video("clip", 90, 7)
+    memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), WAITS)
+    reader = Reader(run, memory, lambda value: None)
+    for row, _ in fed(memory, video, list(range(90))):
+        window = memory.window(row)
+        if window is None:
+            continue
+        if row == 60:  # other words in all of its frames, which are then as they were
+            words, there = window.rows["text"]
+            other = words + 1, np.ones_like(there)
+            reader.value(dataclasses.replace(window, rows=window.rows | {"text": other}))
+        value = reader.value(window)
+    store = FeatureStore(tmp_path / "store", create=True)
+    store.write(video, provenance())
+    said = run.predict(store, device="cpu", stream=True)["clip"].values[-1]
+    assert list(value.values.values()) == pytest.approx(said, abs=1e-5)
+
+
+def test_before_anything_is_seen_there_is_no_value_and_later_the_last_one_stays(runs):
+    rng, shown = np.random.default_rng(0), []
+    rows = {m: rng.normal(size=(4, width)).astype(np.float16) for m, width in WIDTHS.items()}
+    reader = Reader(runs["equal"], Memory(MODALITIES, WIDTHS, FPS, 32, WAITS), shown.append)
+    for end, seen in ((1, []), (2, [1]), (3, [1]), (4, [1, 3])):
+        there = np.isin(np.arange(end), seen)
+        window = Window(
+            np.arange(end) / FPS, {m: (x[:end] * there[:, None], there) for m, x in rows.items()}, 0.0
+        )
+        shown.append(reader.value(window))
+    assert shown[0] is None
+    assert [value.valid for value in shown[1:]] == [True, False, True]
+    assert shown[2].values == shown[1].values != shown[3].values
 
 
 SEEN = {"visual": "face", "audio": "sound", "text": "words"}

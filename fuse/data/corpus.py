@@ -17,7 +17,7 @@ from affuse.errors import AffuseError, counted, listed
 from affuse.features import FeatureStore
 from affuse.files import as_path
 from affuse.fuse.data.clock import Frames
-from affuse.fuse.data.track import Track
+from affuse.fuse.data.track import SLACK, Track
 
 log = logging.getLogger("affuse")
 
@@ -90,7 +90,7 @@ class Corpus:
     windows may see instead of features["visual"]; truth (F, targets) float32; annotated (F,) bool: every target has a
     label. timed {video id: labels with a clock of their own, which they are scored at}. left_out {video id: why}.
     resampled {video id: its own frames}, of the videos whose frames here are those of another clock; other_rates, the
-    frames per second of each of these.
+    frames per second of each of these; held, whether what is said of a moment of that clock holds until the next.
     """
 
     videos: list[str]
@@ -106,6 +106,7 @@ class Corpus:
     views: dict[str, Embeddings] = field(default_factory=dict)
     resampled: dict[str, Frames] = field(default_factory=dict)
     other_rates: list[float] = field(default_factory=list)
+    held: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -125,11 +126,13 @@ class Corpus:
 
     def on_own(self, video: int, values: np.ndarray) -> np.ndarray:
         """Values (F, columns) of all frames, those of one video on its own frames (T, columns): on the lines between
-        the moments of another clock."""
+        the moments of another clock, or held from one to the next."""
         where = self.frames(video)
         if self.videos[video] not in self.resampled:
             return values[where]
         time = self.own(video).time
+        if self.held:
+            return values[where][np.searchsorted(self.time[where], time + SLACK, side="right").clip(1) - 1]
         return np.stack([np.interp(time, self.time[where], column) for column in values[where].T], axis=1)
 
     def any_present(self) -> Tensor:

@@ -87,6 +87,10 @@ class Normalisation:
             std[m] = variance.sqrt().clamp(min=max(STD_FLOOR * overall, 1e-6)).float()
         return cls(mean, std)
 
+    def applied(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Features {modality: (…, width)}, of any float type, normalised, in float32."""
+        return {m: (x.float() - self.mean[m]) / self.std[m] for m, x in rows.items()}
+
     def to(self, device: str | torch.device) -> Normalisation:
         return Normalisation(*({m: t.to(device) for m, t in each.items()} for each in (self.mean, self.std)))
 
@@ -127,16 +131,14 @@ class Windows:
         corpus, step = self.corpus, torch.arange(length, device=self.first.device)
         inside = step < self.frames[which, None]
         index = (self.first[which, None] + step).clamp(max=len(corpus.truth) - 1)
-        mean, std = self.normalisation.mean, self.normalisation.std
         rows = {m: x[index] for m, x in corpus.features.items()}
         if view is not None:
             for number, faces in enumerate(corpus.views.values(), start=1):
                 drawn = (view == number).nonzero().squeeze(1)
                 rows["visual"][drawn] = faces[index[drawn]]
-        inputs = {m: (x.float() - mean[m]) / std[m] for m, x in rows.items()}
         mask = {m: present[index] & inside for m, present in corpus.present.items()}
         counted = corpus.annotated[index] & torch.stack(list(mask.values())).any(0)
-        return Batch(inputs, mask, corpus.truth[index], counted)
+        return Batch(self.normalisation.applied(rows), mask, corpus.truth[index], counted)
 
     def to_frames(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Values of all windows in order, each (L, columns), as one (frames, columns) float64 per video."""

@@ -44,7 +44,9 @@ def check_features(features: dict[str, Tensor], options: Options, window: int | 
                 "Run.predict read them."
             )
     ((batch, time),) = {s[:2] for s in shapes.values()}
-    if time > (window or time) or not time:
+    if not time:
+        raise UsageError("The input has no frames.")
+    if time > (window or time):
         raise UsageError(f"The input has {time} frames, the model's window {window}; cut it into windows.")
     return batch, time
 

@@ -36,7 +36,8 @@ class Prediction:
     (T, targets), how far off the values may be (a standard deviation), of several models and of those that say; model,
     the name of what predicted.
 
-    A frame without any modality is not valid: its values are interpolated between its neighbours.
+    A frame without any modality is not valid: its values are interpolated between its neighbours, or, where
+    nothing later is known, those of the last valid one.
     """
 
     id: str
@@ -232,13 +233,11 @@ def check_names(videos: Iterable[str]) -> None:
 
 
 def check_spans(smooth: float = 0.0, every: float | None = None, stream: bool = False) -> None:
-    """Raise UsageError where either is no length of time, or one of too many rows, or smoothing would look ahead."""
+    """Raise UsageError where either is no length of time, or one of too many rows, or would look ahead."""
     if not 0 <= smooth < float("inf"):
         raise UsageError(f"--smooth {smooth:g} is no length of time. Give seconds, for example 1.")
-    if smooth and stream:
-        raise UsageError(
-            "--smooth takes the mean over later frames, too, of which --stream knows nothing. Leave one out."
-        )
+    if stream and (smooth or every is not None):
+        raise UsageError("--smooth and --every take means over later frames, too. Leave them out, or --stream.")
     if every is not None and not SHORTEST <= every < float("inf"):
         raise UsageError(f"--every {every:g} cannot be: give seconds, at least {SHORTEST:g}, for example 1.")
 

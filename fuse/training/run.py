@@ -102,6 +102,8 @@ class Run:
 
         Raises AffuseError for features made otherwise than the run's, labels that do not fit, or missing videos.
         """
+        if stream and smooth != "none":
+            raise UsageError(f"--smooth {smooth} takes the mean over later frames, too. Leave it out, or --stream.")
         fitted = "fit" in (smooth, delay)
         if fitted and partition == "all":
             raise UsageError(
@@ -153,7 +155,7 @@ class Run:
         settings = resolve(TrainSettings, self.settings.model_dump(), {} if rate is None else {"label_rate": rate})
         how = settings, here.model.targets, here.device, self.fps
         (corpus,) = labelled_corpora(pool or Pool(store), labels, {partition: False}, *how)
-        return corpus, here.estimate(corpus, stream)
+        return replace(corpus, held=stream), here.estimate(corpus, stream)
 
     # ---- one corpus, one video
 
@@ -187,6 +189,7 @@ class Run:
 
     def predicted(self, corpus: Corpus, stream: bool = False) -> Prediction:
         """The prediction for the one video of a corpus."""
+        corpus = replace(corpus, held=stream)
         (prediction,) = by_video(corpus, self.estimate(corpus, stream), self.model.options.name).values()
         return prediction
 

@@ -41,7 +41,7 @@ def predict(
     smooth: seconds, as `Prediction.smoothed` takes them; every: seconds that a row of the tables stands for, None a
     frame; labels: a folder of labels, whose truth is drawn beside predictions; failed: {id: why} of videos that never
     came into the store, for the summary; beside: makes more of each prediction, and gives its files; stream: as
-    `Run.predict` has it, which nothing that knows later frames goes with.
+    `Run.predict` has it, without smooth and every.
 
     Gives {"written": {id: what `Prediction.save` gives}, "failed": {id: why}, "summary": the file}; raises as
     `Run.predict` does, UsageError for seconds that cannot be, a folder that is another run's, and labels of none of the

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 240  # frames of a whole video that are encoded at once
 
-Rows = Mapping[str, Tensor | np.ndarray]
+Rows = dict[str, Tensor | np.ndarray]
 
 
 def precise(run: Run) -> torch.autocast:
@@ -34,27 +33,35 @@ def precise(run: Run) -> torch.autocast:
     return torch.autocast(run.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16")
 
 
+def tensors(part: object, device: torch.device, dtype: torch.dtype) -> object:
+    """Of a dictionary its arrays as tensors of their own; of anything else itself."""
+    if not isinstance(part, dict):
+        return part
+    own = {m: np.array(x) if isinstance(x, np.ndarray) else x for m, x in part.items()}
+    return {m: x if x is None else torch.as_tensor(x, dtype=dtype, device=device) for m, x in own.items()}
+
+
 class RunStream:
     """A run that is given one video's features, some frames at a time. Raises UsageError for a run one of whose models
     reads windows backwards."""
 
     def __init__(self, run: Run, video: str = ""):
-        self.run, self.video = run, video
-        self.members = [(each, Stream(each.model)) for each in (run, *run.others)]
+        self.run, self.video, members = run, video, (run, *run.others)
+        kept = max(each.model.memory for each in members)
+        self.members = [(each, Stream(each.model, each.normalisation.applied, kept)) for each in members]
 
     def add(self, features: Rows, present: Rows | None = None) -> None:
-        """The next frames: features {m: (n, width_m)}, of any float type, of every modality that the run takes, and
+        """The next frames: features {m: (n, width_m)}, of any type of number, of every modality that the run takes, and
         present {m: (n,) bool}, where each is there; None is everywhere. Raises UsageError for what does not fit."""
-        device = self.run.device
-        mask = present and {m: torch.as_tensor(there, device=device) for m, there in present.items()}
-        rows = {m: torch.as_tensor(x, device=device).float() for m, x in features.items()}
+        rows = tensors(features, self.run.device, torch.float32)
+        there = tensors(present, self.run.device, torch.bool)
         for run, stream in self.members:
-            mean, std = run.normalisation.mean, run.normalisation.std
             with precise(run):
-                stream.add({m: (x - mean[m]) / std[m] if m in mean else x for m, x in rows.items()}, mask)
+                stream.add(rows, there)
 
     def forget(self, frames: int) -> None:
-        """Take back the last frames: they come again, and are others. It is told as many as were added since."""
+        """Take back the last frames, at most as many as the longest window has: they come again, and are others. Raises
+        UsageError for more than are in memory."""
         for _, stream in self.members:
             stream.forget(frames)
 

@@ -228,7 +228,8 @@ def _about(source: Reported) -> list[list[str]]:
     if source.kind == "store":
         return _about_store(source)
     smoothed = f"moving mean of {source.made['smooth']:g} s" if source.made.get("smooth") else ""
-    told = [["predicted by", source.made.get("run", "")], ["smoothed", smoothed]]
+    known = "what is known then, not what comes later" if source.made.get("stream") else ""
+    told = [["predicted by", source.made.get("run", "")], ["smoothed", smoothed], ["each frame by", known]]
     return [[what, how] for what, how in told if how]
 
 

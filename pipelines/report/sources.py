@@ -120,8 +120,9 @@ def untrained_of(stores: Iterable[FeatureStore]) -> list[str]:
 
 
 def read_made(folder: Path) -> dict:
-    """By what a folder's predictions were made: {"run", "untrained", "smooth"}, as `Outputs` keeps it there, or nothing
-    where it has not. Raises AffuseError where it cannot be read, UsageError for what `affuse fuse explain` has made."""
+    """By what a folder's predictions were made: {"run", "untrained", "smooth", "stream"}, as `Outputs` keeps it
+    there, or nothing where it has not. Raises AffuseError where it cannot be read, UsageError for what `affuse fuse
+    explain` has made."""
     path = folder / MADE
     if not path.exists():
         return {}
@@ -131,6 +132,7 @@ def read_made(folder: Path) -> dict:
             "run": str(made["run"]),
             "untrained": [str(name) for name in made["untrained"]],
             "smooth": float(made.get("smooth", 0)),
+            "stream": bool(made.get("stream")),
         }
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise AffuseError(f"{path} cannot be read: {first_line(error)}. Predict again, or remove it.") from None

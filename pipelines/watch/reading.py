@@ -1,6 +1,7 @@
 """The value now: what a run says of the last frame of its window, each time the clock has come one frame further.
 
-It is what `Run.predict` says of that frame with `stream`: nothing that comes later has a part in it.
+It is what `Run.predict` says of that frame with `stream`, as far as it is known what was before: nothing that comes
+later has a part in it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def frames_of(run: Run) -> int:
 
 def changed(before: Window, window: Window) -> tuple[int, int]:
     """How many of the last frames of the window before are no longer as they were, and from which frame of this one on
-    it goes on from the others. None in common: (all, 0)."""
+    it goes on from the others."""
     left = int(np.searchsorted(before.time, window.time[0]))  # the clock has gone on since
     common = min(len(before.time) - left, len(window.time))
     same = before.time[left : left + common] == window.time[:common]
@@ -95,8 +96,7 @@ class Reader:
                     memory.changed.wait(1.0)
                     continue
             self.number = number
-            if (window := memory.window(number)) is not None:
-                value = self.value(window)
+            if (window := memory.window(number)) and (value := self.value(window)):
                 self.shown += 1
                 for name, there in value.present.items():
                     self.seen[name] += there
@@ -104,26 +104,28 @@ class Reader:
                 self.told(value)
             give_back()
 
-    def value(self, window: Window, clock: Callable[[], float] = time.monotonic) -> Value:
-        """Of the last frame of a window; one without face, sound and words has that of the one before."""
+    def value(self, window: Window, clock: Callable[[], float] = time.monotonic) -> Value | None:
+        """Of the last frame of a window; one without face, sound and words has the value that was shown last, and none
+        before the first."""
         self._read(window)
         present = {SEEN_AS[m]: bool(there[-1]) for m, (_, there) in window.rows.items()}
-        if any(present.values()) or self.last is None:
+        if valid := any(present.values()):
             self.last = self.stream.values()
+        if self.last is None:
+            return None
         targets = self.run.model.targets
         values, deviation = (
             None if part is None else dict(zip(targets, part[0].tolist(), strict=True)) for part in self.last
         )
-        delay = clock() - window.taken
-        return Value(float(window.time[-1]), values, deviation, present, any(present.values()), window.taken, delay)
+        return Value(float(window.time[-1]), values, deviation, present, valid, window.taken, clock() - window.taken)
 
     def _read(self, window: Window) -> None:
-        """Give the stream what is new in a window."""
-        gone, kept = (0, 0) if self.window is None else changed(self.window, window)
-        if kept:
-            self.stream.forget(gone)
+        """Give the stream what is new in a window; one that follows on none begins anew."""
+        if self.window is None or window.time[0] > self.window.time[-1]:
+            self.stream, kept = RunStream(self.run), 0
         else:
-            self.stream = RunStream(self.run)
+            gone, kept = changed(self.window, window)
+            self.stream.forget(gone)
         rows = {m: [part[kept:] for part in parts] for m, parts in window.rows.items()}
         self.stream.add(*({m: parts[i] for m, parts in rows.items()} for i in (0, 1)))
         self.window = window
