@@ -208,14 +208,6 @@ def predict_videos(
         return files
 
     return saving.predict(
-        loaded,
-        store,
-        out,
-        there,
-        compute.device,
-        smooth=smooth,
-        every=every,
-        failed=failed,
-        beside=beside,
-        stream=stream,
-    )
+        loaded, store, out, there, compute.device,
+        smooth=smooth, every=every, failed=failed, beside=beside, stream=stream,
+    )  # fmt: skip

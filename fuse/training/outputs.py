@@ -47,8 +47,8 @@ class Outputs:
             before = json.loads(path.read_bytes()) if self.begun else self.made
         except (OSError, ValueError) as error:
             raise AffuseError(f"{path} cannot be read: {error}. Choose another folder for --out.") from None
-        differing = [n for n in {**before, **self.made} if n != "run" and (before.get(n) or self.made.get(n))]
-        differing = [n for n in differing if before.get(n) != self.made.get(n)]
+        given = [n for n in {**before, **self.made} if n != "run"]
+        differing = [n for n in given if (before.get(n) or None) != (self.made.get(n) or None)]
         if differing:
             shown = ["run" if name == "weights" else name for name in differing]
             told = "; ".join(f"{name}: {before.get(name)} → {self.made.get(name)}" for name in shown)

@@ -69,7 +69,6 @@ class RunStream:
         """The estimate for each of the last frames, of those that were added last."""
         each = []
         for run, stream in self.members:
-            check_prediction(run.model, min(run.settings.batch, frames), run.device)
             with precise(run):
                 output = stream.values(frames, run.settings.batch).float().cpu().numpy()
             own = Estimate.of(output.astype(np.float64), len(run.model.targets))
@@ -80,6 +79,8 @@ class RunStream:
 def estimate_streamed(run: Run, corpus: Corpus) -> Estimate:
     """The estimate for every frame of a corpus, each by what is known then. A frame without any modality has that of
     the last one before it that has any."""
+    for each in (run, *run.others):
+        check_prediction(each.model, min(each.settings.batch, len(corpus.time)), each.device)
     present, columns = corpus.any_present().cpu().numpy(), []
     for video, name in enumerate(corpus.videos):
         where, stream, own = corpus.frames(video), RunStream(run, name), []
