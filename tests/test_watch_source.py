@@ -16,7 +16,7 @@ from affuse.extract.faces import Detected, Detection
 from affuse.extract.media import read_sound
 from affuse.extract.sound import SAMPLE_RATE, Blocks, read_audio
 from affuse.extract.transcripts import Word
-from affuse.pipelines.watch import source
+from affuse.pipelines.watch import lanes, source
 from affuse.pipelines.watch.follow import Follower
 from affuse.pipelines.watch.lanes import BEHIND, Hearing, Words
 from affuse.pipelines.watch.memory import Face, Memory
@@ -179,7 +179,26 @@ def hearing(sound: RecentSound, memory: Memory) -> Hearing:
     return Hearing(SimpleNamespace(sound_encoder=Sums(), settings=settings), memory, sound)
 
 
-def test_sound_is_embedded_once_all_of_it_is_there():
+def test_sound_is_embedded_in_stretches_while_it_goes_on():
+    memory, sound = (
+        Memory(("audio",), {"visual": 0, "audio": 1, "text": 0}, 10.0, 8, {"audio": 2.0}),
+        RecentSound(),
+    )
+    lane = hearing(sound, memory)
+    for i in range(30):
+        memory.saw(Face(i / 10, 0.0))
+    sound.hear(0.0, block(np.full(round((lane.reach + 0.22) * SAMPLE_RATE), 0.01)))
+    assert len(lane.times(0.22, sound.heard)) == 3
+    assert not len(lane.ready())
+    sound.hear(sound.heard, block(np.full(round(0.05 * SAMPLE_RATE), 0.01)))
+    assert lane.ready().tolist() == [0.0, 0.1, 0.2]
+    lane.embed(lane.ready())
+    sound.finish()
+    assert lane.ready().tolist() == [i / 10 for i in range(3, 13)]
+
+
+def test_sound_is_embedded_once_all_of_it_is_there(monkeypatch):
+    monkeypatch.setattr(lanes, "AT_ONCE", 8)
     memory, sound = (
         Memory(("audio",), {"visual": 0, "audio": 1, "text": 0}, 10.0, 8, {"audio": 2.0}),
         RecentSound(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def fed(memory: Memory, video: VideoFeatures, which: list[int]):
         heard = [i for i in range(reached + 1, row + 1) if i in which]
         memory.heard(video.audio.time[heard], video.audio.embedding[heard], time)
         known = [i for i, word in enumerate(words) if word.start <= time]
-        memory.understood(Said([words[i] for i in known], video.text.embedding[known]), time)
+        memory.understood(Said([words[i] for i in known], video.text.embedding[known]))
         embedding = video.visual.embedding[row] if video.visual.valid[row] else None
         memory.saw(Face(time, 100 + time, embedding))
         reached = row
@@ -160,13 +161,28 @@ def test_words_are_waited_for_where_it_is_asked():
     for i in range(100):
         memory.saw(Face(i / FPS, 0.0))
     assert memory.moment() == 99 - 50
-    memory.understood(Said(), 3.0)
-    assert memory.moment() == 75
+    memory.understood(Said())  # some more of them may come
+    assert memory.moment() == 99 - 50
     memory.finish()
     assert not memory.complete
     memory.hush("text")
     assert memory.complete
     assert memory.moment() == 99
+
+
+def test_moments_wait_that_have_a_picture_of_their_own():
+    memory = Memory(("visual", "audio"), WIDTHS, FPS, 8, {"audio": 1.0})
+    assert memory.waiting(-1) == []
+    for i in (0, 1, 4, 5, 9, 30, 34):
+        memory.saw(Face(i / FPS, 0.0))
+    assert memory.waiting(-1) == [0, 1, 4, 5, 9]  # of the rest sound may come for a second
+    assert memory.waiting(4) == [5, 9]
+    memory.hush("audio")
+    assert memory.waiting(9) == [30, 34]
+    own = Memory(("visual", "audio"), WIDTHS, None, 8, {"audio": 1.0})
+    for i in (0, 1, 4, 5, 9, 30, 34):
+        own.saw(Face(i / FPS, 0.0))
+    assert own.waiting(1) == [2, 3, 4]  # by the pictures themselves
 
 
 @pytest.mark.parametrize("fps", [FPS, None, 5.0])
@@ -178,7 +194,7 @@ def test_memory_does_not_grow(fps):
         memory.heard([i / FPS], np.zeros((1, WIDTHS["audio"]), np.float16), i / FPS)
         sizes.append((len(memory.faces), len(memory.sound)))
     assert max(sizes[1500:]) == max(sizes[500:1500])
-    assert max(max(sizes)) < 32 * FPS / (fps or FPS) + 4 * FPS
+    assert max(max(sizes)) < 32 * FPS / (fps or FPS) + 6 * FPS
     assert memory.all_sound == []
     window = memory.window(memory.moment())
     assert len(window.time) == 32
@@ -196,8 +212,6 @@ def test_where_nothing_is_known_there_is_no_value():
 
 
 def test_the_reader_tells_of_each_moment_once_and_ends_with_the_source(runs):
-    import threading
-
     (video, _), told = make_video("clip", 40, 3), []
     run = runs["equal"]
     memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), WAITS)
@@ -213,6 +227,21 @@ def test_the_reader_tells_of_each_moment_once_and_ends_with_the_source(runs):
         1,
         {"face": 1, "sound": 1, "words": 0},
     )  # the last word ends before it
+
+
+def test_the_reader_makes_a_value_of_each_moment_that_waits(runs):
+    (video, _), told = make_video("clip", 12, 3), []
+    run = runs["equal"]
+    memory = Memory(MODALITIES, WIDTHS, run.fps, frames_of(run), WAITS)
+    for _ in fed(memory, video, list(range(12))):
+        pass
+    memory.hush("audio")
+    memory.hush("text")
+    memory.finish()
+    Reader(run, memory, told.append).work(threading.Event())
+    seen = [round(value.time * FPS) for value in told]
+    assert seen == list(range(seen[0], 12))
+    assert len(seen) >= 8
 
 
 def test_the_summary_counts_in_words():

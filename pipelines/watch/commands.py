@@ -18,7 +18,7 @@ from affuse.fuse.commands import RUNS
 @click.option("--save", type=FOLDER, metavar="STORE", help="Keep what is seen as a record of this feature store.")
 @click.option("--out", type=FILE, help="Also write the values to this CSV, as they are made.")
 @click.option("--wait-sound", default=2.0, show_default=True, metavar="SECONDS", help="At most, for a value's sound.")
-@click.option("--wait-words", default=6.0, show_default=True, metavar="SECONDS", help="At most, for a value's words.")
+@click.option("--wait-words", default=6.0, show_default=True, metavar="SECONDS", help="For a value's words, always.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: any that is free]")
 @click.option("--no-browser", is_flag=True, help="Do not open the page; its address is said.")
 @JSON

@@ -28,11 +28,11 @@ from affuse.pipelines.watch.memory import Face, Memory, Said
 from affuse.pipelines.watch.sound import RecentSound
 
 WAITING = 4  # pictures that may wait for the lane of faces
-AT_ONCE = 8  # moments whose sound is embedded at once
+AT_ONCE = 16  # moments whose sound is embedded at once, at most
+STRETCH = 0.25  # s of moments whose sound is embedded at once: each pass reads 270 MB of weights
 KINDNESS = {"sound": 5, "words": 10}  # niceness of lanes that are not to hold faces back
-PASS = 2.0  # s of new sound from which on Whisper hears again
+PASS = 3.0  # s of new sound from which on Whisper hears again
 HEARD, CUT_WITHIN = 8, 4  # s of sound that it hears at most before what is old is settled, and where that is cut
-UNSURE = 0.5  # s at the end of the sound, of which a word may be still to come
 BEHIND = 25.0  # s of sound that wait for Whisper, of which more are passed over
 SLOWEST = 5.0  # frames per second that a window is taken to have at least, where it is the pictures' own
 
@@ -119,8 +119,7 @@ class Hearing:
         begin("sound")
         while not stopped.is_set():
             with self.sound.changed:
-                heard, ended = self.sound.heard, self.sound.ended
-                times = self.times(heard if ended else heard - self.reach, heard)
+                times, ended = self.ready(), self.sound.ended
                 if not len(times) and not ended:
                     self.sound.changed.wait(1.0)
                     continue
@@ -131,6 +130,12 @@ class Hearing:
             else:
                 stopped.wait(0.02)  # the last pictures are still looked at
         self.memory.hush("audio")
+
+    def ready(self) -> np.ndarray:
+        """Times (n,) whose sound is embedded now: a stretch of them, or what is left at the end."""
+        heard, ended = self.sound.heard, self.sound.ended
+        times = self.times(heard if ended else heard - self.reach, heard)
+        return times if ended or (len(times) and heard - self.reach - times[0] >= STRETCH) else times[:0]
 
     def times(self, until: float, heard: float) -> np.ndarray:
         """Those of pictures (n,) whose sound is not embedded yet and is there up to a second."""
@@ -194,7 +199,7 @@ class Words:
         recent = [w for w in [*self.settled, *self.now] if w.end > heard - self.remembered]
         if not self.kept:
             self.settled = [w for w in self.settled if w.end > heard - self.remembered]
-        self.memory.understood(Said(recent, self.encoder(recent)) if recent else Said(), heard - UNSURE)
+        self.memory.understood(Said(recent, self.encoder(recent)) if recent else Said())
         self.tell(recent)
 
     def all(self) -> Said:

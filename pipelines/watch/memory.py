@@ -25,7 +25,7 @@ from affuse.features.timeline import SLACK, align, frame_rate
 NOT_TAKEN = "not among the modalities that the run takes"
 NOWHERE = np.full(4, np.nan, np.float32)
 EARLY = 0.25  # of a step by which a picture may come before its moment, and be its picture all the same
-BEFORE = 2.0  # s of rows kept before the window, for what lies between them
+BEFORE = 4.0  # s of rows kept before the window: for what lies between them, and for moments that wait
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Memory:
 
     modalities that the run takes; widths {modality: D}; fps, the rate of its clock, None for the pictures' own; frames,
     how many of them its window has; waits {"audio", "text"}, seconds that a value waits at most for what the run takes
-    of these; kept, whether all rows are kept for a record, the first LONGEST seconds of them.
+    of sound, and always of words; kept, whether all rows are kept for a record, the first LONGEST seconds of them.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Memory:
         self.origin: float | None = None
         self.forgotten = 0  # faces
         self.finished = False
-        self.reached = dict.fromkeys(self.waits, -math.inf)  # s up to which sound and words are known
+        self.reached = dict.fromkeys(self.waits, -math.inf)  # s up to which nothing more comes of sound and words
         self.all_faces: list[Face] | None = [] if kept else None
         self.all_sound: list[tuple[float, np.ndarray]] = []
 
@@ -109,11 +109,11 @@ class Memory:
             self.reached["audio"] = reached
             self.changed.notify_all()
 
-    def understood(self, said: Said, reached: float) -> None:
-        """The words of the last seconds, as they are known now, up to the second `reached`."""
+    def understood(self, said: Said) -> None:
+        """The words of the last seconds, as they are known now. They come in pieces of seconds, and may change: so a
+        value waits as long as is allowed for them, whatever is known."""
         with self.changed:
             self.said = said
-            self.reached["text"] = reached
             self.changed.notify_all()
 
     def finish(self) -> None:
@@ -140,6 +140,16 @@ class Memory:
             if not self.fps:
                 return self.forgotten + sum(face.time <= known + SLACK for face in self.faces) - 1
             return math.floor((known - self.origin) * self.fps + EARLY)
+
+    def waiting(self, after: int) -> list[int]:
+        """The moments after that one, of which all is known that is waited for, and that have a picture that was looked
+        at."""
+        with self.changed:
+            latest = self.moment()
+            if latest is None or not self.fps:
+                return list(range(after + 1, (-1 if latest is None else latest) + 1))
+            numbers = {math.floor((face.time - self.origin) * self.fps + EARLY) for face in self.faces}
+            return sorted(number for number in numbers if after < number <= latest)
 
     @property
     def complete(self) -> bool:

@@ -20,6 +20,7 @@ from affuse.fuse.training.stream import RunStream
 from affuse.pipelines.watch.lanes import begin
 from affuse.pipelines.watch.memory import Memory, Window
 
+WAITING = 16  # moments that may wait
 SLOWEST = 60.0  # s; longer delays count as this
 
 
@@ -72,7 +73,8 @@ class Delays:
 
 
 class Reader:
-    """The lane that makes values of a memory, always of the latest moment; `told` hears of each.
+    """The lane that makes values of a memory, one for each moment with a picture that was looked at, and of the latest
+    where more than WAITING wait; `told` hears of each.
 
     shown: how many were made; seen: of these, with a face, sound, words. What has changed in its window since the last
     value is computed anew, the rest is as it was.
@@ -89,14 +91,14 @@ class Reader:
         memory = self.memory
         while not stopped.is_set():
             with memory.changed:
-                number = memory.moment()
-                if number is None or number <= self.number:
+                waiting = memory.waiting(self.number)
+                if not waiting:
                     if memory.complete:
                         return
                     memory.changed.wait(1.0)
                     continue
-            self.number = number
-            if (window := memory.window(number)) and (value := self.value(window)):
+            self.number = waiting[0] if len(waiting) <= WAITING else waiting[-1]
+            if (window := memory.window(self.number)) and (value := self.value(window)):
                 self.shown += 1
                 for name, there in value.present.items():
                     self.seen[name] += there
