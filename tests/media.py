@@ -119,3 +119,10 @@ def cut_clip(source: Path, path: Path, start: float, seconds: float, width: int 
             blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
     samples = np.concatenate(blocks)[round(start * RATE) : round((start + seconds) * RATE)]
     return write_media(path, np.stack(frames), samples=samples, times=np.array(times))
+
+
+def block(samples: np.ndarray) -> av.AudioFrame:
+    """Mono sound (n,) at 16 kHz as a decoder gives it."""
+    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="flt", layout="mono")
+    frame.sample_rate = 16_000
+    return frame
